@@ -1,0 +1,151 @@
+"""Every default and every limit, each with its unit and its reason.
+
+Frozen dataclasses that check their bounds when they are made. Code elsewhere holds no numbers of its own.
+Durations are float seconds, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from echostream.errors import ConfigurationError
+
+__all__ = (
+    "ALPN",
+    "DEFAULT_CALL_TIMEOUT",
+    "DEFAULT_CONNECT_TIMEOUT",
+    "DEFAULT_DISCOVER_TIMEOUT",
+    "DEFAULT_STOP_GRACE",
+    "PROTOCOL_VERSION",
+    "Limits",
+    "QuicSettings",
+)
+
+ALPN = "echostream/1"
+"""ALPN token; the number changes only with an incompatible wire format."""
+
+PROTOCOL_VERSION = 1
+"""Version in the Hello frame."""
+
+DEFAULT_CALL_TIMEOUT = 10.0
+"""Seconds for a call when nothing else is said: long enough for a slow handler, short enough to notice a dead one."""
+
+DEFAULT_CONNECT_TIMEOUT = 10.0
+"""Seconds for address, handshake and Hello together."""
+
+DEFAULT_DISCOVER_TIMEOUT = 3.0
+"""Seconds to listen for mDNS answers: three queries of RFC 6762 section 5.2 fit in it."""
+
+DEFAULT_STOP_GRACE = 15.0
+"""Seconds that `stop()` waits for running calls: under the 30 s most supervisors give before they kill."""
+
+
+def _bounded(default: float, low: float, high: float) -> float:
+    """A dataclass field whose value must lie in [low, high]."""
+    value: float = field(default=default, metadata={"low": low, "high": high})
+    return value
+
+
+class _Checked:
+    """Checks the bounds that `_bounded` noted."""
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, item.name)
+            low, high = item.metadata.get("low"), item.metadata.get("high")
+            if low is None or high is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ConfigurationError(item.name, f"expected a number, got {value!r}")
+            if isinstance(item.default, int) and not isinstance(value, int):
+                raise ConfigurationError(item.name, f"expected a whole number, got {value!r}")
+            if not low <= value <= high:
+                raise ConfigurationError(item.name, f"{value} is out of range, expected {low} to {high}")
+
+
+def _int(default: int, low: int, high: int) -> int:
+    value: int = field(default=default, metadata={"low": low, "high": high})
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits(_Checked):
+    """What one session may cost. Both sides have their own; the Hello frame tells the peer the ones it must keep."""
+
+    max_payload_bytes: int = _int(4 << 20, 1 << 10, 1 << 30)
+    """Largest payload of one frame. 4 MiB is what gRPC users are used to."""
+    max_metadata_bytes: int = _int(8 << 10, 0, 1 << 20)
+    """Largest encoded metadata of one frame: gRPC's soft limit for headers."""
+    max_payload_elements: int = _int(100_000, 1, 1 << 28)
+    """Elements in one payload, counted before unpacking: 1 MB of packed empty maps becomes 73 MB of objects."""
+    max_payload_depth: int = _int(32, 1, 512)
+    """Nesting of one payload: far above real documents, far below the interpreter's stack."""
+    max_concurrent_calls: int = _int(1024, 1, 1 << 20)
+    """Calls in flight that the peer may have with this side; above it the caller waits on its own side."""
+    max_waiting_calls: int = _int(16_384, 0, 1 << 24)
+    """Calls of this side that wait for a free place; above it they fail with RESOURCE_EXHAUSTED."""
+    max_streams: int = _int(1024, 1, 1 << 20)
+    """Application streams open at once, opened by the peer."""
+    max_reassembly_bytes: int = _int(16 << 20, 1 << 16, 1 << 32)
+    """Bytes of unfinished frames held for one session, over all its streams."""
+    max_unauthenticated_bytes: int = _int(64 << 10, 1 << 10, 1 << 20)
+    """Bytes taken from a peer before its Hello was accepted."""
+    hello_timeout: float = _bounded(10.0, 0.05, 600.0)
+    """Seconds a peer has for its Hello."""
+    call_window_bytes: int = _int(256 << 10, 1 << 10, 1 << 30)
+    """Credit of one direction of a streaming call: two to three round trips of a fast local network."""
+    stream_window_bytes: int = _int(1 << 20, 1 << 10, 1 << 30)
+    """Credit of one direction of an application stream: 1 MiB keeps 400 MB/s busy at 2 ms."""
+    max_queued_events: int = _int(1024, 1, 1 << 20)
+    """Events that wait for listeners in one session; the oldest plain one is dropped above it."""
+    max_unacknowledged_events: int = _int(256, 1, 1 << 20)
+    """Acknowledged events under way from one side; `emit(ack=True)` waits above it."""
+    max_frame_overtakes: int = _int(256, 1, 1 << 16)
+    """Tombstones of calls and streams that were cancelled before their opener arrived."""
+    high_watermark_bytes: int = _int(256 << 10, 1 << 10, 1 << 30)
+    """Unsent bytes of one transport stream above which its writers wait."""
+    low_watermark_bytes: int = _int(64 << 10, 0, 1 << 30)
+    """Unsent bytes of one transport stream below which they go on."""
+    large_payload_bytes: int = _int(32 << 10, 1 << 10, 1 << 30)
+    """Payloads above this size travel on a stream of their own, so that small calls do not stand behind them."""
+    max_threads: int = _int(32, 1, 4096)
+    """Threads for `@handler(thread=True)`."""
+
+    def __post_init__(self) -> None:
+        _Checked.__post_init__(self)
+        if self.low_watermark_bytes >= self.high_watermark_bytes:
+            raise ConfigurationError(
+                "low_watermark_bytes",
+                f"{self.low_watermark_bytes} must be below high_watermark_bytes ({self.high_watermark_bytes})",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuicSettings(_Checked):
+    """The QUIC endpoint. RFC 9000 names."""
+
+    idle_timeout: float = _bounded(60.0, 1.0, 3600.0)
+    """Seconds without any packet after which a connection is gone (RFC 9000 section 10.1)."""
+    keepalive_interval: float = _bounded(15.0, 0.5, 600.0)
+    """Seconds between PINGs of a quiet client: four of them fit in the idle timeout."""
+    handshake_timeout: float = _bounded(10.0, 0.5, 120.0)
+    """Seconds that a handshake may take on the server."""
+    max_handshakes: int = _int(1024, 1, 1 << 20)
+    """Half-open handshakes on one listener; further Initials are dropped and the client tries again."""
+    retry_above_handshakes: int = _int(256, 0, 1 << 20)
+    """Half-open handshakes above which unknown addresses must answer a Retry (RFC 9000 section 8.1.2)."""
+    max_connections: int = _int(65_536, 1, 1 << 24)
+    """Connections of one listener."""
+    max_datagram_bytes: int = _int(1452, 1200, 65_000)
+    """UDP payload that is sent: 1452 fits Ethernet under IPv6; larger where the path is known to carry it."""
+    connection_window_bytes: int = _int(16 << 20, 1 << 16, 1 << 32)
+    """Flow-control window of a connection (MAX_DATA)."""
+    stream_window_bytes: int = _int(4 << 20, 1 << 14, 1 << 32)
+    """Flow-control window of a stream (MAX_STREAM_DATA)."""
+    receive_burst: int = _int(64, 1, 1024)
+    """Datagrams read at one wake-up before others get their turn: one acknowledgement answers a burst."""
+    socket_buffer_bytes: int = _int(4 << 20, 1 << 16, 1 << 30)
+    """Asked of the kernel for each direction (it may give less)."""
+    close_timeout: float = _bounded(2.0, 0.05, 60.0)
+    """Seconds that an orderly close may take until the link is dropped."""

@@ -1,0 +1,219 @@
+"""What every transport offers: connections that carry streams of bytes. Knows nothing of frames.
+
+Data goes down by method calls and comes up through a `Receiver`, which the transport asks for once, when the
+connection is ready: ``receiver = accept(connection)``. Nothing here awaits per frame: bytes are pushed up as they
+arrive, and writes are gathered by the caller and given down in few calls, followed by one `flush()`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Generic, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+from echostream.errors import ConfigurationError
+
+__all__ = ("Accept", "Address", "CloseReason", "Connection", "Listener", "Receiver", "Transport", "TransportInfo")
+
+ClientTlsT = TypeVar("ClientTlsT")
+ServerTlsT = TypeVar("ServerTlsT")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to dial or listen: ``quic://host:port``, ``memory://name``."""
+
+    scheme: str
+    host: str
+    """Host name or IP address without brackets; the name for ``memory``."""
+    port: int | None
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """Parse a URL.
+
+        Raises:
+            ConfigurationError: no scheme, no host, or a port outside 0 to 65535.
+        """
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise ConfigurationError("url", f"{url!r} is not a URL ({error}), expected like quic://host:4433") from None
+        if "://" not in url or not parts.scheme:
+            raise ConfigurationError("url", f"{url!r} has no scheme, expected like quic://host:4433")
+        if not host:
+            raise ConfigurationError("url", f"{url!r} names no host, expected like quic://host:4433")
+        if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
+            raise ConfigurationError("url", f"{url!r} has more than scheme, host and port")
+        return cls(parts.scheme, host, port)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}" if self.port is None else f"{self.scheme}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class TransportInfo:
+    """What a transport can do."""
+
+    scheme: str
+    """``"quic"``, ``"memory"``."""
+    multiplexed: bool
+    """Whether its streams are independent of one another (no head-of-line blocking between them)."""
+    datagrams: bool
+    """Whether it carries unreliable datagrams."""
+    secure: bool
+    """Whether the peer is authenticated and the bytes are encrypted."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseReason:
+    """Why a connection ended."""
+
+    code: int | None
+    """Application close code, or None when the link failed (idle timeout, handshake, crypto, reset)."""
+    reason: str
+    """Short text."""
+    by_peer: bool
+    """Whether the other side said so."""
+
+
+class Receiver(Protocol):
+    """What a connection calls when something arrives. Calls are synchronous and must not raise."""
+
+    def stream_data(self, stream_id: int, data: bytes, fin: bool) -> None:
+        """Bytes of a stream, in order; `fin` says that no more follow. A new id is a stream that the peer opened."""
+
+    def stream_reset(self, stream_id: int, code: int) -> None:
+        """The peer abandoned its sending side: no more bytes of this stream come."""
+
+    def stream_stopped(self, stream_id: int, code: int) -> None:
+        """The peer reads no more of this stream; what was written and not yet sent is gone."""
+
+    def datagram(self, data: bytes) -> None:
+        """An unreliable datagram."""
+
+    def writable(self, stream_id: int) -> None:
+        """The unsent bytes of a stream, for which `write` had returned False, fell below the low watermark."""
+
+    def streams_available(self) -> None:
+        """`open_stream`, which had returned None, may succeed now."""
+
+    def burst_ended(self) -> None:
+        """All that arrived in one wake-up was handed over: a good moment to write and flush answers."""
+
+    def closed(self, reason: CloseReason) -> None:
+        """The connection ended; nothing follows. Called exactly once."""
+
+
+class Connection(ABC):
+    """One authenticated link with many streams.
+
+    Stream ids follow RFC 9000 section 2.1: bit 0 says who opened it (0 client, 1 server), bit 1 whether it goes
+    one way only. Every method is safe after the close: it does nothing (`open_stream` returns None).
+    """
+
+    info: TransportInfo
+    peer_address: str
+    """Where the peer is now, ``"192.0.2.1:4433"`` or ``"[2001:db8::1]:4433"``."""
+    peer_certificate: bytes | None
+    """The peer's leaf certificate (DER), or None."""
+
+    @abstractmethod
+    def open_stream(self, *, unidirectional: bool = False) -> int | None:
+        """Return a fresh stream id, or None while the peer allows no more (`streams_available` tells when)."""
+
+    @abstractmethod
+    def write(self, stream_id: int, data: bytes, *, fin: bool = False) -> bool:
+        """Queue bytes on a stream.
+
+        Returns:
+            False when the stream holds more unsent bytes than the high watermark: wait for `writable` before
+            writing more (nothing is lost if you do not, but memory grows).
+        """
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Give what was written to the network now, as far as flow and congestion control let it."""
+
+    @abstractmethod
+    def unsent_bytes(self, stream_id: int) -> int:
+        """Return the bytes of a stream that were written and not yet sent for the first time."""
+
+    @abstractmethod
+    def reset_stream(self, stream_id: int, code: int) -> None:
+        """Abandon sending on a stream."""
+
+    @abstractmethod
+    def stop_stream(self, stream_id: int, code: int) -> None:
+        """Ask the peer to send no more on a stream."""
+
+    @abstractmethod
+    def send_datagram(self, data: bytes) -> bool:
+        """Queue an unreliable datagram; False when it is too large or there is no room."""
+
+    @property
+    @abstractmethod
+    def max_datagram_payload_bytes(self) -> int:
+        """Largest datagram that `send_datagram` takes; 0 when the transport has none."""
+
+    @property
+    @abstractmethod
+    def rtt(self) -> float | None:
+        """Smoothed round-trip time in seconds, or None where unknown."""
+
+    @abstractmethod
+    def close(self, code: int, reason: str = "") -> None:
+        """Close in order: what was written is offered to the network once more, then the peer is told.
+
+        `Receiver.closed` follows at the latest after the transport's close timeout.
+        """
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Drop the link now; `Receiver.closed` is called before this returns."""
+
+
+Accept = Callable[[Connection], Receiver]
+"""Called once per connection, when it is ready (handshake done, peer verified)."""
+
+
+class Listener(ABC):
+    """An open door."""
+
+    url: str
+    """The URL really bound (port 0 resolved), such as ``"quic://127.0.0.1:49152"``."""
+
+    @abstractmethod
+    def stop_accepting(self) -> None:
+        """Refuse new connections; the ones that are open go on."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Abort what is left and release the socket. Idempotent."""
+
+
+class Transport(ABC, Generic[ClientTlsT, ServerTlsT]):
+    """A way to reach other programs, chosen by the scheme of a URL."""
+
+    scheme: ClassVar[str]
+
+    @abstractmethod
+    async def dial(self, address: Address, *, accept: Accept, tls: ClientTlsT) -> Connection:
+        """Connect; returns once the connection is ready and `accept` was called. The caller bounds the time.
+
+        Raises:
+            ConnectError: nobody there, refused, or the handshake failed.
+            CertificateError: the peer's certificate did not pass.
+        """
+
+    @abstractmethod
+    async def listen(self, address: Address, *, accept: Accept, tls: ServerTlsT) -> Listener:
+        """Open a listener.
+
+        Raises:
+            ConnectError: the address cannot be bound; the text names the address and what to try.
+        """

@@ -1,0 +1,89 @@
+"""Small shared vocabulary: roles, ids, time, randomness and the injection marker.
+
+This is the only module that reads a clock or asks the operating system for randomness. Everything
+above takes them from here (ruff bans them elsewhere), so that a simulator can put virtual ones in place.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+__all__ = (
+    "INJECTED",
+    "Clock",
+    "Json",
+    "Metadata",
+    "Role",
+    "SystemClock",
+    "WireValue",
+    "clock",
+    "random_bytes",
+    "random_source",
+)
+
+Metadata = dict[str, str]
+"""Per-frame map of short strings; keys are lower-case ASCII."""
+
+WireValue = Any
+"""What a payload holds: None, bool, int, float, str, bytes, datetime, lists and string-keyed dicts of these."""
+
+Json = Any
+"""A JSON document as Python objects."""
+
+INJECTED: Any = type("Injected", (), {"__repr__": lambda self: "INJECTED", "__echostream_role__": "injected"})()
+"""Default of a parameter that the framework fills in (``ctx: Context = INJECTED``); callers leave it out."""
+
+
+class Role(enum.StrEnum):
+    """Which side of a connection this program is."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+    @property
+    def other(self) -> Role:
+        """The role of the peer."""
+        return Role.SERVER if self is Role.CLIENT else Role.CLIENT
+
+
+class Clock:
+    """The source of time: a monotonic clock that never goes back, and the calendar.
+
+    Subclass it to run on virtual time.
+    """
+
+    def monotonic(self) -> float:
+        """Return seconds on the monotonic clock (origin unspecified)."""
+        raise NotImplementedError
+
+    def monotonic_ns(self) -> int:
+        """Return integer nanoseconds on the same monotonic clock."""
+        raise NotImplementedError
+
+    def wall(self) -> float:
+        """Return seconds since the Unix epoch; for certificates and logs, never for durations."""
+        raise NotImplementedError
+
+
+class SystemClock(Clock):
+    """The operating system's clocks."""
+
+    # Staticmethods bound to the C functions: `loop.time()` is cached to 1 ms under uvloop.
+    monotonic = staticmethod(time.monotonic)  # type: ignore[assignment]
+    monotonic_ns = staticmethod(time.monotonic_ns)  # type: ignore[assignment]
+    wall = staticmethod(time.time)  # type: ignore[assignment]
+
+
+clock: Final[Clock] = SystemClock()
+"""The process-wide system clock."""
+
+random_bytes: Final[Callable[[int], bytes]] = os.urandom
+"""Cryptographically strong random bytes: ids, nonces, keys."""
+
+random_source: Final[random.Random] = random.Random()
+"""Pseudo-random numbers for jitter and choice; never for secrets."""
