@@ -1,0 +1,70 @@
+# Every target makes what it needs: a private .venv, filled from pyproject.toml and filled again when that changes.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMPS := $(VENV)/stamps
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help install demo test test-slow test-all lint format types docs bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMPS)/dev ## the .venv with every tool, for your editor
+
+demo: $(STAMPS)/core ## a server and a client that find each other, call, emit and move a file
+	$(PYTHON) examples/demo.py
+
+test: $(STAMPS)/test ## the tests, without those that take over a second
+	$(PYTHON) -m pytest -m "not slow"
+
+test-slow: $(STAMPS)/test ## only the tests that take over a second
+	$(PYTHON) -m pytest -m slow
+
+test-all: $(STAMPS)/test ## every test, with line and branch coverage of at least 90 %
+	$(PYTHON) -m coverage erase
+	$(PYTHON) -m coverage run -m pytest
+	@$(PYTHON) -m coverage combine --quiet
+	$(PYTHON) -m coverage report
+
+lint: $(STAMPS)/dev ## formatting and style
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+
+format: $(STAMPS)/dev ## format and mend what can be mended by itself
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+types: $(STAMPS)/dev ## mypy --strict and pyright
+	$(PYTHON) -m mypy --strict
+	$(PYTHON) -m pyright --pythonpath $(PYTHON)
+
+docs: $(STAMPS)/dev ## the documentation, in build/site
+	$(PYTHON) -m mkdocs build --strict --quiet --config-file docs/mkdocs/mkdocs.yml
+
+bench: $(STAMPS)/bench ## the benchmarks; see benches/README.md
+	$(PYTHON) benches/run.py
+
+clean: ## remove what was made, the .venv included
+	rm -rf $(VENV) build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Filled before it is stamped: an interrupted installation is tried again.
+$(STAMPS)/core: pyproject.toml | $(PYTHON)
+	$(PYTHON) -m pip install --quiet --editable .
+	@mkdir -p $(@D) && touch $@
+
+$(STAMPS)/test $(STAMPS)/dev $(STAMPS)/bench: pyproject.toml | $(PYTHON)
+	$(PYTHON) -m pip install --quiet --editable '.[$(@F)]'
+	@mkdir -p $(@D) && touch $@
+
+$(PYTHON):
+	@for python in $${ECHOSTREAM_PYTHON:-python3} python3.14 python3.13 python3.12 python3.11; do \
+	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        echo "making $(VENV) with $$("$$python" --version)"; \
+	        "$$python" -m venv $(VENV) && exit 0; \
+	        rm -rf $(VENV); exit 1; \
+	    fi; \
+	done; \
+	echo "EchoStream needs Python 3.11 or newer: none found as python3, python3.14 ... python3.11." >&2; \
+	echo "Install one, or name it: make ECHOSTREAM_PYTHON=/path/to/python3 ..." >&2; exit 1
