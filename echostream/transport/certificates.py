@@ -189,7 +189,9 @@ def verify_chain(
     try:
         policy.build_server_verifier(subject).verify(leaf, intermediates)
     except (verification.VerificationError, ValueError) as error:  # ValueError: a name like "my_host"
-        raise CertificateError(f"certificate of {server_name!r} {_why(chain, anchors, at, unknown) or error}") from None
+        raise CertificateError(
+            f"certificate of {server_name!r} {_why(chain, anchors, at, unknown) or f'is refused: {error}'}"
+        ) from None
 
 
 def _check_name(leaf: Certificate, server_name: str) -> x509.DNSName | x509.IPAddress:

@@ -111,7 +111,10 @@ def _folder(now: float) -> Path:
 
 def _make_folder(folder: Path, now: float) -> None:
     """Write everything beside the final place, then rename: of two processes that do it at once, one wins."""
-    draft = Path(tempfile.mkdtemp(prefix=".development.", dir=folder.parent))  # mode 0700
+    try:
+        draft = Path(tempfile.mkdtemp(prefix=".development.", dir=folder.parent))  # mode 0700
+    except OSError as error:
+        raise ConfigurationError("state folder", f"cannot write into {folder.parent} ({error.strerror})") from None
     try:
         key = ec.generate_private_key(ec.SECP256R1())
         authority = _make_authority(key, now)
@@ -120,10 +123,10 @@ def _make_folder(folder: Path, now: float) -> None:
         write_private(draft / "server.pem", _make_leaf(authority, key, now))
         try:
             draft.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
-            return  # the other process was first: its authority is the one
+        except OSError as error:
+            if folder.exists():  # the other process was first: its authority is the one
+                return
+            raise ConfigurationError("state folder", f"cannot make {folder} ({error.strerror})") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     log.info('= made a certificate authority and a certificate FOR DEVELOPMENT ONLY in %s (trust: ca="dev")', folder)

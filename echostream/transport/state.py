@@ -48,17 +48,23 @@ def write_private(path: Path, data: bytes) -> None:
     """Replace the file `path` in one step; only this user may read it (mode 0600).
 
     A reader sees the old content or the new one, never a part; of two writers the later one wins.
+
+    Raises:
+        ConfigurationError: it cannot be written.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # made with O_EXCL and mode 0600
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink()
-        raise
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # made with O_EXCL and mode 0600
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink()
+            raise
+    except OSError as error:
+        raise ConfigurationError("state folder", f"cannot write {path} ({error.strerror})") from None
 
 
 def _choose() -> Path:
