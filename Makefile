@@ -49,16 +49,16 @@ clean: ## remove what was made, the .venv included
 	rm -rf $(VENV) build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Filled before it is stamped: an interrupted installation is tried again.
-$(STAMPS)/core: pyproject.toml | $(PYTHON)
+# Stamped after it is filled, and pip comes last into a new .venv: what was interrupted is tried again.
+$(STAMPS)/core: pyproject.toml | $(VENV)/bin/pip
 	$(PYTHON) -m pip install --quiet --editable .
 	@mkdir -p $(@D) && touch $@
 
-$(STAMPS)/test $(STAMPS)/dev $(STAMPS)/bench: pyproject.toml | $(PYTHON)
+$(STAMPS)/test $(STAMPS)/dev $(STAMPS)/bench: pyproject.toml | $(VENV)/bin/pip
 	$(PYTHON) -m pip install --quiet --editable '.[$(@F)]'
 	@mkdir -p $(@D) && touch $@
 
-$(PYTHON):
+$(VENV)/bin/pip:
 	@for python in $${ECHOSTREAM_PYTHON:-python3} python3.14 python3.13 python3.12 python3.11; do \
 	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	        echo "making $(VENV) with $$("$$python" --version)"; \
