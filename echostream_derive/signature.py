@@ -1,0 +1,295 @@
+"""The shape of a signature: which parameter is what, and whether the function can be served at all.
+
+Types are looked at only as far as the shape needs it. An annotation that cannot be resolved yet (a string that names
+something defined later) is judged by its text, and again by `echostream.binding` once all types exist.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from echostream_derive.names import SignatureError, fault, label_of, location_of
+from echostream_derive.spec import (
+    CallbackSpec,
+    CallShape,
+    HandlerOptions,
+    HandlerSpec,
+    ParameterRole,
+    ParameterSpec,
+)
+
+__all__ = ("RESERVED_PARAMETERS", "Scope", "is_context", "is_items", "read_callback", "read_handler")
+
+RESERVED_PARAMETERS = frozenset({"returns", "timeout", "metadata", "retry", "idempotency_key"})
+"""Options of ``session.request(method, *args, **kwargs)``; an argument of that name could not be passed there."""
+
+_ITERATORS: tuple[object, ...] = (
+    collections.abc.AsyncIterator,
+    collections.abc.AsyncIterable,
+    collections.abc.AsyncGenerator,
+)
+_ITERATOR_TEXT = re.compile(r"(\w+\.)*Async(Iterator|Iterable|Generator)\s*(\[.*\])?", re.DOTALL)
+_QUOTES = " '\""
+_CONTEXT_TEXT = re.compile(r"(\w+\.)*Context(\s*\|\s*None)?")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scope:
+    """Names that an annotation may use besides the globals of its function."""
+
+    local: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    """Of the functions around; they hide the globals."""
+    members: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    """Of the class body; asked last, because a method called ``list`` must not hide the builtin."""
+
+    @classmethod
+    def of(cls, frame: types.FrameType) -> Scope:
+        """Return what can be seen from the frame in which a decorator is applied."""
+        local: dict[str, Any] = {}
+        members: dict[str, Any] = {}
+        here: types.FrameType | None = frame
+        while here is not None and here.f_locals is not here.f_globals:
+            if "__qualname__" not in here.f_locals:  # a function; what surrounds it is not on the stack
+                local = dict(here.f_locals)
+                break
+            members = {**here.f_locals, **members}
+            here = here.f_back
+        return cls(local, members)
+
+    def resolve(self, annotation: object, function: Callable[..., Any]) -> object:
+        """Return the type that an annotation of `function` means; whatever its evaluation raises passes."""
+        space = getattr(inspect.unwrap(function), "__globals__", {})
+        try:
+            return _evaluate(annotation, space, self.local)
+        except NameError:
+            return _evaluate(annotation, space, {**self.members, **self.local})
+
+
+def is_items(annotation: object) -> bool:
+    """Whether an annotation, resolved or text, is a stream of items."""
+    if isinstance(annotation, str):
+        return _ITERATOR_TEXT.fullmatch(annotation.strip(_QUOTES)) is not None
+    return annotation in _ITERATORS or typing.get_origin(annotation) in _ITERATORS
+
+
+def is_context(annotation: object) -> bool:
+    """Whether an annotation, resolved or text, is the call's context."""
+    if isinstance(annotation, str):
+        return _CONTEXT_TEXT.fullmatch(annotation.strip(_QUOTES)) is not None
+    if isinstance(annotation, type):
+        return getattr(annotation, "__echostream_role__", None) == "context"
+    return typing.get_origin(annotation) in {types.UnionType, typing.Union, typing.Annotated} and any(
+        is_context(part) for part in typing.get_args(annotation)
+    )
+
+
+def read_handler(function: Callable[..., Any], options: HandlerOptions, *, attribute: str, scope: Scope) -> HandlerSpec:
+    """Describe a handler.
+
+    Raises:
+        SignatureError: it cannot be called over a connection as it is written.
+    """
+    return _HandlerReader(function, options, scope).read(attribute)
+
+
+def read_callback(function: Callable[..., Any], *, attribute: str, scope: Scope) -> CallbackSpec:
+    """Describe a listener or stream handler: ``(payload)`` or ``(payload, ctx)``, plain or async.
+
+    Annotations are not asked for; a builtin that shows no signature takes the payload alone.
+
+    Raises:
+        SignatureError: it takes no payload, or wants more than payload and context.
+    """
+    parameters = _parameters(function)
+    accepts, keyword, rest = False, None, parameters[1:]
+    if not parameters or parameters[0].kind in {parameters[0].KEYWORD_ONLY, parameters[0].VAR_KEYWORD}:
+        raise _fault(function, f"takes no payload; write {_name(function)}(payload) or {_name(function)}(payload, ctx)")
+    if parameters[0].kind is parameters[0].VAR_POSITIONAL:
+        rest = []
+    for index, item in enumerate(rest):
+        annotation = _resolved(item.annotation, function, scope)
+        if item.kind in {item.VAR_POSITIONAL, item.VAR_KEYWORD}:
+            continue
+        if not accepts and item.kind is item.KEYWORD_ONLY and (is_context(annotation) or _is_injected(item.default)):
+            accepts, keyword = True, item.name
+        elif not accepts and index == 0 and item.kind is not item.KEYWORD_ONLY:
+            accepts = item.default is item.empty or is_context(annotation) or _is_injected(item.default)
+        elif item.default is item.empty:
+            raise _fault(function, f"parameter {item.name!r}: a callback takes (payload) or (payload, ctx); remove it")
+    first = parameters[0].annotation
+    return CallbackSpec(
+        attribute=attribute,
+        annotation=None if first is inspect.Parameter.empty else _resolved(first, function, scope),
+        accepts_context=accepts,
+        context_keyword=keyword,
+        is_async=inspect.iscoroutinefunction(function)
+        or inspect.iscoroutinefunction(type(function).__call__),  # an object with an async __call__
+        function=function,
+        location=location_of(function),
+    )
+
+
+class _HandlerReader:
+    """Reads one signature; holds what every error text needs."""
+
+    def __init__(self, function: Callable[..., Any], options: HandlerOptions, scope: Scope) -> None:
+        self._function = function
+        self._options = options
+        self._scope = scope
+
+    def read(self, attribute: str) -> HandlerSpec:
+        function = self._function
+        parameters = tuple(self._parameter(item) for item in _parameters(function))
+        self._check_roles(parameters)
+        result = _signature(function).return_annotation
+        if result is inspect.Signature.empty:
+            raise self._fault("the result has no annotation; write -> None, or the type that it returns")
+        result = _resolved(result, function, self._scope)
+        sends_items = any(item.role is ParameterRole.ITEMS for item in parameters)
+        self._check_kind(sends_items=sends_items, returns_items=is_items(result))
+        given: dict[str, Any] = {
+            item.name: getattr(self._options, item.name) for item in dataclasses.fields(HandlerOptions)
+        }
+        given["name"] = self._options.name or attribute
+        return HandlerSpec(
+            **given,
+            attribute=attribute,
+            shape=CallShape.of(sends_items=sends_items, returns_items=is_items(result)),
+            parameters=parameters,
+            result=result,
+            doc=inspect.getdoc(function) or "",
+            function=function,
+            location=location_of(function),
+        )
+
+    def _parameter(self, item: inspect.Parameter) -> ParameterSpec:
+        if item.kind in {item.VAR_POSITIONAL, item.VAR_KEYWORD}:
+            raise self._fault(f"parameter {str(item).split(':')[0]!r} takes anything; name each argument and its type")
+        if item.name in RESERVED_PARAMETERS:
+            raise self._fault(f"the parameter name {item.name!r} is reserved for options of a call; rename it")
+        if item.annotation is item.empty:
+            context = _is_injected(item.default) or item.name == "ctx"
+            example = f"{item.name}: Context = INJECTED" if context else f"{item.name}: int"
+            raise self._fault(f"parameter {item.name!r} has no annotation; write {example}")
+        annotation = _resolved(item.annotation, self._function, self._scope)
+        role = self._role(item, annotation)
+        if role is not ParameterRole.ARGUMENT and item.kind is item.POSITIONAL_ONLY:
+            raise self._fault(f"parameter {item.name!r} is filled by name; move it behind the /")
+        if role is ParameterRole.ITEMS and item.default is not item.empty:
+            raise self._fault(f"parameter {item.name!r} is the stream of items and is always there; drop its default")
+        return ParameterSpec(
+            name=item.name,
+            role=role,
+            keyword_only=item.kind is item.KEYWORD_ONLY,
+            has_default=item.default is not item.empty,
+            default=None if item.default is item.empty else item.default,
+            positional_only=item.kind is item.POSITIONAL_ONLY,
+            annotation=annotation,
+        )
+
+    def _role(self, item: inspect.Parameter, annotation: object) -> ParameterRole:
+        if is_context(annotation):
+            return ParameterRole.CONTEXT
+        if _is_injected(item.default):
+            if isinstance(annotation, type) and annotation is not object:
+                raise self._fault(
+                    f"parameter {item.name!r} is injected but {annotation.__name__} is no Context; "
+                    f"write {item.name}: Context = INJECTED"
+                )
+            return ParameterRole.CONTEXT
+        return ParameterRole.ITEMS if is_items(annotation) else ParameterRole.ARGUMENT
+
+    def _check_roles(self, parameters: tuple[ParameterSpec, ...]) -> None:
+        for role, what in ((ParameterRole.ITEMS, "stream of items"), (ParameterRole.CONTEXT, "context")):
+            names = [item.name for item in parameters if item.role is role]
+            if len(names) > 1:
+                raise self._fault(f"parameter {names[1]!r} is a second {what} beside {names[0]!r}; keep one")
+
+    def _check_kind(self, *, sends_items: bool, returns_items: bool) -> None:
+        """Async, or a thread that says so; items come out of generators or, in a contract, of plain methods."""
+        function, thread = self._function, self._options.thread
+        name = _name(function)
+        generates = inspect.isasyncgenfunction(function)
+        if inspect.isgeneratorfunction(function):
+            raise self._fault(f"a plain generator cannot be served; write async def {name}(...) -> AsyncIterator[...]")
+        if generates and not returns_items:
+            raise self._fault("yields items, so its result is a stream; write -> AsyncIterator[...]")
+        if inspect.iscoroutinefunction(function) and returns_items:
+            raise self._fault(
+                f"is declared to return items but yields none; yield in it, or write def {name}(...) in a contract"
+            )
+        if not thread:
+            if not (inspect.iscoroutinefunction(function) or returns_items):
+                raise self._fault(f"is a plain function; write async def {name}(...), or @handler(thread=True)")
+        elif generates or inspect.iscoroutinefunction(function):
+            raise self._fault(f"is async and needs no thread; drop thread=True, or write def {name}(...)")
+        elif sends_items or returns_items:
+            raise self._fault(f"a thread cannot stream items; drop thread=True and write async def {name}(...)")
+
+    def _fault(self, problem: str) -> SignatureError:
+        return _fault(self._function, problem)
+
+
+def _fault(function: Callable[..., Any], problem: str) -> SignatureError:
+    return fault(location_of(function), label_of(function), problem)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", "callback")
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    if sys.version_info >= (3, 14):
+        # Lazy annotations may name what is defined later: take them as text there.
+        import annotationlib
+
+        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
+    return inspect.signature(function)
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters without ``self``."""
+    try:
+        found = list(_signature(function).parameters.values())
+    except ValueError:  # a builtin that does not tell
+        return [inspect.Parameter("payload", inspect.Parameter.POSITIONAL_ONLY)]
+    if not _is_method(function):
+        return found
+    if not found or found[0].kind not in {found[0].POSITIONAL_ONLY, found[0].POSITIONAL_OR_KEYWORD}:
+        raise _fault(function, f"a method of a class needs self; write {_name(function)}(self, ...)")
+    return found[1:]
+
+
+def _is_method(function: Callable[..., Any]) -> bool:
+    """Whether a function was defined in a class body and is not bound to an object yet."""
+    if not inspect.isfunction(function):
+        return False
+    around = function.__qualname__.rpartition(".")[0]
+    return bool(around) and not around.endswith("<locals>")
+
+
+def _is_injected(default: object) -> bool:
+    return getattr(default, "__echostream_role__", None) == "injected"
+
+
+def _resolved(annotation: object, function: Callable[..., Any], scope: Scope) -> object:
+    """Return the type, or what was written where that cannot be resolved yet."""
+    if isinstance(annotation, typing.ForwardRef):
+        annotation = annotation.__forward_arg__
+    try:
+        return scope.resolve(annotation, function)
+    except Exception:  # noqa: BLE001 - evaluating an annotation runs the user's code; binding reports what is wrong
+        return annotation
+
+
+def _evaluate(annotation: object, space: dict[str, Any], local: Mapping[str, Any]) -> object:
+    holder = types.SimpleNamespace(__annotations__={"it": annotation})
+    return typing.get_type_hints(holder, space, dict(local), include_extras=True)["it"]
