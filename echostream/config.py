@@ -101,14 +101,15 @@ class Limits(_Checked):
     """Events that wait for listeners in one session; the oldest plain one is dropped above it."""
     max_unacknowledged_events: int = _int(256, 1, 1 << 20)
     """Acknowledged events under way from one side; `emit(ack=True)` waits above it."""
-    max_frame_overtakes: int = _int(256, 1, 1 << 16)
-    """Tombstones of calls and streams that were cancelled before their opener arrived."""
     high_watermark_bytes: int = _int(256 << 10, 1 << 10, 1 << 30)
     """Unsent bytes of one transport stream above which its writers wait."""
     low_watermark_bytes: int = _int(64 << 10, 0, 1 << 30)
     """Unsent bytes of one transport stream below which they go on."""
     large_payload_bytes: int = _int(32 << 10, 1 << 10, 1 << 30)
     """Payloads above this size travel on a stream of their own, so that small calls do not stand behind them."""
+    max_large_bytes: int = _int(4 << 20, 1 << 16, 1 << 32)
+    """Large payloads being written at once, together: a quarter of the peer's default for unfinished frames, so that
+    what was sent and still lacks a lost packet fits there too."""
     max_threads: int = _int(32, 1, 4096)
     """Threads for `@handler(thread=True)`."""
 
@@ -143,6 +144,14 @@ class QuicSettings(_Checked):
     """Flow-control window of a connection (MAX_DATA)."""
     stream_window_bytes: int = _int(4 << 20, 1 << 14, 1 << 32)
     """Flow-control window of a stream (MAX_STREAM_DATA)."""
+    max_streams: int = _int(2048, 16, 1 << 20)
+    """Streams of each kind that the peer may have open: its calls with large payloads and its application streams."""
+    max_queued_datagrams: int = _int(256, 1, 1 << 16)
+    """Unreliable datagrams that wait for the congestion window; above it they are refused, as late ones are useless."""
+    max_pending_packets: int = _int(1024, 64, 1 << 20)
+    """UDP packets that wait for room in the kernel; connections send no more while any waits, so few ever do."""
+    address_timeout: float = _bounded(2.0, 0.05, 60.0)
+    """Seconds that a dial waits for one of several addresses of a host before it tries the next."""
     receive_burst: int = _int(64, 1, 1024)
     """Datagrams read at one wake-up before others get their turn: one acknowledgement answers a burst."""
     socket_buffer_bytes: int = _int(4 << 20, 1 << 16, 1 << 30)

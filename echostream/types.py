@@ -26,8 +26,8 @@ __all__ = (
     "random_source",
 )
 
-Metadata = dict[str, str]
-"""Per-frame map of short strings; keys are lower-case ASCII."""
+Metadata = dict[str, str | bytes]
+"""Per-frame map of short values: keys are lower-case ASCII; a key that ends in ``-bin`` has a bytes value."""
 
 WireValue = Any
 """What a payload holds: None, bool, int, float, str, bytes, datetime, lists and string-keyed dicts of these."""

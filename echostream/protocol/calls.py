@@ -1,0 +1,278 @@
+"""Calls: what the machine remembers of each, the commands for them and the frames about them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from echostream.errors import LocalProtocolError, RemoteProtocolError, Status
+from echostream.protocol import events as ev
+from echostream.protocol import frames as f
+from echostream.protocol.flow import ReceiveCredit, SendCredit
+from echostream.protocol.frames import Flag, FrameKind
+from echostream.protocol.link import LANE, Link
+from echostream.protocol.records import Call, IncomingCall, OutgoingCall
+
+if TYPE_CHECKING:
+    from echostream.types import Metadata
+
+__all__ = ("CallTable",)
+
+
+class CallTable:
+    """The calls of one connection, both ways."""
+
+    __slots__ = ("_link", "incoming", "outgoing")
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.outgoing: dict[int, OutgoingCall] = {}
+        self.incoming: dict[int, IncomingCall] = {}
+
+    # Commands of the caller
+
+    def start(
+        self,
+        method: str,
+        payload: bytes,
+        *,
+        handle: Any,
+        stream_id: int = LANE,
+        timeout_ns: int = 0,
+        metadata: Metadata | None = None,
+        sends_items: bool = False,
+        accepts_items: bool = False,
+        raw: bool = False,
+    ) -> OutgoingCall:
+        """Call the peer.
+
+        Args:
+            method: wire name.
+            payload: packed [positional, keyword], or the one bytes argument itself with `raw`.
+            handle: kept on the call for the driver.
+            stream_id: a fresh transport stream for streaming calls and large payloads, else the lane.
+            timeout_ns: nanoseconds left, 0 for no deadline.
+            metadata: sent along.
+            sends_items: Items follow.
+            accepts_items: Items are wanted.
+            raw: the payload is not msgpack.
+
+        Raises:
+            LocalProtocolError: the session is not open.
+            ResourceError: payload or metadata are over the limit.
+        """
+        link = self._link
+        link.require_ready("call")
+        link.check_payload(len(payload))
+        flags = 0
+        if sends_items or accepts_items or raw:
+            flags = (Flag.SENDS_ITEMS if sends_items else 0) | (Flag.ACCEPTS_ITEMS if accepts_items else 0)
+            flags |= Flag.RAW if raw else 0
+        frame = link.codec.request(
+            link.next_id, method.encode(), payload, timeout_ns=timeout_ns, metadata=metadata, flags=flags
+        )
+        call_id = link.take_id()
+        call = self.outgoing[call_id] = OutgoingCall(
+            call_id, stream_id, method, sends_items=sends_items, accepts_items=accepts_items, handle=handle
+        )
+        if sends_items:
+            call.send_credit = SendCredit(link.peer_limits.call_window_bytes)
+        if accepts_items:
+            call.receive_credit = ReceiveCredit(link.limits.call_window_bytes)
+        if stream_id != LANE:
+            link.owners[stream_id] = call
+        link.out.write(stream_id, frame)
+        return call
+
+    def end_input(self, call: OutgoingCall) -> None:
+        """Say that no more items follow."""
+        if call.input_open and call.id in self.outgoing:
+            call.input_open = False
+            self._link.out.write(call.stream_id, self._link.codec.plain(FrameKind.END, call.id))
+
+    def cancel(self, call: OutgoingCall, status: int = Status.CANCELLED) -> bool:
+        """Give a call up; return False when it had ended already."""
+        if self.outgoing.pop(call.id, None) is None:
+            return False
+        if call.stream_id == LANE:
+            self._link.out.write(LANE, self._link.codec.encode(f.CancelFrame(call.id, status)))
+        else:
+            self._link.owners.pop(call.stream_id, None)
+            self._link.out.abort(call.stream_id, reset=True, stop=True, code=status)
+        return True
+
+    # Commands of either side
+
+    def send_item(self, call: Call, payload: bytes, *, raw: bool = False, initial: Metadata | None = None) -> None:
+        """Send an item of a streaming call. Wait for credit before: `call.send_credit.available`.
+
+        Raises:
+            ResourceError: the payload is over the peer's limit.
+            LocalProtocolError: the call takes no items from this side.
+        """
+        if call.send_credit is None:
+            raise LocalProtocolError(f"{call.method} takes no items from this side", operation=call.method)
+        self._link.check_payload(len(payload))
+        call.send_credit.spend(len(payload))
+        self._link.out.write(call.stream_id, self._link.codec.item(call.id, payload, raw=raw, initial=initial))
+
+    def item_consumed(self, call: Call, payload_bytes: int) -> None:
+        """The application took an item; grants credit when it is time."""
+        credit = call.receive_credit
+        if credit is not None and (total := credit.consume(payload_bytes)) is not None and self.is_open(call):
+            self._link.out.write(call.stream_id, self._link.codec.encode(f.CreditFrame(call.id, total)))
+
+    def is_open(self, call: Call) -> bool:
+        """Whether the call has not ended here."""
+        return call.id in self.incoming or call.id in self.outgoing
+
+    # Commands of the responder
+
+    def respond(
+        self,
+        call: IncomingCall,
+        status: int,
+        payload: bytes,
+        *,
+        metadata: Metadata | None = None,
+        initial: Metadata | None = None,
+        raw: bool = False,
+        own_stream: int | None = None,
+    ) -> bool:
+        """Answer a call; return False when the caller no longer waits.
+
+        Args:
+            call: from `RequestReceived`.
+            status: OK or the error's status.
+            payload: packed result or {"message", "details"}.
+            metadata: trailing metadata.
+            initial: initial metadata, unless an item carried it.
+            raw: the payload is not msgpack.
+            own_stream: fresh one-way transport stream for a large payload of a call on the lane.
+
+        Raises:
+            ResourceError: payload or metadata are over the limit; the call is still open.
+        """
+        if call.id not in self.incoming:
+            return False
+        link = self._link
+        link.check_payload(len(payload))
+        frame = link.codec.response(
+            call.id, status, payload, metadata=metadata, initial=initial, flags=Flag.RAW if raw else 0
+        )
+        del self.incoming[call.id]
+        if call.stream_id == LANE:
+            link.out.write(LANE if own_stream is None else own_stream, frame, fin=own_stream is not None)
+            return True
+        link.owners.pop(call.stream_id, None)
+        link.out.write(call.stream_id, frame, fin=True)
+        if call.input_open:
+            link.out.abort(call.stream_id, reset=False, stop=True, code=Status.CANCELLED)
+        return True
+
+    def send_progress(self, call: IncomingCall, payload: bytes) -> None:
+        """Report how far a call is; nothing happens when the caller no longer waits."""
+        if call.id in self.incoming:
+            self._link.out.write(call.stream_id, self._link.codec.plain(FrameKind.PROGRESS, call.id, payload))
+
+    # Frames
+
+    def on_request(self, stream_id: int, frame: f.RequestFrame, events: list[ev.ProtocolEvent]) -> None:
+        """A call begins."""
+        link = self._link
+        link.note_remote_id(frame.id, "request")
+        if frame.id in self.incoming:
+            raise RemoteProtocolError(f"request id {frame.id} is in use")
+        if stream_id == LANE:
+            if frame.sends_items or frame.accepts_items:
+                raise RemoteProtocolError("streaming call on the lane: it needs a stream of its own")
+        elif stream_id in link.owners:
+            raise RemoteProtocolError(f"second request on stream {stream_id}")
+        call = self.incoming[frame.id] = IncomingCall(
+            frame.id, stream_id, frame.method, sends_items=frame.sends_items, accepts_items=frame.accepts_items
+        )
+        if stream_id != LANE:
+            link.owners[stream_id] = call
+        if frame.sends_items:
+            call.receive_credit = ReceiveCredit(link.limits.call_window_bytes)
+        if frame.accepts_items:
+            call.send_credit = SendCredit(link.peer_limits.call_window_bytes)
+        limit = link.limits.max_concurrent_calls
+        if link.is_refused(frame.id):
+            text = "this side takes no new calls: it is shutting down"
+            self.respond(call, Status.UNAVAILABLE, link.failure(text))
+        elif len(self.incoming) > limit:
+            text = f"more than {limit} calls at once (max_concurrent_calls)"
+            self.respond(call, Status.RESOURCE_EXHAUSTED, link.failure(text))
+        else:
+            events.append(ev.RequestReceived(call, frame))
+
+    def on_response(self, _stream_id: int, frame: f.ResponseFrame, events: list[ev.ProtocolEvent]) -> None:
+        """A call of this side ended."""
+        call = self.outgoing.pop(frame.id, None)
+        if call is None:
+            self._link.late_or_wrong(frame.id, "response", local=True)
+            return
+        if call.stream_id != LANE:
+            self._link.owners.pop(call.stream_id, None)
+            if call.input_open:
+                self._link.out.abort(call.stream_id, reset=True, stop=False, code=Status.CANCELLED)
+            else:
+                self._link.out.write(call.stream_id, b"", fin=True)
+        events.append(ev.ResponseReceived(call, frame))
+
+    def on_item(self, _stream_id: int, frame: f.ItemFrame, events: list[ev.ProtocolEvent]) -> None:
+        """An item of a streaming call."""
+        local = self._link.is_local(frame.id)
+        call: Call | None = self.outgoing.get(frame.id) if local else self.incoming.get(frame.id)
+        if call is None:
+            self._link.late_or_wrong(frame.id, "item", local=local)
+            return
+        if call.receive_credit is None or not (local or call.input_open):
+            raise RemoteProtocolError(f"item for call {frame.id}, which takes none")
+        call.receive_credit.receive(len(frame.payload))
+        events.append(ev.ItemReceived(call, frame))
+
+    def on_end(self, _stream_id: int, frame: f.EndFrame, events: list[ev.ProtocolEvent]) -> None:
+        """The caller's input is complete."""
+        call = self.incoming.get(frame.id)
+        if call is None:
+            self._link.late_or_wrong(frame.id, "end", local=False)
+        elif call.input_open:
+            call.input_open = False
+            events.append(ev.InputEnded(call))
+
+    def on_cancel(self, _stream_id: int, frame: f.CancelFrame, events: list[ev.ProtocolEvent]) -> None:
+        """The caller gave up."""
+        call = self.incoming.pop(frame.id, None)
+        if call is None:
+            self._link.late_or_wrong(frame.id, "cancel", local=False)
+            return
+        events.append(ev.CallCancelled(call, frame.status))
+
+    def on_progress(self, _stream_id: int, frame: f.ProgressFrame, events: list[ev.ProtocolEvent]) -> None:
+        """The responder reports."""
+        call = self.outgoing.get(frame.id)
+        if call is None:
+            self._link.late_or_wrong(frame.id, "progress", local=True)
+            return
+        events.append(ev.ProgressReceived(call, frame))
+
+    # The transport stream of a call broke off
+
+    def abandon(self, call: IncomingCall | OutgoingCall) -> ev.ProtocolEvent:
+        """Forget a call whose transport stream ended early; return what to tell."""
+        if isinstance(call, OutgoingCall):
+            self.outgoing.pop(call.id, None)
+            failure = self._link.failure("the peer broke the call off")
+            return ev.ResponseReceived(call, f.ResponseFrame(call.id, Status.UNAVAILABLE, failure))
+        self.incoming.pop(call.id, None)
+        return ev.CallCancelled(call, Status.CANCELLED)
+
+    def reject_above(self, last_id: int) -> list[OutgoingCall]:
+        """Forget and return the calls that the peer never saw to."""
+        rejected = [call for call in self.outgoing.values() if call.id > last_id]
+        for call in rejected:
+            del self.outgoing[call.id]
+            if self._link.owners.pop(call.stream_id, None) is not None:
+                self._link.out.abort(call.stream_id, reset=True, stop=True, code=Status.CANCELLED)
+        return rejected

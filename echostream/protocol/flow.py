@@ -1,0 +1,76 @@
+"""Credit: how many bytes of items one side may send, so that a slow reader bounds a fast writer.
+
+Totals, not differences, travel in Credit frames, so that one that is repeated does no harm. An item may start while
+the total sent is below the total granted; so a receiver holds at most its window and one item more.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from echostream.errors import CloseCode, RemoteProtocolError
+
+__all__ = ("ITEM_COST_BYTES", "ReceiveCredit", "SendCredit")
+
+ITEM_COST_BYTES: Final = 16
+"""What an item costs besides its payload: without it empty items would be free."""
+
+
+class SendCredit:
+    """The sending side of one direction."""
+
+    __slots__ = ("granted", "sent")
+
+    def __init__(self, granted: int) -> None:
+        self.granted = granted
+        self.sent = 0
+
+    @property
+    def available(self) -> bool:
+        """Whether an item may start now."""
+        return self.sent < self.granted
+
+    def spend(self, payload_bytes: int) -> None:
+        """Count an item that was sent."""
+        self.sent += payload_bytes + ITEM_COST_BYTES
+
+    def raise_to(self, total: int) -> bool:
+        """Take a Credit frame; return whether it raised the total."""
+        if total <= self.granted:
+            return False
+        self.granted = total
+        return True
+
+
+class ReceiveCredit:
+    """The receiving side of one direction."""
+
+    __slots__ = ("consumed", "granted", "received", "window")
+
+    def __init__(self, window: int, *, granted: int | None = None) -> None:
+        self.window = window
+        self.granted = window if granted is None else granted
+        self.received = 0
+        self.consumed = 0
+
+    def receive(self, payload_bytes: int) -> None:
+        """Count an item that came.
+
+        Raises:
+            RemoteProtocolError: it started without credit.
+        """
+        if self.received >= self.granted:
+            raise RemoteProtocolError(
+                f"item sent without credit: {self.received} bytes came, {self.granted} were granted",
+                close_code=CloseCode.LIMIT_EXCEEDED,
+            )
+        self.received += payload_bytes + ITEM_COST_BYTES
+
+    def consume(self, payload_bytes: int) -> int | None:
+        """Count an item that the application took; return the new total to grant, or None while half is left."""
+        self.consumed += payload_bytes + ITEM_COST_BYTES
+        total = self.consumed + self.window
+        if total - self.granted < self.window // 2:
+            return None
+        self.granted = total
+        return total

@@ -1,0 +1,108 @@
+"""What the call table, the stream table and the machine of one connection share: ids, limits, outbox, checks."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from echostream.config import Limits
+from echostream.errors import LocalProtocolError, RemoteProtocolError, ResourceError
+from echostream.protocol.codec import FrameCodec
+from echostream.protocol.hello import PeerLimits
+from echostream.protocol.outbox import Outbox
+from echostream.protocol.payload import PayloadCodec
+from echostream.types import Role
+
+__all__ = ("LANE", "Link")
+
+LANE: Final = 0
+"""The transport stream that the client opens first."""
+
+
+class Link:
+    """State of one connection that more than one part of the machine needs."""
+
+    __slots__ = (
+        "bit",
+        "codec",
+        "go_away_id",
+        "last_remote_id",
+        "late_frames",
+        "limits",
+        "next_id",
+        "out",
+        "owners",
+        "payload",
+        "peer_limits",
+        "ready",
+    )
+
+    def __init__(self, role: Role, codec: FrameCodec, payload: PayloadCodec, limits: Limits) -> None:
+        self.codec = codec
+        self.payload = payload
+        self.limits = limits
+        """What this side keeps the peer to."""
+        self.peer_limits = PeerLimits()
+        """What the peer asks this side to keep."""
+        self.out = Outbox()
+        self.owners: dict[int, Any] = {}
+        """Transport stream to the call or application stream that has it for its own."""
+        self.bit = 1 if role is Role.CLIENT else 0
+        self.next_id = 1 if role is Role.CLIENT else 2
+        self.last_remote_id = 0
+        self.go_away_id: int | None = None
+        """Last id of the peer that this side sees to, once it asked for no more."""
+        self.late_frames = 0
+        """Frames for calls and streams that had already ended here: dropped and counted."""
+        self.ready = False
+        """Whether the Hello exchange is over and the connection not closed."""
+
+    def is_local(self, number: int) -> bool:
+        """Whether this side gave out the id."""
+        return number & 1 == self.bit
+
+    def take_id(self) -> int:
+        """Return a fresh id."""
+        number = self.next_id
+        self.next_id = number + 2
+        return number
+
+    def note_remote_id(self, number: int, what: str) -> None:
+        """Note an id that the peer gave out.
+
+        Raises:
+            RemoteProtocolError: it is 0 or one of this side's.
+        """
+        if number == 0 or number & 1 == self.bit:
+            raise RemoteProtocolError(f"{what} id {number} is not one of the peer's")
+        self.last_remote_id = max(self.last_remote_id, number)
+
+    def is_refused(self, number: int) -> bool:
+        """Whether the peer uses an id above the one this side said would be the last."""
+        return self.go_away_id is not None and number > self.go_away_id
+
+    def require_ready(self, what: str) -> None:
+        """Raise LocalProtocolError unless frames may be sent."""
+        if not self.ready:
+            raise LocalProtocolError(f"cannot {what}: the session is not open")
+
+    def check_payload(self, size: int) -> None:
+        """Raise ResourceError when a payload is over the peer's limit."""
+        if size > self.peer_limits.max_payload_bytes:
+            raise ResourceError(
+                f"payload of {size} bytes is over the peer's limit of {self.peer_limits.max_payload_bytes}"
+                " (max_payload_bytes); send it in pieces over a stream, or raise the limit there",
+                current=size,
+                limit=self.peer_limits.max_payload_bytes,
+                retryable=False,
+            )
+
+    def late_or_wrong(self, number: int, what: str, *, local: bool) -> None:
+        """A frame for something unknown: counted if it has ended, RemoteProtocolError if it never was."""
+        known = 0 < number < self.next_id if local else 0 < number <= self.last_remote_id
+        if not known or self.is_local(number) is not local:
+            raise RemoteProtocolError(f"{what} for id {number}, which was never used")
+        self.late_frames += 1
+
+    def failure(self, message: str) -> bytes:
+        """Return the payload of a refusal."""
+        return self.payload.encode({"message": message, "details": {}})

@@ -1,0 +1,54 @@
+"""Bytes on their way down, gathered per transport stream until the driver takes them."""
+
+from __future__ import annotations
+
+__all__ = ("Outbox",)
+
+
+class Outbox:
+    """What the protocol machine wants written and aborted."""
+
+    __slots__ = ("_aborts", "_chunks", "_fins", "frames")
+
+    def __init__(self) -> None:
+        self._chunks: dict[int, list[bytes]] = {}
+        self._fins: set[int] = set()
+        self._aborts: list[tuple[int, bool, bool, int]] = []
+        self.frames = 0
+        """Frames gathered since the last `take_writes`."""
+
+    def write(self, stream_id: int, data: bytes, *, fin: bool = False) -> None:
+        """Queue one frame, or only the end of the stream."""
+        chunks = self._chunks.get(stream_id)
+        if chunks is None:
+            self._chunks[stream_id] = [data]
+        else:
+            chunks.append(data)
+        if fin:
+            self._fins.add(stream_id)
+        self.frames += 1
+
+    def abort(self, stream_id: int, *, reset: bool, stop: bool, code: int) -> None:
+        """Queue a reset of the sending half, a stop of the receiving half, or both."""
+        if reset:
+            self._chunks.pop(stream_id, None)
+            self._fins.discard(stream_id)
+        self._aborts.append((stream_id, reset, stop, code))
+
+    def take_writes(self) -> list[tuple[int, bytes, bool]]:
+        """Return (stream, bytes, fin), and start afresh."""
+        fins = self._fins
+        writes = [
+            (stream_id, chunks[0] if len(chunks) == 1 else b"".join(chunks), stream_id in fins)
+            for stream_id, chunks in self._chunks.items()
+        ]
+        self._chunks = {}
+        self.frames = 0
+        if fins:
+            self._fins = set()
+        return writes
+
+    def take_aborts(self) -> list[tuple[int, bool, bool, int]]:
+        """Return (stream, reset?, stop?, code), and start afresh."""
+        aborts, self._aborts = self._aborts, []
+        return aborts

@@ -1,0 +1,385 @@
+"""The protocol machine of one connection: frames in, protocol events out; commands in, bytes out. No I/O, no clock.
+
+Use it like this, in any order after the Hello exchange:
+
+A. Tell it what came: `receive_data`, `receive_reset`, `receive_stop`. Each returns the events to act on.
+B. Command it: `calls.start`, `calls.respond`, `streams.open`, `emit`, ... They only queue bytes.
+C. Then take what is to be sent, `take_writes` and `take_aborts`, and give it down.
+
+Transport streams: stream 0 is the lane. It carries the Hello, small unary calls, acknowledgements and probes. Events
+travel on a one-way stream of each side; streaming calls, application streams and large payloads each on their own.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from echostream.errors import CloseCode, LocalProtocolError, RemoteProtocolError, Status
+from echostream.protocol import events as ev
+from echostream.protocol import frames as f
+from echostream.protocol.calls import CallTable
+from echostream.protocol.codec import FrameCodec
+from echostream.protocol.early import EarlyData
+from echostream.protocol.frames import FrameKind
+from echostream.protocol.hello import Hello
+from echostream.protocol.link import LANE, Link
+from echostream.protocol.payload import PayloadCodec
+from echostream.protocol.reader import FrameReader
+from echostream.protocol.records import AppStream, Call, IncomingCall, OutgoingCall
+from echostream.protocol.streams import StreamTable
+from echostream.types import Role
+
+if TYPE_CHECKING:
+    from echostream.config import Limits
+    from echostream.types import Metadata
+
+__all__ = ("TRANSITIONS", "Input", "PeerProtocol", "State")
+
+
+class State(enum.Enum):
+    """Where a connection is."""
+
+    NEW = "new"
+    HELLO_SENT = "hello sent"
+    HELLO_RECEIVED = "hello received"
+    OPEN = "open"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+class Input(enum.Enum):
+    """What moves it."""
+
+    SEND_HELLO = "send hello"
+    RECEIVE_HELLO = "receive hello"
+    SEND_GO_AWAY = "send go-away"
+    RECEIVE_GO_AWAY = "receive go-away"
+    CLOSE = "close"
+
+
+TRANSITIONS: Final[dict[tuple[Role, State, Input], State]] = {
+    (Role.CLIENT, State.NEW, Input.SEND_HELLO): State.HELLO_SENT,
+    (Role.CLIENT, State.HELLO_SENT, Input.RECEIVE_HELLO): State.OPEN,
+    (Role.SERVER, State.NEW, Input.RECEIVE_HELLO): State.HELLO_RECEIVED,
+    (Role.SERVER, State.HELLO_RECEIVED, Input.SEND_HELLO): State.OPEN,
+} | {
+    (role, before, event): after
+    for role in Role
+    for before, event, after in (
+        (State.OPEN, Input.SEND_GO_AWAY, State.DRAINING),
+        (State.OPEN, Input.RECEIVE_GO_AWAY, State.DRAINING),
+        (State.DRAINING, Input.SEND_GO_AWAY, State.DRAINING),
+        (State.DRAINING, Input.RECEIVE_GO_AWAY, State.DRAINING),
+        *((state, Input.CLOSE, State.CLOSED) for state in State),
+    )
+}
+"""Every legal move. docs/protocol.md draws its diagram from this table."""
+
+_READY: Final = frozenset({State.OPEN, State.DRAINING})
+
+
+class PeerProtocol:
+    """One side of one connection."""
+
+    def __init__(
+        self, hello: Hello, codec: FrameCodec, payload: PayloadCodec, limits: Limits, clock_ns: Callable[[], int]
+    ) -> None:
+        """Make one.
+
+        Args:
+            hello: what this side says of itself; a server may replace it until `send_hello`.
+            codec: shared with other connections.
+            payload: shared with other connections.
+            limits: what this side keeps the peer to.
+            clock_ns: monotonic nanoseconds, for TimeSync frames.
+        """
+        self.hello = hello
+        self.role = hello.role
+        self.state = State.NEW
+        self.peer_hello: Hello | None = None
+        self.features: frozenset[str] = frozenset()
+        """What both sides can do."""
+        self.event_stream: int = LANE
+        """Transport stream for events; the driver sets it before the first one."""
+        self.peer_gone_away = False
+        """Whether the peer asked for no more calls and streams."""
+        self.link = Link(self.role, codec, payload, limits)
+        self.calls = CallTable(self.link)
+        self.streams = StreamTable(self.link)
+        self._clock_ns = clock_ns
+        self._readers: dict[int, FrameReader] = {}
+        self._early = EarlyData(limits.max_unauthenticated_bytes)
+        self._buffered_bytes = 0
+        self._unacknowledged: dict[int, object] = {}
+        self._handlers: dict[type[f.Frame], Callable[[int, Any, list[ev.ProtocolEvent]], None]] = {
+            f.HelloFrame: self._on_hello,
+            f.RequestFrame: self.calls.on_request,
+            f.ResponseFrame: self.calls.on_response,
+            f.ItemFrame: self.calls.on_item,
+            f.EndFrame: self.calls.on_end,
+            f.CancelFrame: self.calls.on_cancel,
+            f.ProgressFrame: self.calls.on_progress,
+            f.EventFrame: self._on_event,
+            f.AckFrame: self._on_ack,
+            f.StreamOpenFrame: self.streams.on_open,
+            f.StreamItemFrame: self.streams.on_item,
+            f.StreamEndFrame: self.streams.on_end,
+            f.StreamResetFrame: self.streams.on_reset,
+            f.CreditFrame: self._on_credit,
+            f.TimeSyncFrame: self._on_time_sync,
+            f.GoAwayFrame: self._on_go_away,
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"<PeerProtocol {self.role} {self.state.name} {len(self.calls.outgoing)} out"
+            f" {len(self.calls.incoming)} in {len(self.streams.streams)} streams>"
+        )
+
+    # A. What came
+
+    def receive_data(self, stream_id: int, data: bytes, *, fin: bool = False) -> list[ev.ProtocolEvent]:
+        """Take bytes of a transport stream.
+
+        Raises:
+            RemoteProtocolError: the peer broke the protocol: close the connection with its `close_code`.
+        """
+        events: list[ev.ProtocolEvent] = []
+        if self.state in _READY:
+            self._read(stream_id, data, fin, events)
+        elif self.state is not State.CLOSED:
+            self._read_before_ready(stream_id, data, fin, events)
+        return events
+
+    def receive_reset(self, stream_id: int) -> list[ev.ProtocolEvent]:
+        """The peer abandoned its sending side of a transport stream.
+
+        Raises:
+            RemoteProtocolError: it was the lane.
+        """
+        if stream_id == LANE:
+            raise RemoteProtocolError("peer reset the lane")
+        self._drop_reader(stream_id)
+        return self._abandon(stream_id)
+
+    def receive_stop(self, stream_id: int) -> list[ev.ProtocolEvent]:
+        """The peer reads no more of what this side sends on a transport stream.
+
+        Raises:
+            RemoteProtocolError: it was the lane.
+        """
+        if stream_id == LANE:
+            raise RemoteProtocolError("peer stopped reading the lane")
+        owner = self.link.owners.get(stream_id)
+        if isinstance(owner, OutgoingCall):
+            # It answers, or is about to, without wanting the rest of the input.
+            owner.input_open = False
+            self.link.out.abort(stream_id, reset=True, stop=False, code=Status.CANCELLED)
+            return []
+        return self._abandon(stream_id)
+
+    # C. What is to be sent
+
+    def take_writes(self) -> list[tuple[int, bytes, bool]]:
+        """Return (transport stream, bytes, fin) to be written, in order, and forget them."""
+        return self.link.out.take_writes()
+
+    def take_aborts(self) -> list[tuple[int, bool, bool, int]]:
+        """Return (transport stream, reset?, stop?, code) to be done after the writes, and forget them."""
+        return self.link.out.take_aborts()
+
+    # B. Commands
+
+    def send_hello(self) -> None:
+        """Introduce this side: the client at once, the server after `HelloReceived`."""
+        self._move(Input.SEND_HELLO)
+        self.link.out.write(LANE, self.link.codec.plain(FrameKind.HELLO, 0, self.hello.encode(self.link.payload)))
+
+    def take_early(self) -> list[ev.ProtocolEvent]:
+        """Return the events of what came before the Hello exchange was over. Call it once, right after.
+
+        Raises:
+            RemoteProtocolError: as `receive_data`.
+        """
+        events: list[ev.ProtocolEvent] = []
+        for stream_id, data, fin in self._early.take():
+            self._read(stream_id, data, fin, events)
+        return events
+
+    def emit(
+        self,
+        name: str,
+        payload: bytes,
+        *,
+        metadata: Metadata | None = None,
+        raw: bool = False,
+        ack_handle: object | None = None,
+    ) -> int:
+        """Send an event; with `ack_handle`, `EventAcknowledged` brings it back. Return the event's id.
+
+        Raises:
+            LocalProtocolError: the session is not open.
+            ResourceError: payload or metadata are over the limit.
+        """
+        link = self.link
+        link.require_ready("emit")
+        link.check_payload(len(payload))
+        frame = link.codec.event(
+            link.next_id, name.encode(), payload, metadata=metadata, wants_ack=ack_handle is not None, raw=raw
+        )
+        event_id = link.take_id()
+        if ack_handle is not None:
+            self._unacknowledged[event_id] = ack_handle
+        link.out.write(self.event_stream, frame)
+        return event_id
+
+    def forget_ack(self, event_id: int) -> None:
+        """Nobody waits for this acknowledgement any more."""
+        self._unacknowledged.pop(event_id, None)
+
+    def acknowledge(self, event_id: int, listeners: int, failed: int) -> None:
+        """Report that the listeners of an event ran."""
+        if self.state in _READY:
+            self.link.out.write(LANE, self.link.codec.encode(f.AckFrame(event_id, listeners, failed)))
+
+    def probe(self, nonce: int) -> None:
+        """Send a TimeSync probe; `ProbeAnswered` carries the nonce again."""
+        self.link.require_ready("probe")
+        self.link.out.write(LANE, self.link.codec.encode(f.TimeSyncFrame(nonce, self._clock_ns())))
+
+    def go_away(self, code: int, reason: str = "") -> None:
+        """Take no new calls and streams from now on; those that run go on."""
+        if self.link.go_away_id is not None:
+            return
+        self._move(Input.SEND_GO_AWAY)
+        self.link.go_away_id = self.link.last_remote_id
+        self.link.out.write(LANE, self.link.codec.encode(f.GoAwayFrame(self.link.go_away_id, code, reason)))
+
+    def close(self) -> list[Call | AppStream]:
+        """Forget everything; return what was still open, so that whoever waits for it can be told."""
+        self._move(Input.CLOSE)
+        calls, streams = self.calls, self.streams.streams
+        left: list[Call | AppStream] = [*calls.outgoing.values(), *calls.incoming.values(), *streams.values()]
+        calls.outgoing.clear()
+        calls.incoming.clear()
+        streams.clear()
+        self.link.owners.clear()
+        self._readers.clear()
+        self._unacknowledged.clear()
+        self._early.take()
+        self._buffered_bytes = 0
+        return left
+
+    # Inside: bytes to frames
+
+    def _read_before_ready(self, stream_id: int, data: bytes, fin: bool, events: list[ev.ProtocolEvent]) -> None:
+        """Take the Hello; hold back, within a limit, what overtook it or stands behind it."""
+        self._early.add(stream_id, data, fin=fin)
+        awaited = self.state is (State.HELLO_SENT if self.role is Role.CLIENT else State.NEW)
+        frame = self._early.cut_hello(self.link.codec) if awaited and stream_id == LANE else None
+        if frame is None:
+            return
+        hello = Hello.decode(frame.payload, self.link.payload)
+        self.features = self.hello.agree(hello)
+        self.peer_hello = hello
+        self.link.peer_limits = hello.limits
+        self._move(Input.RECEIVE_HELLO)
+        events.append(ev.HelloReceived(hello))
+
+    def _read(self, stream_id: int, data: bytes, fin: bool, events: list[ev.ProtocolEvent]) -> None:
+        reader = self._readers.get(stream_id)
+        if reader is None:
+            reader = self._readers[stream_id] = FrameReader(self.link.codec)
+        before = reader.buffered_bytes
+        frames = reader.feed(data)
+        self._buffered_bytes += reader.buffered_bytes - before
+        if self._buffered_bytes > self.link.limits.max_reassembly_bytes:
+            raise RemoteProtocolError(
+                f"unfinished frames hold {self._buffered_bytes} bytes, limit {self.link.limits.max_reassembly_bytes}",
+                close_code=CloseCode.LIMIT_EXCEEDED,
+            )
+        handlers = self._handlers
+        for frame in frames:
+            handlers[type(frame)](stream_id, frame, events)
+        if fin:
+            self._finish_reading(stream_id, reader, events)
+
+    def _finish_reading(self, stream_id: int, reader: FrameReader, events: list[ev.ProtocolEvent]) -> None:
+        if stream_id == LANE:
+            raise RemoteProtocolError("peer ended the lane")
+        if reader.buffered_bytes:
+            raise RemoteProtocolError(f"stream {stream_id} ended inside a frame")
+        self._drop_reader(stream_id)
+        owner = self.link.owners.get(stream_id)
+        # Only a caller with nothing more to say may end its half before the answer.
+        if owner is not None and not (isinstance(owner, IncomingCall) and not owner.input_open):
+            events.extend(self._abandon(stream_id))
+
+    def _drop_reader(self, stream_id: int) -> None:
+        reader = self._readers.pop(stream_id, None)
+        if reader is not None:
+            self._buffered_bytes -= reader.buffered_bytes
+
+    def _abandon(self, stream_id: int) -> list[ev.ProtocolEvent]:
+        """The transport stream of a call or an application stream broke off before its end."""
+        owner = self.link.owners.pop(stream_id, None)
+        self.link.out.abort(stream_id, reset=True, stop=owner is not None, code=Status.CANCELLED)
+        if owner is None:
+            return []
+        return [self.streams.abandon(owner) if isinstance(owner, AppStream) else self.calls.abandon(owner)]
+
+    # Inside: frames about neither calls nor streams
+
+    def _on_hello(self, _stream_id: int, _frame: f.HelloFrame, _events: list[ev.ProtocolEvent]) -> None:
+        raise RemoteProtocolError("second hello")
+
+    def _on_event(self, _stream_id: int, frame: f.EventFrame, events: list[ev.ProtocolEvent]) -> None:
+        self.link.note_remote_id(frame.id, "event")
+        events.append(ev.EventReceived(frame))
+
+    def _on_ack(self, _stream_id: int, frame: f.AckFrame, events: list[ev.ProtocolEvent]) -> None:
+        handle = self._unacknowledged.pop(frame.id, None)
+        if handle is None:
+            self.link.late_or_wrong(frame.id, "ack", local=True)
+            return
+        events.append(ev.EventAcknowledged(handle, frame))
+
+    def _on_credit(self, _stream_id: int, frame: f.CreditFrame, events: list[ev.ProtocolEvent]) -> None:
+        number, local = frame.id, self.link.is_local(frame.id)
+        table: dict[int, Any] = self.calls.outgoing if local else self.calls.incoming
+        target: Call | AppStream | None = table.get(number) or self.streams.streams.get(number)
+        if target is None:
+            self.link.late_or_wrong(number, "credit", local=local)
+            return
+        if target.send_credit is None:
+            raise RemoteProtocolError(f"credit for call {number}, which sends nothing")
+        raised = target.send_credit.raise_to(frame.total_bytes)
+        if isinstance(target, AppStream):
+            self.streams.on_accepted(target, events)
+        if raised:
+            events.append(ev.CreditReceived(target))
+
+    def _on_time_sync(self, _stream_id: int, frame: f.TimeSyncFrame, events: list[ev.ProtocolEvent]) -> None:
+        if frame.is_answer:
+            events.append(ev.ProbeAnswered(frame))
+            return
+        now = self._clock_ns()
+        answer = f.TimeSyncFrame(frame.id, frame.t1_ns, now, self._clock_ns(), is_answer=True)
+        self.link.out.write(LANE, self.link.codec.encode(answer))
+
+    def _on_go_away(self, _stream_id: int, frame: f.GoAwayFrame, events: list[ev.ProtocolEvent]) -> None:
+        self._move(Input.RECEIVE_GO_AWAY)
+        self.peer_gone_away = True
+        rejected: list[OutgoingCall | AppStream] = [*self.calls.reject_above(frame.id)]
+        rejected += self.streams.reject_above(frame.id)
+        events.append(ev.GoAwayReceived(frame.code, frame.reason, rejected))
+
+    def _move(self, event: Input) -> None:
+        after = TRANSITIONS.get((self.role, self.state, event))
+        if after is None:
+            text = f"{self.role} cannot {event.value} when {self.state.value}"
+            raise (RemoteProtocolError if event.value.startswith("receive") else LocalProtocolError)(text)
+        self.state = after
+        self.link.ready = after in _READY
