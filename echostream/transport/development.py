@@ -33,10 +33,11 @@ from echostream.transport.certificates import (
     load_certificates,
     load_private_key,
 )
+from echostream.transport.interfaces import local_addresses
 from echostream.transport.state import state_folder, write_private
 from echostream.types import random_bytes
 
-__all__ = ("development_authority", "development_certificate", "local_addresses")
+__all__ = ("development_authority", "development_certificate")
 
 log = logging.getLogger("echostream.transport")
 
@@ -84,22 +85,6 @@ def development_certificate(now: float) -> tuple[Certificate, PrivateKey]:
         check_key("ca", [authority], key)
     write_private(folder / "server.pem", _make_leaf(authority, key, now))
     return _load_leaf(folder / "server.pem", authority, now)
-
-
-def local_addresses() -> list[str]:
-    """Return the addresses that this machine would use to reach others (nothing is sent)."""
-    found: list[str] = []
-    targets = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET, "224.0.0.251"), (socket.AF_INET6, "2001:db8::1"))
-    for family, target in targets:
-        try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect((target, 9))
-                address = str(probe.getsockname()[0])
-        except OSError:  # no route
-            continue
-        if address not in found:
-            found.append(address)
-    return found
 
 
 def _folder(now: float) -> Path:

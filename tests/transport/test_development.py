@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import multiprocessing
-import os
 import socket
 import stat
 import tempfile
@@ -18,7 +16,7 @@ from cryptography import x509
 from echostream.errors import ConfigurationError
 from echostream.transport import development
 from echostream.transport.certificates import check_key, verify_chain
-from echostream.transport.development import development_authority, development_certificate, local_addresses
+from echostream.transport.development import development_authority, development_certificate
 from echostream.transport.state import write_private
 from tests.transport.authority import DAY, NOW, issue
 
@@ -53,7 +51,7 @@ def test_first_use_makes_private_files_and_says_so_once(folder: Path, caplog: py
 
 def test_certificate_is_for_this_machine_and_lasts_a_year(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "Desk.office.example")
-    monkeypatch.setattr(development, "local_addresses", lambda: ["192.0.2.5", "127.0.0.1"])
+    monkeypatch.setattr(development, "local_addresses", lambda: ("192.0.2.5", "127.0.0.1"))
     leaf, key = development_certificate(NOW)
     check_key("key", [leaf], key)
     names = names_of(leaf)
@@ -166,17 +164,3 @@ def test_processes_that_start_at_once_share_one_certificate(folder: Path) -> Non
     for process in processes:
         process.join(5)
     assert len(serials) == 1
-
-
-def test_local_addresses_are_addresses() -> None:
-    found = local_addresses()
-    assert len(set(found)) == len(found)
-    assert all(ipaddress.ip_address(item) for item in found)
-
-
-def test_local_addresses_without_network_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(101, os.strerror(101))
-
-    monkeypatch.setattr(socket, "socket", refuse)
-    assert local_addresses() == []
