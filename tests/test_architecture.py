@@ -1,4 +1,5 @@
-"""The house rules: imports go strictly down, one library has one door, sans-IO stays pure, modules stay short.
+"""The house rules: imports go strictly down, one library has one door, sans-IO stays pure, modules stay short and
+keep to themselves what starts with an underscore.
 
 `violations` judges a tree given as a mapping from file to source, so that its own tests feed it small made-up ones.
 """
@@ -75,6 +76,11 @@ IMPURE = frozenset((
 ))  # fmt: skip
 """What sans-IO code may not import: bytes, `now` and randomness are handed in."""
 
+STANDARD_LIBRARY = sys.stdlib_module_names | {"annotationlib"}  # new in 3.14
+
+PRIVATE_TOUCHED = ("echostream/transport/quic/engine_*.py",)
+"""Where another's private names are used: each engine's in one named function of its adapter, with a canary test."""
+
 MAX_LINES = 400
 
 
@@ -98,6 +104,9 @@ def violations(sources: Mapping[str, str]) -> list[str]:
             continue
         judged = ((line, _forbidden(path, target)) for line, target in _imports(path, source, modules))
         found += [f"{path}:{line}: {reason}" for line, reason in dict.fromkeys(judged) if reason]
+        if not any(fnmatchcase(path, pattern) for pattern in PRIVATE_TOUCHED):
+            foreign = sorted(_foreign(path, source))
+            found += [f"{path}:{line}: uses {name}, which is private elsewhere" for line, name in foreign]
     return found
 
 
@@ -115,7 +124,7 @@ def _forbidden(path: str, target: str) -> str | None:
 
 
 def _forbidden_outside(path: str, unit: str, library: str) -> str | None:
-    if library in sys.stdlib_module_names:
+    if library in STANDARD_LIBRARY:
         if unit in SANS_IO and library in IMPURE:
             return f"{unit} is sans-IO and imports {library}"
         return None
@@ -151,6 +160,29 @@ def _absolute(path: str, node: ast.ImportFrom) -> str:
         return node.module or ""
     parents = path.split("/")[: -node.level]
     return ".".join([*parents, *([node.module] if node.module else [])])
+
+
+def _foreign(path: str, source: str) -> Iterator[tuple[int, str]]:
+    """Yield line and name of the private names that are used on other objects and not made in this file."""
+    nodes = list(ast.walk(ast.parse(source, path)))
+    own = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    own |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    own |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and _private(node.attr) and node.attr not in own and not _inherited(node):
+            yield node.lineno, node.attr
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, alias.name) for alias in node.names if _private(alias.name))
+
+
+def _private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("_")  # `__x__` and enum's `_x_` are the language's
+
+
+def _inherited(node: ast.Attribute) -> bool:
+    """Tell whether an attribute is the object's own: of `self`, `cls` or `super()`."""
+    value = node.value.func if isinstance(node.value, ast.Call) else node.value
+    return isinstance(value, ast.Name) and value.id in ("self", "cls", "super")
 
 
 def _called(node: ast.Call) -> str:
@@ -265,6 +297,15 @@ def test_a_unit_without_a_level_is_seen() -> None:
     ]
 
 
+def test_the_use_of_what_is_private_elsewhere_is_seen() -> None:
+    source = "def f(other):\n    return other._secret\nfrom echostream.types import _hidden\n"
+    assert violations({"echostream/session/peer.py": source}) == [
+        "echostream/session/peer.py:2: uses _secret, which is private elsewhere",
+        "echostream/session/peer.py:3: uses _hidden, which is private elsewhere",
+    ]
+    assert violations({"echostream/transport/quic/engine_qh3.py": source}) == []
+
+
 def test_a_long_module_is_seen() -> None:
     assert violations({"echostream/types.py": "\n" * 400}) == []
     [found] = violations({"echostream/types.py": "\n" * 401})
@@ -282,6 +323,10 @@ def test_a_long_module_is_seen() -> None:
         ("echostream/binding/validators.py", "import pydantic, echostream_derive"),
         ("echostream/__init__.py", "from echostream.server import RpcServer\nfrom . import client"),
         ("echostream/__main__.py", "from echostream.cli import main"),
+        (
+            "echostream/session/peer.py",
+            "class A:\n    def _f(self): self._x\ndef g(a): a._f(); super()._y; a.__class__",
+        ),
     ],
 )
 def test_a_lawful_import_passes(path: str, source: str) -> None:
