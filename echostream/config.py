@@ -17,6 +17,9 @@ __all__ = (
     "DEFAULT_CONNECT_TIMEOUT",
     "DEFAULT_DISCOVER_TIMEOUT",
     "DEFAULT_STOP_GRACE",
+    "MAX_CERTIFICATE_CHAIN",
+    "MAX_DISCOVERED_SERVICES",
+    "MAX_TXT_BYTES",
     "PROTOCOL_VERSION",
     "Limits",
     "QuicSettings",
@@ -39,6 +42,16 @@ DEFAULT_DISCOVER_TIMEOUT = 3.0
 
 DEFAULT_STOP_GRACE = 15.0
 """Seconds that `stop()` waits for running calls: under the 30 s most supervisors give before they kill."""
+
+
+MAX_CERTIFICATE_CHAIN = 10
+"""Certificates that a peer may send: public chains have 2 to 4, and the work to check one grows with their number."""
+
+MAX_DISCOVERED_SERVICES = 256
+"""Services that one browser remembers: far above a real network, and a flood of made-up ones ends here."""
+
+MAX_TXT_BYTES = 1300
+"""Bytes of one service's TXT record: RFC 6763 section 6.2 asks for it, so that an answer fits one packet."""
 
 
 def _bounded(default: float, low: float, high: float) -> float:

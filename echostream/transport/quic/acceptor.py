@@ -1,0 +1,134 @@
+"""What a server says to strangers: version negotiation, Retry, a new connection, or no.
+
+Owns the limits on half-open handshakes.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from echostream.config import Limits, QuicSettings
+from echostream.transport.base import Accept, Receiver
+from echostream.transport.quic.connection import QuicConnection, Refusal
+from echostream.transport.quic.demux import CONNECTION_ID_BYTES, LongHeader, RetryTokens, version_negotiation_packet
+from echostream.transport.quic.endpoint import Endpoint
+from echostream.transport.quic.engine import QuicEngines
+from echostream.transport.tls import ServerTls
+from echostream.transport.udp import Packet
+from echostream.types import random_bytes
+
+__all__ = ("Acceptor",)
+
+logger = logging.getLogger("echostream.transport")
+
+_MIN_INITIAL_BYTES = 1200
+"""RFC 9000 section 14.1: a smaller one could make us answer with more than was sent."""
+
+
+class Acceptor:
+    """The greeter of a listener's endpoint.
+
+    Args:
+        engines: makes the server engines.
+        accept: called once per connection whose handshake is done.
+        tls: what the server shows.
+        settings: limits on handshakes and connections.
+        limits: watermarks.
+    """
+
+    def __init__(
+        self, engines: QuicEngines, *, accept: Accept, tls: ServerTls, settings: QuicSettings, limits: Limits
+    ) -> None:
+        self.endpoint = Endpoint(self)
+        self.is_accepting = True
+        self._engines = engines
+        self._make_engine = engines.acceptor(tls)
+        self._accept = accept
+        self._settings = settings
+        self._limits = limits
+        self._tokens = RetryTokens()
+        self._half_open: set[QuicConnection] = set()
+
+    def greet(self, header: LongHeader, packet: Packet, now: float) -> QuicConnection | None:
+        """Answer the first packet of a stranger, see `Greeter`."""
+        counters = self.endpoint.counters
+        data, address, source = packet
+        if len(data) < _MIN_INITIAL_BYTES:
+            if header.is_initial:
+                counters.small_initials += 1
+            else:
+                counters.unknown_connection_ids += 1
+            return None
+        if header.version not in self._engines.versions:
+            if header.version != 0:  # never answer a version negotiation: two servers would not stop
+                counters.version_negotiations += 1
+                self.endpoint.send([(version_negotiation_packet(header, self._engines.versions), address)], source)
+            return None
+        if not header.is_initial or len(header.destination) < CONNECTION_ID_BYTES:
+            counters.unknown_connection_ids += 1
+            return None
+        if len(self._half_open) >= self._settings.max_handshakes:
+            counters.handshakes_refused += 1
+            return None
+        if header.token:
+            return self._return(header, packet, now)
+        if len(self._half_open) >= self._settings.retry_above_handshakes:
+            self._retry(header, packet, now)
+            return None
+        return self._open(packet, header.destination, original=header.destination, retry_source=None)
+
+    def _retry(self, header: LongHeader, packet: Packet, now: float) -> None:
+        _, address, source = packet
+        retry_source = random_bytes(CONNECTION_ID_BYTES)
+        answer = self._engines.retry_packet(
+            version=header.version,
+            source=retry_source,
+            destination=header.source,
+            original_destination=header.destination,
+            token=self._tokens.make(address, original=header.destination, retry_source=retry_source, now=now),
+        )
+        self.endpoint.counters.retries += 1
+        self.endpoint.send([(answer, address)], source)
+
+    def _return(self, header: LongHeader, packet: Packet, now: float) -> QuicConnection | None:
+        """Open for a client that came back with a token."""
+        original = self._tokens.check(header.token, packet[1], destination=header.destination, now=now)
+        if original is None:
+            self.endpoint.counters.invalid_tokens += 1
+            return None
+        return self._open(packet, header.destination, original=original, retry_source=header.destination)
+
+    def _open(
+        self, packet: Packet, destination: bytes, *, original: bytes, retry_source: bytes | None
+    ) -> QuicConnection | None:
+        engine = self._make_engine(original, retry_source)
+        counters = self.endpoint.counters
+        refusal = None
+        if not self.is_accepting:
+            refusal = "shutting down"
+        elif len(self.endpoint.connections) >= self._settings.max_connections:
+            refusal = f"has its {self._settings.max_connections} connections"
+        connection = QuicConnection(
+            engine,
+            self.endpoint,
+            address=packet[1],
+            settings=self._settings,
+            limits=self._limits,
+            keepalive=False,
+            admit=self._admit,
+            refused=self._refused,
+            refusal=refusal,
+        )
+        counters.handshakes_started += 1
+        counters.handshakes_refused += refusal is not None
+        self._half_open.add(connection)
+        self.endpoint.add(connection, destination, engine.connection_id)
+        return connection
+
+    def _admit(self, connection: QuicConnection, chain: tuple[bytes, ...]) -> Receiver:
+        self._half_open.discard(connection)
+        return self._accept(connection)
+
+    def _refused(self, connection: QuicConnection, refusal: Refusal) -> None:
+        self._half_open.discard(connection)
+        logger.debug("x %s was not admitted: %s", connection.peer_address, refusal.reason)

@@ -1,0 +1,195 @@
+"""Many connections on one UDP socket: every packet to its connection by the destination id.
+
+A client's endpoint has one connection and ends with it. A server's has an `Acceptor`, which answers those it does not
+know, and ends when it is closed.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from echostream.config import QuicSettings
+from echostream.transport.quic.connection import QuicConnection
+from echostream.transport.quic.demux import CONNECTION_ID_BYTES, LongHeader
+from echostream.transport.udp import Packet, SocketAddress, UdpSocket, open_udp
+from echostream.types import clock
+
+__all__ = ("Endpoint", "EndpointStats", "Greeter")
+
+
+@dataclass(slots=True)
+class EndpointStats:
+    """Counters since the endpoint was opened; plain integers on the hot path, read by collectors."""
+
+    packets_received: int = 0
+    packets_sent: int = 0
+    packets_dropped_sending: int = 0
+    """The kernel had no room for long, or refused them."""
+    malformed_packets: int = 0
+    unknown_connection_ids: int = 0
+    small_initials: int = 0
+    """Initials under 1,200 bytes (RFC 9000 section 14.1)."""
+    version_negotiations: int = 0
+    retries: int = 0
+    invalid_tokens: int = 0
+    handshakes_started: int = 0
+    handshakes_refused: int = 0
+    """Over a limit, or while no more are accepted."""
+    socket_errors: int = 0
+    """Reported by the kernel, such as ICMP."""
+    connections: int = 0
+    """Open now, half-open ones included."""
+
+
+class Greeter(Protocol):
+    """What answers packets that belong to no connection."""
+
+    def greet(self, header: LongHeader, packet: Packet, now: float) -> QuicConnection | None:
+        """Return the new connection that the packet opens, if it opens one."""
+
+
+class Endpoint:
+    """The owner of a socket, from `open` on.
+
+    Args:
+        greeter: for a server; a client's endpoint has none.
+    """
+
+    def __init__(self, greeter: Greeter | None = None) -> None:
+        self.counters = EndpointStats()
+        self.connections: dict[QuicConnection, set[bytes]] = {}
+        """With their connection ids."""
+        self._greeter = greeter
+        self._routes: dict[bytes, QuicConnection] = {}
+        self._socket: UdpSocket | None = None
+
+    async def open(self, sock: socket.socket, settings: QuicSettings, *, connected: bool) -> None:
+        """Take over a socket of `bind_udp` or `connect_udp`."""
+        self._socket = await open_udp(
+            sock,
+            self,
+            connected=connected,
+            receive_burst=settings.receive_burst,
+            max_pending=settings.max_pending_packets,
+        )
+
+    def add(self, connection: QuicConnection, *connection_ids: bytes) -> None:
+        """Route packets with these ids to a connection."""
+        self.connections[connection] = set(connection_ids)
+        self._routes.update(dict.fromkeys(connection_ids, connection))
+
+    def close(self) -> None:
+        """Abort what is left and release the socket. Idempotent."""
+        for connection in tuple(self.connections):
+            connection.abort()
+        if self._socket is not None:
+            self._socket.close()
+
+    def stats(self) -> dict[str, int]:
+        """Return the counters by name."""
+        self.counters.connections = len(self.connections)
+        if self._socket is not None:
+            self.counters.packets_dropped_sending = self._socket.dropped_count
+        return asdict(self.counters)
+
+    # UdpHandler
+
+    def received(self, packets: list[Packet]) -> None:
+        """Hand out a burst: all packets first, so that one acknowledgement answers them, then each connection's end."""
+        now = clock.monotonic()
+        self.counters.packets_received += len(packets)
+        touched: dict[QuicConnection, None] = {}
+        run: list[bytes] = []
+        last: QuicConnection | None = None
+        last_address: SocketAddress | None = None
+        last_source: bytes | None = None
+        for packet in packets:
+            data, address, source = packet
+            connection = self._find(packet, now)
+            if connection is None:
+                continue
+            if connection is not last or address != last_address:
+                if last is not None and last_address is not None:
+                    last.receive(run, last_address, last_source, now)
+                run, last, last_address, last_source = [], connection, address, source
+                touched[connection] = None
+            run.append(data)
+        if last is not None and last_address is not None:
+            last.receive(run, last_address, last_source, now)
+        for connection in touched:
+            connection.finish()
+            if connection.is_mute:
+                self.counters.malformed_packets += 1
+                connection.abort()
+
+    def writable(self) -> None:
+        """Go on sending after the kernel had no room."""
+        for connection in tuple(self.connections):
+            if self.blocked:
+                return
+            connection.resume()
+
+    def failed(self, error: OSError) -> None:
+        """Note what the kernel reported: a handshake that goes on may end by it, an open connection never."""
+        self.counters.socket_errors += 1
+        if self._greeter is None:
+            for connection in tuple(self.connections):
+                connection.socket_failed(error)
+
+    # QuicLink
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the socket takes no packets now."""
+        return self._socket is not None and self._socket.blocked
+
+    def send(self, datagrams: Sequence[tuple[bytes, SocketAddress]], source: bytes | None) -> None:
+        """Send packets of a connection, or answers to strangers."""
+        if self._socket is not None:
+            self.counters.packets_sent += len(datagrams)
+            self._socket.send(datagrams, source)
+
+    def route(self, connection_id: bytes, connection: QuicConnection) -> None:
+        """Hand packets with this id to a connection, too."""
+        self._routes[connection_id] = connection
+        self.connections[connection].add(connection_id)
+
+    def unroute(self, connection_id: bytes, connection: QuicConnection) -> None:
+        """The peer uses this id no longer."""
+        self._routes.pop(connection_id, None)
+        self.connections[connection].discard(connection_id)
+
+    def forget(self, connection: QuicConnection) -> None:
+        """A connection ended; a client's endpoint ends with it."""
+        for connection_id in self.connections.pop(connection, ()):
+            self._routes.pop(connection_id, None)
+        if self._greeter is None and self._socket is not None:
+            self._socket.close()
+
+    def _find(self, packet: Packet, now: float) -> QuicConnection | None:
+        data = packet[0]
+        if len(data) <= CONNECTION_ID_BYTES:
+            self.counters.malformed_packets += 1
+            return None
+        if data[0] & 0x80:
+            return self._find_long(packet, now)
+        connection = self._routes.get(data[1 : 1 + CONNECTION_ID_BYTES])
+        if connection is None:
+            self.counters.unknown_connection_ids += 1
+        return connection
+
+    def _find_long(self, packet: Packet, now: float) -> QuicConnection | None:
+        header = LongHeader.parse(packet[0])
+        if header is None:
+            self.counters.malformed_packets += 1
+            return None
+        connection = self._routes.get(header.destination)
+        if connection is not None:
+            return connection
+        if self._greeter is None:
+            self.counters.unknown_connection_ids += 1
+            return None
+        return self._greeter.greet(header, packet, now)

@@ -1,0 +1,161 @@
+"""The seam between the endpoint and a sans-IO QUIC implementation.
+
+An adapter (`engine_aioquic.py`) implements `QuicEngine` for one connection and `QuicEngines` to make them. Nothing here
+waits, reads a clock or owns a socket: packets and `now` go in, packets and calls on an `EngineSink` come out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from echostream.transport.tls import ServerTls
+from echostream.transport.udp import SocketAddress
+
+__all__ = ("AcceptEngine", "EngineSink", "QuicEngine", "QuicEngines")
+
+
+class EngineSink(Protocol):
+    """What an engine calls from `deliver`."""
+
+    def on_handshake(self, protocol: str | None) -> None:
+        """The handshake is done and both keys are proven; `protocol` is the ALPN token."""
+
+    def on_stream_data(self, stream_id: int, data: bytes, fin: bool) -> None:
+        """Bytes of a stream in order."""
+
+    def on_stream_reset(self, stream_id: int, code: int) -> None:
+        """RESET_STREAM arrived."""
+
+    def on_stream_stopped(self, stream_id: int, code: int) -> None:
+        """STOP_SENDING arrived; the engine has reset the stream with the same code."""
+
+    def on_datagram(self, data: bytes) -> None:
+        """A DATAGRAM frame arrived."""
+
+    def on_streams_available(self) -> None:
+        """The peer raised a stream limit at which `open_stream` had failed."""
+
+    def on_connection_id(self, connection_id: bytes, *, issued: bool) -> None:
+        """An own connection id is in use from now on, or retired."""
+
+    def on_closed(self, *, application: bool, code: int, reason: str, by_peer: bool) -> None:
+        """The connection ended. When this side found a reason (`by_peer` False), `transmit` has a last packet."""
+
+
+class QuicEngine(ABC):
+    """One connection. After `receive` or `handle_timer`: `deliver`, then `transmit`, then ask `timer`."""
+
+    more: bool = False
+    """Whether the last `transmit` stopped at its batch size with something left to send."""
+
+    @property
+    @abstractmethod
+    def connection_id(self) -> bytes:
+        """The own connection id that packets of the handshake carry."""
+
+    @property
+    @abstractmethod
+    def peer_address(self) -> SocketAddress | None:
+        """Where packets go now; changes when the peer migrates."""
+
+    @property
+    @abstractmethod
+    def peer_chain(self) -> tuple[bytes, ...]:
+        """The certificates (DER, leaf first) that the peer sent and proved to own; empty when none."""
+
+    @property
+    @abstractmethod
+    def rtt(self) -> float | None:
+        """Smoothed round-trip time in seconds, or None before the first sample."""
+
+    @abstractmethod
+    def receive(self, datagrams: Sequence[bytes], address: SocketAddress, now: float) -> None:
+        """Take UDP payloads that came from one address."""
+
+    @abstractmethod
+    def deliver(self, sink: EngineSink) -> None:
+        """Report what happened since the last call."""
+
+    @abstractmethod
+    def transmit(self, now: float) -> list[tuple[bytes, SocketAddress]]:
+        """Return a batch of UDP payloads that may be sent now, and set `more`."""
+
+    @abstractmethod
+    def timer(self) -> float | None:
+        """Return when `handle_timer` wants to be called, on the clock of `now`; may lie in the past."""
+
+    @abstractmethod
+    def handle_timer(self, now: float) -> None:
+        """Handle what is due: loss, acknowledgements, idle timeout."""
+
+    @abstractmethod
+    def open_stream(self, *, unidirectional: bool) -> int | None:
+        """Return a fresh stream id, or None at the peer's limit."""
+
+    @abstractmethod
+    def send(self, stream_id: int, data: bytes, *, fin: bool) -> int:
+        """Queue bytes and return `unsent_bytes`; nothing happens when the sending side has ended."""
+
+    @abstractmethod
+    def unsent_bytes(self, stream_id: int) -> int:
+        """Return the bytes that were queued and not sent for the first time; 0 for a stream that is gone."""
+
+    @abstractmethod
+    def has_undelivered(self) -> bool:
+        """Return whether stream data waits to be sent or acknowledged."""
+
+    @abstractmethod
+    def reset(self, stream_id: int, code: int) -> None:
+        """Abandon sending; nothing happens when it ended."""
+
+    @abstractmethod
+    def stop(self, stream_id: int, code: int) -> None:
+        """Ask the peer to stop sending; nothing happens when it ended."""
+
+    @property
+    @abstractmethod
+    def max_datagram_payload_bytes(self) -> int:
+        """Largest payload `send_datagram` takes: what fits the path and the peer; 0 when the peer takes none."""
+
+    @abstractmethod
+    def send_datagram(self, data: bytes) -> bool:
+        """Queue a DATAGRAM frame; False when it is too large or the queue is full."""
+
+    @abstractmethod
+    def ping(self) -> None:
+        """Queue a PING."""
+
+    @abstractmethod
+    def close(self, code: int, reason: str) -> None:
+        """Queue a CONNECTION_CLOSE with an application code."""
+
+    @abstractmethod
+    def fail(self, code: int, reason: str) -> None:
+        """Queue a CONNECTION_CLOSE with a transport code (RFC 9000 section 20.1; TLS alerts are 0x100 + alert)."""
+
+
+AcceptEngine = Callable[[bytes, bytes | None], QuicEngine]
+"""Make the server's engine: (original destination id, id of the Retry or None)."""
+
+
+class QuicEngines(ABC):
+    """Makes engines of one kind with one configuration."""
+
+    versions: tuple[int, ...]
+    """Protocol versions, most preferred first."""
+
+    @abstractmethod
+    def connect(self, address: SocketAddress, *, server_name: str, now: float) -> QuicEngine:
+        """Make a client's engine with its first flight ready to `transmit`; the certificate chain is not checked."""
+
+    @abstractmethod
+    def acceptor(self, tls: ServerTls) -> AcceptEngine:
+        """Return what makes server engines with this certificate."""
+
+    @abstractmethod
+    def retry_packet(
+        self, *, version: int, source: bytes, destination: bytes, original_destination: bytes, token: bytes
+    ) -> bytes:
+        """Build a Retry packet with its integrity tag (RFC 9001 section 5.8)."""

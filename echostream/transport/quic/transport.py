@@ -1,0 +1,232 @@
+"""``quic://``: dials and listens, finds addresses, checks certificates, and says in words what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+
+from echostream.config import ALPN, Limits, QuicSettings
+from echostream.errors import CertificateError, ConfigurationError, ConnectError
+from echostream.transport.base import Accept, Address, Connection, Listener, Receiver, Transport
+from echostream.transport.quic.acceptor import Acceptor
+from echostream.transport.quic.codes import TransportCode
+from echostream.transport.quic.connection import QuicConnection, Refusal
+from echostream.transport.quic.endpoint import Endpoint
+from echostream.transport.quic.engine import QuicEngines
+from echostream.transport.tls import ClientTls, ServerTls
+from echostream.transport.udp import (
+    SocketAddress,
+    bind_udp,
+    connect_udp,
+    describe_error,
+    format_address,
+    open_udp,
+)
+from echostream.types import clock
+
+__all__ = ("QuicListener", "QuicTransport")
+
+_ENGINES = ("aioquic",)
+
+Resolved = tuple[int, SocketAddress]
+"""Address family and socket address."""
+
+
+class QuicTransport(Transport[ClientTls, ServerTls]):
+    """QUIC on our own batched UDP endpoint.
+
+    Args:
+        engine: ``"auto"`` or the name of one.
+        settings: timeouts, windows, sizes.
+        limits: watermarks of the streams.
+
+    Raises:
+        ConfigurationError: there is no such engine.
+    """
+
+    scheme = "quic"
+
+    def __init__(
+        self, *, engine: str = "auto", settings: QuicSettings | None = None, limits: Limits | None = None
+    ) -> None:
+        if engine != "auto" and engine not in _ENGINES:
+            raise ConfigurationError("engine", f"{engine!r} is not available, choose auto or {', '.join(_ENGINES)}")
+        self._settings = settings or QuicSettings()
+        self._limits = limits or Limits()
+        self._engines: QuicEngines | None = None
+
+    async def dial(self, address: Address, *, accept: Accept, tls: ClientTls) -> Connection:
+        _require_port(address)
+        resolved = await _resolve(address)
+        failures: list[str] = []
+        for index, target in enumerate(resolved):
+            is_last = index == len(resolved) - 1
+            timeout = self._settings.handshake_timeout if is_last else self._settings.address_timeout
+            try:
+                return await self._dial_one(address, target, timeout=timeout, accept=accept, tls=tls)
+            except _UnreachableError as error:
+                failures.append(f"{format_address(target[1])}: {error}" if len(resolved) > 1 else str(error))
+        raise ConnectError(f"cannot reach {address}: {'; '.join(failures)}")
+
+    async def listen(self, address: Address, *, accept: Accept, tls: ServerTls) -> QuicListener:
+        _require_port(address)
+        sock = _bind(address, await _resolve(address), self._settings.socket_buffer_bytes)
+        acceptor = Acceptor(self._load_engines(), accept=accept, tls=tls, settings=self._settings, limits=self._limits)
+        endpoint = acceptor.endpoint
+        await endpoint.open(sock, self._settings, connected=False)
+        return QuicListener(acceptor, Address(self.scheme, *sock.getsockname()[:2]))
+
+    async def _dial_one(
+        self, address: Address, target: Resolved, *, timeout: float, accept: Accept, tls: ClientTls
+    ) -> QuicConnection:
+        family, peer = target
+        endpoint = Endpoint()
+        try:
+            sock = connect_udp(family, peer, buffer_bytes=self._settings.socket_buffer_bytes)
+        except OSError as error:
+            raise _UnreachableError(describe_error(error)) from None
+        await endpoint.open(sock, self._settings, connected=True)
+        dialler = _Dialler(address, accept=accept, tls=tls)
+        try:
+            engine = self._load_engines().connect(peer, server_name=dialler.server_name, now=clock.monotonic())
+            connection = QuicConnection(
+                engine,
+                endpoint,
+                address=peer,
+                settings=self._settings,
+                limits=self._limits,
+                keepalive=True,
+                admit=dialler.admit,
+                refused=dialler.refused,
+            )
+            endpoint.add(connection, engine.connection_id)
+            connection.start()
+            async with asyncio.timeout(timeout):
+                await dialler.done
+        except TimeoutError:
+            endpoint.close()
+            raise _UnreachableError(dialler.describe_silence(endpoint, timeout)) from None
+        except BaseException:
+            endpoint.close()
+            raise
+        return connection
+
+    def _load_engines(self) -> QuicEngines:
+        if self._engines is None:
+            from echostream.transport.quic.engine_aioquic import AioquicEngines
+
+            self._engines = AioquicEngines(self._settings)
+        return self._engines
+
+
+class QuicListener(Listener):
+    """A bound socket that takes connections; `url` tells the port."""
+
+    def __init__(self, acceptor: Acceptor, address: Address) -> None:
+        self.url = str(address)
+        self._acceptor = acceptor
+
+    def __repr__(self) -> str:
+        return f"<QuicListener {self.url} {len(self._acceptor.endpoint.connections)} connections>"
+
+    def stop_accepting(self) -> None:
+        self._acceptor.is_accepting = False
+
+    async def close(self) -> None:
+        self._acceptor.is_accepting = False
+        self._acceptor.endpoint.close()
+
+    def stats(self) -> dict[str, int]:
+        """Return the endpoint's counters by name, see `EndpointStats`."""
+        return self._acceptor.endpoint.stats()
+
+
+class _UnreachableError(Exception):
+    """One address of a host did not lead to a server; another may."""
+
+
+class _Dialler:
+    """Waits for one handshake, checks the certificate, and turns failures into errors."""
+
+    def __init__(self, address: Address, *, accept: Accept, tls: ClientTls) -> None:
+        self.server_name = tls.server_name or address.host
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._address = address
+        self._accept = accept
+        self._tls = tls
+
+    def admit(self, connection: QuicConnection, chain: tuple[bytes, ...]) -> Receiver:
+        self._tls.verify(chain, self.server_name)
+        receiver = self._accept(connection)
+        if not self.done.done():
+            self.done.set_result(None)
+        return receiver
+
+    def refused(self, connection: QuicConnection, refusal: Refusal) -> None:
+        if not self.done.done():
+            self.done.set_exception(self._translate(refusal))
+
+    def describe_silence(self, endpoint: Endpoint, timeout: float) -> str:
+        if endpoint.counters.packets_received:
+            return f"the handshake took longer than {timeout:g} s"
+        return (
+            f"no answer within {timeout:g} s: check host and port, that the server runs, "
+            "and that no firewall stops UDP"
+        )
+
+    def _translate(self, refusal: Refusal) -> Exception:
+        if isinstance(refusal.error, OSError):
+            return _UnreachableError(_explain_socket_error(refusal.error))
+        if refusal.error is not None:
+            return refusal.error
+        if refusal.code == TransportCode.NO_APPLICATION_PROTOCOL:
+            return ConnectError(f"{self._address} does not speak {ALPN}: another program or version listens there")
+        if refusal.code == TransportCode.CONNECTION_REFUSED:
+            return ConnectError(f"{self._address} takes no new connections: {refusal.reason}")
+        return ConnectError(f"handshake with {self._address} failed: {refusal.reason}")
+
+
+def _require_port(address: Address) -> None:
+    if address.port is None:
+        raise ConfigurationError("url", f"{str(address)!r} has no port, expected like {address}:4433")
+
+
+async def _resolve(address: Address) -> list[Resolved]:
+    """Find the addresses of a host in the order to try them."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)
+    except (socket.gaierror, UnicodeError) as error:
+        cause = describe_error(error) if isinstance(error, OSError) else str(error)
+        raise ConnectError(f"cannot resolve the host of {address}: {cause}") from None
+    resolved = [(family, target) for family, _, _, _, target in found if family in {socket.AF_INET, socket.AF_INET6}]
+    return list(dict.fromkeys(resolved))
+
+
+def _bind(address: Address, resolved: list[Resolved], buffer_bytes: int) -> socket.socket:
+    """Bind the first address that this machine has."""
+    failure: OSError | None = None
+    for family, target in resolved:
+        try:
+            return bind_udp(family, target, buffer_bytes=buffer_bytes)
+        except OSError as error:
+            failure = failure or error
+    raise ConnectError(_explain_bind_error(address, failure)) from None
+
+
+def _explain_bind_error(address: Address, error: OSError | None) -> str:
+    match error.errno if error is not None else None:
+        case errno.EADDRINUSE:
+            return f"{address} is in use by another program; stop it or listen on port 0 for a free one"
+        case errno.EADDRNOTAVAIL:
+            return f"cannot listen on {address}: this machine has no such address, try 0.0.0.0 or [::] for all it has"
+        case errno.EACCES:
+            return f"cannot listen on {address}: ports below 1024 need privileges, choose a higher one"
+        case _:
+            return f"cannot listen on {address}: {describe_error(error) if error is not None else 'no address'}"
+
+
+def _explain_socket_error(error: OSError) -> str:
+    if error.errno == errno.ECONNREFUSED:
+        return "connection refused: no program listens on that UDP port"
+    return describe_error(error)

@@ -1,0 +1,417 @@
+"""A UDP socket that reads and writes in batches, and what waits while the kernel has no room.
+
+Knows nothing of QUIC. Where the kernel has UDP_GRO and UDP_SEGMENT one system call moves many packets; elsewhere one
+call moves one. A loop without `add_reader` (the proactor of Windows) gets the asyncio datagram transport instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import struct
+import sys
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+__all__ = ("Packet", "SocketAddress", "UdpHandler", "UdpSocket", "bind_udp", "connect_udp", "describe_error", "format_address", "open_udp")
+
+logger = logging.getLogger("echostream.transport")
+
+SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+"""As the socket module has it: (host, port), for IPv6 also flow information and scope."""
+
+Packet = tuple[bytes, SocketAddress, bytes | None]
+"""Payload, the other side's address, and on a wildcard socket the own address (opaque) that answers must come from."""
+
+
+class UdpHandler(Protocol):
+    """What a socket calls; `received` and `writable` come from the event loop, `failed` also from within `send`."""
+
+    def received(self, packets: list[Packet]) -> None:
+        """A burst of packets arrived."""
+
+    def writable(self) -> None:
+        """The packets that waited are gone: `blocked` is False again."""
+
+    def failed(self, error: OSError) -> None:
+        """The kernel reported an error, such as ECONNREFUSED; the socket goes on."""
+
+
+class UdpSocket(ABC):
+    """An open socket."""
+
+    def __init__(self, handler: UdpHandler, address: SocketAddress, *, max_pending: int) -> None:
+        self.address = address
+        """Where it is bound."""
+        self.blocked = False
+        """Whether packets wait for room in the kernel: send no more until `UdpHandler.writable`."""
+        self.closed = False
+        self.dropped_count = 0
+        """Packets that were given to `send` and never left."""
+        self._handler = handler
+        self._max_pending = max_pending
+
+    @abstractmethod
+    def send(self, datagrams: Sequence[tuple[bytes, SocketAddress]], source: bytes | None = None) -> None:
+        """Send now, or as soon as there is room.
+
+        Args:
+            datagrams: payloads with destinations; runs with one destination and size leave together.
+            source: third item of a received `Packet`: the own address to send from.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the socket at once; what waits is lost. Idempotent."""
+
+
+def bind_udp(family: int, address: SocketAddress, *, buffer_bytes: int) -> socket.socket:
+    """Make a server's socket; raises OSError."""
+    return _make(family, buffer_bytes, bind=address)
+
+
+def connect_udp(family: int, address: SocketAddress, *, buffer_bytes: int) -> socket.socket:
+    """Make a client's socket: connected, so that the kernel reports a refusal and drops strangers; raises OSError."""
+    return _make(family, buffer_bytes, connect=address)
+
+
+def format_address(address: SocketAddress) -> str:
+    """Return ``"192.0.2.1:4433"`` or ``"[2001:db8::1]:4433"``; IPv4 that came through an IPv6 socket reads as IPv4."""
+    host = address[0].removeprefix("::ffff:") if "." in address[0] else address[0]
+    return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
+
+
+def describe_error(error: OSError) -> str:
+    """Return the operating system's text in our style, such as ``"connection refused"``."""
+    return (error.strerror or str(error)).lower()
+
+
+async def open_udp(
+    sock: socket.socket,
+    handler: UdpHandler,
+    *,
+    connected: bool,
+    receive_burst: int,
+    max_pending: int,
+    gro: bool = True,
+    gso: bool = True,
+) -> UdpSocket:
+    """Attach a socket to the running loop.
+
+    Args:
+        sock: from `bind_udp` or `connect_udp`; belongs to the result from now on.
+        handler: what is called.
+        connected: whether it came from `connect_udp`.
+        receive_burst: packets taken at one wake-up.
+        max_pending: packets that may wait for room; the newest above it is dropped and counted.
+        gro: take merged packets where the kernel can.
+        gso: send runs in one call where the kernel can.
+    """
+    loop = asyncio.get_running_loop()
+    batched = _BatchedSocket(
+        sock, handler, loop=loop, connected=connected, receive_burst=receive_burst, max_pending=max_pending
+    )
+    try:
+        loop.add_reader(sock, batched.read)
+    except NotImplementedError:
+        _, plain = await loop.create_datagram_endpoint(
+            lambda: _TransportSocket(sock, handler, connected=connected, max_pending=max_pending), sock=sock
+        )
+        return plain
+    batched.enable(gro=gro, gso=gso)
+    return batched
+
+
+# Not in the socket module before 3.15; the values are Linux's own and fixed for ever.
+_UDP_SEGMENT = 103
+_UDP_GRO = 104
+_IP_PKTINFO = 8
+_IPV6_RECVPKTINFO = 49
+_IPV6_PKTINFO = 50
+_IS_LINUX = sys.platform.startswith("linux")
+
+_READ_BYTES = 65_535
+_ANCILLARY_BYTES = 128
+_MAX_SEGMENTS = 64
+"""UDP_MAX_SEGMENTS of older kernels."""
+_MAX_RUN_BYTES = 65_000
+"""A run is one IP packet to the kernel: 65,535 minus its headers."""
+_NO_BUFFER_PAUSE = 0.005
+"""Seconds after ENOBUFS: the socket counts as writable meanwhile, so there is nothing to wait for but time."""
+
+_OFFLOAD_ERRORS = frozenset({errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
+_NO_BUFFER_ERRORS = frozenset({errno.ENOBUFS, errno.ENOMEM})
+_WILDCARDS = frozenset({"0.0.0.0", "::"})
+
+
+class _BatchedSocket(UdpSocket):
+    """Reads and writes by `add_reader` and `add_writer`."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        handler: UdpHandler,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        connected: bool,
+        receive_burst: int,
+        max_pending: int,
+    ) -> None:
+        super().__init__(handler, sock.getsockname(), max_pending=max_pending)
+        self._sock = sock
+        self._loop = loop
+        self._connected = connected
+        self._burst = receive_burst
+        self._gso = False
+        self._ancillary_bytes = 0
+        self._pending: deque[Packet] = deque()
+        self._retry: asyncio.TimerHandle | None = None
+
+    def enable(self, *, gro: bool, gso: bool) -> None:
+        """Switch on what the kernel has."""
+        if not _IS_LINUX:
+            return
+        self._gso = gso and self._try_option(socket.IPPROTO_UDP, _UDP_SEGMENT, 0)
+        if gro and self._try_option(socket.IPPROTO_UDP, _UDP_GRO, 1):
+            self._ancillary_bytes = _ANCILLARY_BYTES
+        # A machine with several addresses must answer from the one that was asked.
+        if self.address[0] in _WILDCARDS:
+            if self._sock.family == socket.AF_INET6:
+                self._try_option(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+            else:
+                self._try_option(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            self._ancillary_bytes = _ANCILLARY_BYTES
+
+    def read(self) -> None:
+        """Take a burst; called by the loop."""
+        packets: list[Packet] = []
+        recvmsg, size = self._sock.recvmsg, self._ancillary_bytes
+        while len(packets) < self._burst:
+            try:
+                data, ancillary, _, address = recvmsg(_READ_BYTES, size)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                self._handler.failed(error)
+                break  # reported once; what stands behind it wakes the loop again
+            if ancillary:
+                self._split(packets, data, address, ancillary)
+            else:
+                packets.append((data, address, None))
+        if packets and not self.closed:
+            self._handler.received(packets)
+
+    def send(self, datagrams: Sequence[tuple[bytes, SocketAddress]], source: bytes | None = None) -> None:
+        if self.closed:
+            self.dropped_count += len(datagrams)
+            return
+        index = 0
+        while index < len(datagrams) and not self.blocked:
+            index = self._send_run(datagrams, index, source)
+        for data, address in datagrams[index:]:
+            if len(self._pending) < self._max_pending:
+                self._pending.append((data, address, source))
+            else:
+                self.dropped_count += 1
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self._loop.remove_reader(self._sock)
+        self._loop.remove_writer(self._sock)
+        if self._retry is not None:
+            self._retry.cancel()
+        self.dropped_count += len(self._pending)
+        self._pending.clear()
+        self._sock.close()
+
+    def _try_option(self, level: int, option: int, value: int) -> bool:
+        try:
+            self._sock.setsockopt(level, option, value)
+        except OSError:
+            return False
+        return True
+
+    def _split(
+        self, packets: list[Packet], data: bytes, address: SocketAddress, ancillary: list[tuple[int, int, bytes]]
+    ) -> None:
+        segment, source = 0, None
+        for level, kind, value in ancillary:
+            if level == socket.IPPROTO_UDP and kind == _UDP_GRO:
+                (segment,) = struct.unpack_from("i", value)
+            elif level in {socket.IPPROTO_IP, socket.IPPROTO_IPV6}:
+                source = value
+        if 0 < segment < len(data):
+            packets.extend(
+                (data[start : start + segment], address, source) for start in range(0, len(data), segment)
+            )
+        else:
+            packets.append((data, address, source))
+
+    def _send_run(self, datagrams: Sequence[tuple[bytes, SocketAddress]], start: int, source: bytes | None) -> int:
+        """Send one or more datagrams from `start` on; return the first index that is not done (`start` if blocked)."""
+        end = _run_end(datagrams, start) if self._gso and start + 1 < len(datagrams) else start + 1
+        try:
+            self._send_now(datagrams, start, end, source)
+        except (BlockingIOError, InterruptedError):
+            self._block(paused=False)
+            return start
+        except OSError as error:
+            if error.errno in _NO_BUFFER_ERRORS:
+                self._block(paused=True)
+                return start
+            if end - start > 1 and error.errno in _OFFLOAD_ERRORS:
+                self._gso = False  # the device cannot cut runs
+                return start
+            self._handler.failed(error)
+            return self._send_again(datagrams, start, end, source)
+        return end
+
+    def _send_again(
+        self, datagrams: Sequence[tuple[bytes, SocketAddress]], start: int, end: int, source: bytes | None
+    ) -> int:
+        """The error may have been an earlier packet's (ICMP), or one of a run was too large: try one by one."""
+        for index in range(start, end):
+            try:
+                self._send_now(datagrams, index, index + 1, source)
+            except (BlockingIOError, InterruptedError):
+                self._block(paused=False)
+                return index
+            except OSError as error:
+                self.dropped_count += 1
+                self._handler.failed(error)
+        return end
+
+    def _send_now(
+        self, datagrams: Sequence[tuple[bytes, SocketAddress]], start: int, end: int, source: bytes | None
+    ) -> None:
+        data, address = datagrams[start]
+        if end - start == 1 and source is None:
+            if self._connected:
+                self._sock.send(data)
+            else:
+                self._sock.sendto(data, address)
+            return
+        ancillary: list[tuple[int, int, bytes]] = []
+        if end - start > 1:
+            ancillary.append((socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("H", len(data))))
+        if source is not None:
+            ancillary.append(_source_option(self._sock.family, source))
+        buffers = [item[0] for item in datagrams[start:end]]
+        if self._connected:
+            self._sock.sendmsg(buffers, ancillary)
+        else:
+            self._sock.sendmsg(buffers, ancillary, 0, address)
+
+    def _block(self, *, paused: bool) -> None:
+        if self.blocked:
+            return
+        self.blocked = True
+        if paused:
+            self._retry = self._loop.call_later(_NO_BUFFER_PAUSE, self._drain)
+        else:
+            self._loop.add_writer(self._sock, self._drain)
+
+    def _drain(self) -> None:
+        """Room again: send what waits, in order."""
+        self._loop.remove_writer(self._sock)
+        self._retry = None
+        self.blocked = False
+        waiting, self._pending = self._pending, deque()
+        while waiting:
+            data, address, source = waiting.popleft()
+            self.send([(data, address)], source)
+            if self.blocked:
+                self._pending.extend(waiting)
+                return
+        if not self.closed:
+            self._handler.writable()
+
+
+def _run_end(datagrams: Sequence[tuple[bytes, SocketAddress]], start: int) -> int:
+    """Return the end of the run from `start` that UDP_SEGMENT takes: one destination, one size, a shorter last one."""
+    data, address = datagrams[start]
+    size = len(data)
+    stop = min(len(datagrams), start + _MAX_SEGMENTS, start + max(1, _MAX_RUN_BYTES // max(1, size)))
+    for index in range(start + 1, stop):
+        following, destination = datagrams[index]
+        if destination != address or len(following) > size:
+            return index
+        if len(following) < size:
+            return index + 1
+    return stop
+
+
+def _source_option(family: int, received: bytes) -> tuple[int, int, bytes]:
+    """Turn a received packet-info structure into one that picks the source address but leaves the route to the kernel."""
+    if family == socket.AF_INET6:
+        link_local = received[0] == 0xFE and received[1] & 0xC0 == 0x80
+        return socket.IPPROTO_IPV6, _IPV6_PKTINFO, received if link_local else received[:16] + bytes(4)
+    return socket.IPPROTO_IP, _IP_PKTINFO, bytes(4) + received[4:]
+
+
+class _TransportSocket(UdpSocket, asyncio.DatagramProtocol):
+    """The same over asyncio's datagram transport, one packet per call, for loops without `add_reader`."""
+
+    def __init__(self, sock: socket.socket, handler: UdpHandler, *, connected: bool, max_pending: int) -> None:
+        super().__init__(handler, sock.getsockname(), max_pending=max_pending)
+        self._connected = connected
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.DatagramTransport)
+        transport.set_write_buffer_limits(high=self._max_pending * 1024)
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: SocketAddress) -> None:
+        self._handler.received([(data, addr, None)])
+
+    def error_received(self, exc: Exception) -> None:
+        if isinstance(exc, OSError):
+            self._handler.failed(exc)
+
+    def pause_writing(self) -> None:
+        self.blocked = True
+
+    def resume_writing(self) -> None:
+        self.blocked = False
+        self._handler.writable()
+
+    def send(self, datagrams: Sequence[tuple[bytes, SocketAddress]], source: bytes | None = None) -> None:
+        if self._transport is None or self.closed or self.blocked:
+            self.dropped_count += len(datagrams)
+            return
+        for data, address in datagrams:
+            self._transport.sendto(data, None if self._connected else address)
+
+    def close(self) -> None:
+        self.closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _make(
+    family: int, buffer_bytes: int, *, bind: SocketAddress | None = None, connect: SocketAddress | None = None
+) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            with contextlib.suppress(OSError):  # some kernels refuse what others cut down
+                sock.setsockopt(socket.SOL_SOCKET, option, buffer_bytes)
+        if bind is not None:
+            if bind[0] == "::":
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # IPv4 comes in as ::ffff:192.0.2.1
+            sock.bind(bind)
+        if connect is not None:
+            sock.connect(connect)
+    except OSError:
+        sock.close()
+        raise
+    return sock
