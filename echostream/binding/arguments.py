@@ -1,0 +1,185 @@
+"""The argument list of one method: bound by name, validated on the way in, checked and serialised on the way out.
+
+On the wire it is a list of positional and a map of keyword arguments. The stream of items and the context are no part
+of it; both are injected by name, so a positional argument that stands behind one of them becomes a keyword.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from echostream.binding.codec import TypeCodec
+from echostream.binding.faults import Violations, invalid, pointer, violations
+from echostream.types import WireValue
+
+__all__ = ("Argument", "Arguments")
+
+_SHOWN_NAME = 64
+"""Characters of an unknown name that an error repeats: it came from the other side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument of a method."""
+
+    name: str
+    codec: TypeCodec
+    required: bool
+    keyword_only: bool
+    positional_only: bool
+    by_keyword: bool
+    """Whether the function must get it by keyword, because an injected parameter stands before it."""
+
+
+class Arguments:
+    """Binds, decodes and encodes the arguments of the method called `name`."""
+
+    def __init__(self, name: str, arguments: Sequence[Argument]) -> None:
+        self._name = name
+        self._positional = tuple(item for item in arguments if not item.keyword_only)
+        self._by_name: Mapping[str, Argument] = {item.name: item for item in arguments if not item.positional_only}
+        self._required = tuple(item for item in arguments if item.required)
+        # Counts of positional arguments that, without keywords, make a whole call.
+        fewest = max((index + 1 for index, item in enumerate(self._positional) if item.required), default=0)
+        by_name_only = any(item.required and item.keyword_only for item in arguments)
+        self._whole = range(0) if by_name_only else range(fewest, len(self._positional) + 1)
+        first = self._positional[0] if self._positional else None
+        alone = first is not None and not first.by_keyword and all(item is first for item in self._required)
+        self._first = first if alone else None  # the short way: one positional argument is the whole call
+
+    def decode(
+        self, positional: Sequence[WireValue], keyword: Mapping[str, WireValue]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments to call the function with; defaults are left out.
+
+        Raises:
+            InvalidArgumentError: one is missing, unknown, given twice, or does not fit its type.
+        """
+        first = self._first
+        if first is not None and not keyword and len(positional) == 1:
+            value = positional[0]
+            codec = first.codec
+            if type(value) is codec.primitive:
+                return [value], {}
+            try:
+                return [codec.load(value)], {}
+            except ValueError as error:
+                raise invalid(self._name, violations(error, value, pointer(first.name))) from None
+        return self._decode_all(positional, keyword)
+
+    def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[WireValue], dict[str, WireValue]]:
+        """Return the positional and keyword arguments as they travel.
+
+        Raises:
+            TypeError: one is missing, unknown or given twice, as Python's own call would say.
+            InvalidArgumentError: one is not of its type.
+        """
+        first = self._first
+        if first is not None and not kwargs and len(args) == 1:
+            value = args[0]
+            codec = first.codec
+            if type(value) is codec.primitive:
+                return [value], {}
+            try:
+                return [codec.pack(value)], {}
+            except ValueError as error:
+                raise invalid(self._name, violations(error, value, pointer(first.name))) from None
+        return self._encode_all(args, kwargs)
+
+    def _decode_all(
+        self, positional: Sequence[WireValue], keyword: Mapping[str, WireValue]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        whole = not keyword and len(positional) in self._whole
+        faults: Violations = [] if whole else self._binding_faults(positional, keyword)
+        values: list[Any] = []
+        named: dict[str, Any] = {}
+        for argument, wire in zip(self._positional, positional, strict=False):
+            value = _load(argument, wire, faults)
+            if argument.by_keyword:
+                named[argument.name] = value
+            else:
+                values.append(value)
+        for name, wire in keyword.items():
+            known = self._by_name.get(name)
+            if known is not None:
+                named[name] = _load(known, wire, faults)
+        if faults:
+            raise invalid(self._name, faults)
+        return values, named
+
+    def _binding_faults(self, positional: Sequence[WireValue], keyword: Mapping[str, WireValue]) -> Violations:
+        taken, given = len(self._positional), len(positional)
+        faults: Violations = []
+        if given > taken:
+            faults.append(("", f"takes {_counted(taken, 'positional argument')}, got {given}"))
+        filled = {item.name for item in self._positional[:given]}
+        for name in keyword:
+            if name in filled:
+                faults.append((pointer(name), "given twice, by position and by name"))
+            elif name not in self._by_name:
+                faults.append((pointer(str(name)[:_SHOWN_NAME]), "unknown argument"))
+        faults += [
+            (pointer(item.name), "missing")
+            for item in self._required
+            if item.name not in filled and (item.positional_only or item.name not in keyword)
+        ]
+        return faults
+
+    def _encode_all(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[list[WireValue], dict[str, WireValue]]:
+        if kwargs or len(args) not in self._whole:
+            self._check_call(args, kwargs)
+        faults: Violations = []
+        values = [_pack(item, value, faults) for item, value in zip(self._positional, args, strict=False)]
+        named = {name: _pack(self._by_name[name], value, faults) for name, value in kwargs.items()}
+        if faults:
+            raise invalid(self._name, faults)
+        return values, named
+
+    def _check_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raise the TypeError that calling such a function raises."""
+        taken, given = len(self._positional), len(args)
+        if given > taken:
+            were = "was" if given == 1 else "were"
+            raise TypeError(f"{self._name}() takes {_counted(taken, 'positional argument')} but {given} {were} given")
+        filled = {item.name for item in self._positional[:given]}
+        for name in kwargs:
+            if name not in self._by_name:
+                raise TypeError(f"{self._name}() got an unexpected keyword argument {name!r}")
+            if name in filled:
+                raise TypeError(f"{self._name}() got multiple values for argument {name!r}")
+        missing = [item for item in self._required if item.name not in filled and item.name not in kwargs]
+        if missing:
+            kind = "keyword-only" if missing[0].keyword_only else "positional"
+            names = [repr(item.name) for item in missing if item.keyword_only is missing[0].keyword_only]
+            shown = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+            raise TypeError(f"{self._name}() missing {_counted(len(names), f'required {kind} argument')}: {shown}")
+
+
+def _load(argument: Argument, wire: WireValue, faults: Violations) -> Any:
+    codec = argument.codec
+    if type(wire) is codec.primitive:
+        return wire
+    try:
+        return codec.load(wire)
+    except ValueError as error:
+        faults += violations(error, wire, pointer(argument.name))
+        return None
+
+
+def _pack(argument: Argument, value: Any, faults: Violations) -> WireValue:
+    codec = argument.codec
+    if type(value) is codec.primitive:
+        return value
+    try:
+        return codec.pack(value)
+    except ValueError as error:
+        faults += violations(error, value, pointer(argument.name))
+        return None
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
