@@ -161,9 +161,7 @@ def run(main: Coroutine[Any, Any, None], loop: str) -> None:
 def serve(options: argparse.Namespace, pipe: Any) -> None:
     async def main() -> None:
         transport = QuicTransport(engine=options.engine, settings=settings(options))
-        listener = await transport.listen(
-            Address.parse("quic://127.0.0.1:0"), accept=Server, tls=ServerTls.load()
-        )
+        listener = await transport.listen(Address.parse("quic://127.0.0.1:0"), accept=Server, tls=ServerTls.load())
         pipe.send(listener.url)
         await asyncio.to_thread(pipe.recv)
         pipe.send((listener.stats(), sum(os.times()[:2])))
@@ -201,12 +199,14 @@ async def measure(options: argparse.Namespace, url: str, report: dict[str, Any])
         await asyncio.sleep(options.seconds)
         rate = echo.count / (time.perf_counter() - started)
         cuts = statistics.quantiles(echo.times, n=100)
-        report["echo"].append({
-            "in_flight": in_flight,
-            "frames_per_second": round(rate),
-            "p50_ms": round(cuts[49] * 1e3, 3),
-            "p99_ms": round(cuts[98] * 1e3, 3),
-        })
+        report["echo"].append(
+            {
+                "in_flight": in_flight,
+                "frames_per_second": round(rate),
+                "p50_ms": round(cuts[49] * 1e3, 3),
+                "p99_ms": round(cuts[98] * 1e3, 3),
+            }
+        )
         echo.connection.close(3000)
         await echo.ended
     if options.bulk_megabytes:

@@ -7,7 +7,6 @@ call moves one. A loop without `add_reader` (the proactor of Windows) gets the a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import socket
@@ -18,12 +17,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-__all__ = ("Packet", "SocketAddress", "UdpHandler", "UdpSocket", "bind_udp", "connect_udp", "describe_error", "format_address", "open_udp")
+from echostream.transport.sockets import SocketAddress
+
+__all__ = ("Packet", "UdpHandler", "UdpSocket", "open_udp")
 
 logger = logging.getLogger("echostream.transport")
-
-SocketAddress = tuple[str, int] | tuple[str, int, int, int]
-"""As the socket module has it: (host, port), for IPv6 also flow information and scope."""
 
 Packet = tuple[bytes, SocketAddress, bytes | None]
 """Payload, the other side's address, and on a wildcard socket the own address (opaque) that answers must come from."""
@@ -68,27 +66,6 @@ class UdpSocket(ABC):
     @abstractmethod
     def close(self) -> None:
         """Release the socket at once; what waits is lost. Idempotent."""
-
-
-def bind_udp(family: int, address: SocketAddress, *, buffer_bytes: int) -> socket.socket:
-    """Make a server's socket; raises OSError."""
-    return _make(family, buffer_bytes, bind=address)
-
-
-def connect_udp(family: int, address: SocketAddress, *, buffer_bytes: int) -> socket.socket:
-    """Make a client's socket: connected, so that the kernel reports a refusal and drops strangers; raises OSError."""
-    return _make(family, buffer_bytes, connect=address)
-
-
-def format_address(address: SocketAddress) -> str:
-    """Return ``"192.0.2.1:4433"`` or ``"[2001:db8::1]:4433"``; IPv4 that came through an IPv6 socket reads as IPv4."""
-    host = address[0].removeprefix("::ffff:") if "." in address[0] else address[0]
-    return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
-
-
-def describe_error(error: OSError) -> str:
-    """Return the operating system's text in our style, such as ``"connection refused"``."""
-    return (error.strerror or str(error)).lower()
 
 
 async def open_udp(
@@ -248,9 +225,7 @@ class _BatchedSocket(UdpSocket):
             elif level in {socket.IPPROTO_IP, socket.IPPROTO_IPV6}:
                 source = value
         if 0 < segment < len(data):
-            packets.extend(
-                (data[start : start + segment], address, source) for start in range(0, len(data), segment)
-            )
+            packets.extend((data[start : start + segment], address, source) for start in range(0, len(data), segment))
         else:
             packets.append((data, address, source))
 
@@ -349,7 +324,7 @@ def _run_end(datagrams: Sequence[tuple[bytes, SocketAddress]], start: int) -> in
 
 
 def _source_option(family: int, received: bytes) -> tuple[int, int, bytes]:
-    """Turn a received packet-info structure into one that picks the source address but leaves the route to the kernel."""
+    """Turn a received packet-info structure into one that picks the source address only."""
     if family == socket.AF_INET6:
         link_local = received[0] == 0xFE and received[1] & 0xC0 == 0x80
         return socket.IPPROTO_IPV6, _IPV6_PKTINFO, received if link_local else received[:16] + bytes(4)
@@ -365,9 +340,8 @@ class _TransportSocket(UdpSocket, asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        transport.set_write_buffer_limits(high=self._max_pending * 1024)
-        self._transport = transport
+        if isinstance(transport, asyncio.DatagramTransport):
+            self._transport = transport
 
     def datagram_received(self, data: bytes, addr: SocketAddress) -> None:
         self._handler.received([(data, addr, None)])
@@ -394,24 +368,3 @@ class _TransportSocket(UdpSocket, asyncio.DatagramProtocol):
         self.closed = True
         if self._transport is not None:
             self._transport.abort()
-
-
-def _make(
-    family: int, buffer_bytes: int, *, bind: SocketAddress | None = None, connect: SocketAddress | None = None
-) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        sock.setblocking(False)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            with contextlib.suppress(OSError):  # some kernels refuse what others cut down
-                sock.setsockopt(socket.SOL_SOCKET, option, buffer_bytes)
-        if bind is not None:
-            if bind[0] == "::":
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # IPv4 comes in as ::ffff:192.0.2.1
-            sock.bind(bind)
-        if connect is not None:
-            sock.connect(connect)
-    except OSError:
-        sock.close()
-        raise
-    return sock

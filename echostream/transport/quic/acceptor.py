@@ -9,7 +9,8 @@ import logging
 
 from echostream.config import Limits, QuicSettings
 from echostream.transport.base import Accept, Receiver
-from echostream.transport.quic.connection import QuicConnection, Refusal
+from echostream.transport.quic.codes import Refusal
+from echostream.transport.quic.connection import QuicConnection
 from echostream.transport.quic.demux import CONNECTION_ID_BYTES, LongHeader, RetryTokens, version_negotiation_packet
 from echostream.transport.quic.endpoint import Endpoint
 from echostream.transport.quic.engine import QuicEngines

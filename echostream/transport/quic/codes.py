@@ -1,10 +1,11 @@
-"""Transport error codes of QUIC and how they read to people."""
+"""Why QUIC connections end: transport error codes and how they read to people."""
 
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 
-__all__ = ("TransportCode", "explain", "shorten")
+__all__ = ("Refusal", "TransportCode", "explain", "shorten")
 
 
 class TransportCode(enum.IntEnum):
@@ -15,6 +16,17 @@ class TransportCode(enum.IntEnum):
     CONNECTION_REFUSED = 0x2
     BAD_CERTIFICATE = 0x100 + 42
     NO_APPLICATION_PROTOCOL = 0x100 + 120
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a connection ended before it was admitted."""
+
+    reason: str
+    code: int | None
+    """Close or error code, where one was sent or received."""
+    error: Exception | None
+    """What `admit` or the socket raised."""
 
 
 _NAMES = {

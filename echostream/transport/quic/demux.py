@@ -11,7 +11,7 @@ import ipaddress
 import struct
 from dataclasses import dataclass
 
-from echostream.transport.udp import SocketAddress
+from echostream.transport.sockets import SocketAddress
 from echostream.types import random_bytes
 
 __all__ = ("CONNECTION_ID_BYTES", "LongHeader", "RetryTokens", "version_negotiation_packet")
@@ -58,15 +58,17 @@ class LongHeader:
 
 def version_negotiation_packet(header: LongHeader, versions: tuple[int, ...]) -> bytes:
     """Build the answer to a packet of an unknown version (RFC 9000 section 17.2.1)."""
-    return b"".join((
-        bytes([0x80 | random_bytes(1)[0]]),
-        bytes(4),
-        bytes([len(header.source)]),
-        header.source,
-        bytes([len(header.destination)]),
-        header.destination,
-        struct.pack(f"!{len(versions)}I", *versions),
-    ))
+    return b"".join(
+        (
+            bytes([0x80 | random_bytes(1)[0]]),
+            bytes(4),
+            bytes([len(header.source)]),
+            header.source,
+            bytes([len(header.destination)]),
+            header.destination,
+            struct.pack(f"!{len(versions)}I", *versions),
+        )
+    )
 
 
 class RetryTokens:

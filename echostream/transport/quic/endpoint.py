@@ -14,7 +14,8 @@ from typing import Protocol
 from echostream.config import QuicSettings
 from echostream.transport.quic.connection import QuicConnection
 from echostream.transport.quic.demux import CONNECTION_ID_BYTES, LongHeader
-from echostream.transport.udp import Packet, SocketAddress, UdpSocket, open_udp
+from echostream.transport.sockets import SocketAddress
+from echostream.transport.udp import Packet, UdpSocket, open_udp
 from echostream.types import clock
 
 __all__ = ("Endpoint", "EndpointStats", "Greeter")

@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from echostream.transport.sockets import SocketAddress
 from echostream.transport.tls import ServerTls
-from echostream.transport.udp import SocketAddress
 
 __all__ = ("AcceptEngine", "EngineSink", "QuicEngine", "QuicEngines")
 

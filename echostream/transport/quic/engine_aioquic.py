@@ -30,8 +30,8 @@ from aioquic.quic.stream import QuicStream
 
 from echostream.config import ALPN, QuicSettings
 from echostream.transport.quic.engine import AcceptEngine, EngineSink, QuicEngine, QuicEngines
+from echostream.transport.sockets import SocketAddress
 from echostream.transport.tls import ServerTls
-from echostream.transport.udp import SocketAddress
 
 __all__ = ("AioquicEngine", "AioquicEngines")
 

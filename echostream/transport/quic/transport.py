@@ -7,22 +7,15 @@ import errno
 import socket
 
 from echostream.config import ALPN, Limits, QuicSettings
-from echostream.errors import CertificateError, ConfigurationError, ConnectError
+from echostream.errors import ConfigurationError, ConnectError
 from echostream.transport.base import Accept, Address, Connection, Listener, Receiver, Transport
 from echostream.transport.quic.acceptor import Acceptor
-from echostream.transport.quic.codes import TransportCode
-from echostream.transport.quic.connection import QuicConnection, Refusal
+from echostream.transport.quic.codes import Refusal, TransportCode
+from echostream.transport.quic.connection import QuicConnection
 from echostream.transport.quic.endpoint import Endpoint
 from echostream.transport.quic.engine import QuicEngines
+from echostream.transport.sockets import SocketAddress, bind_udp, connect_udp, describe_error, format_address
 from echostream.transport.tls import ClientTls, ServerTls
-from echostream.transport.udp import (
-    SocketAddress,
-    bind_udp,
-    connect_udp,
-    describe_error,
-    format_address,
-    open_udp,
-)
 from echostream.types import clock
 
 __all__ = ("QuicListener", "QuicTransport")
@@ -171,8 +164,7 @@ class _Dialler:
         if endpoint.counters.packets_received:
             return f"the handshake took longer than {timeout:g} s"
         return (
-            f"no answer within {timeout:g} s: check host and port, that the server runs, "
-            "and that no firewall stops UDP"
+            f"no answer within {timeout:g} s: check host and port, that the server runs, and that no firewall stops UDP"
         )
 
     def _translate(self, refusal: Refusal) -> Exception:
@@ -199,8 +191,13 @@ async def _resolve(address: Address) -> list[Resolved]:
     except (socket.gaierror, UnicodeError) as error:
         cause = describe_error(error) if isinstance(error, OSError) else str(error)
         raise ConnectError(f"cannot resolve the host of {address}: {cause}") from None
-    resolved = [(family, target) for family, _, _, _, target in found if family in {socket.AF_INET, socket.AF_INET6}]
-    return list(dict.fromkeys(resolved))
+    resolved: dict[Resolved, None] = {}
+    for family, _, _, _, (host, port, *rest) in found:
+        if family == socket.AF_INET:
+            resolved[family, (str(host), int(port))] = None
+        elif family == socket.AF_INET6:
+            resolved[family, (str(host), int(port), int(rest[0]), int(rest[1]))] = None
+    return list(resolved)
 
 
 def _bind(address: Address, resolved: list[Resolved], buffer_bytes: int) -> socket.socket:

@@ -1,0 +1,144 @@
+"""Drives one engine: packets in, packets out, and its one timer. The connection above it guards against its errors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from echostream.transport.quic.engine import QuicEngine
+from echostream.transport.sockets import SocketAddress
+from echostream.types import clock
+
+__all__ = ("EnginePump", "PacketOutlet")
+
+logger = logging.getLogger("echostream.transport")
+
+_MAX_ROUNDS = 4
+"""Batches one connection may send before others get their turn."""
+
+
+class PacketOutlet(Protocol):
+    """Where packets go."""
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the socket takes nothing now."""
+        ...
+
+    def send(self, datagrams: Sequence[tuple[bytes, SocketAddress]], source: bytes | None) -> None:
+        """Send packets."""
+
+
+class EnginePump:
+    """The moving parts between an engine and a socket.
+
+    Args:
+        engine: what is driven.
+        outlet: where packets go.
+        address: where the peer is.
+        wake: called when the time given to `arm`, or the engine's own, has come.
+    """
+
+    __slots__ = (
+        "_loop", "_outlet", "_timer", "_timer_at", "_wake", "address", "dirty", "engine", "has_answered",
+        "source",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        engine: QuicEngine,
+        outlet: PacketOutlet,
+        *,
+        address: SocketAddress,
+        wake: Callable[[], None],
+    ) -> None:
+        self.engine = engine
+        self.address = address
+        """Where the peer is now."""
+        self.source: bytes | None = None
+        """The own address that packets must come from, see `udp.Packet`."""
+        self.dirty = True
+        """Whether the engine may have something to send."""
+        self.has_answered = False
+        """Whether the engine ever sent anything."""
+        self._outlet = outlet
+        self._wake = wake
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+
+    @property
+    def is_mute(self) -> bool:
+        """Whether what came so far made no sense to the engine: it had no answer."""
+        return not self.has_answered and not self._outlet.blocked
+
+    def receive(self, datagrams: Sequence[bytes], address: SocketAddress, source: bytes | None, now: float) -> bool:
+        """Give packets to the engine; returns True when the peer moved to another address."""
+        self.dirty = True
+        self.source = source
+        self.engine.receive(datagrams, address, now)
+        if address == self.address:
+            return False
+        before, self.address = self.address, self.engine.peer_address or self.address
+        return self.address != before
+
+    def transmit(self) -> None:
+        """Send what may be sent now."""
+        engine, outlet = self.engine, self._outlet
+        if outlet.blocked:
+            return  # still dirty: the endpoint comes back when there is room
+        self.dirty = False
+        for _ in range(_MAX_ROUNDS):
+            datagrams = engine.transmit(clock.monotonic())
+            if not datagrams:
+                return
+            self.has_answered = True
+            outlet.send(datagrams, self.source)
+            if not engine.more or outlet.blocked:
+                return
+
+    def send_last(self, *, copies: int = 1) -> None:
+        """Send the packet that ends the connection, if there is one; nobody acknowledges it, hence the copies."""
+        try:
+            datagrams = self.engine.transmit(clock.monotonic())
+        except Exception as error:  # noqa: BLE001  # it has ended anyway
+            logger.debug("! no last packet: %r", error)
+        else:
+            if datagrams:
+                self._outlet.send(datagrams * copies, self.source)
+
+    def handle_timer(self, now: float) -> None:
+        """Let the engine handle what is due."""
+        due = self.engine.timer()
+        if due is not None and due <= now:
+            self.dirty = True
+            self.engine.handle_timer(now)
+
+    def arm(self, at: float | None) -> None:
+        """Set the timer to the engine's time or `at`, whichever comes first.
+
+        An earlier timer stays and looks again when it fires, which is cheaper than to move it at every packet.
+        """
+        due = self.engine.timer()
+        if due is None or (at is not None and at < due):
+            due = at
+        if due is None:
+            return
+        if self._timer is not None:
+            if self._timer_at <= due:
+                return
+            self._timer.cancel()
+        self._timer_at = due
+        self._timer = self._loop.call_later(max(0.0, due - clock.monotonic()), self._fire)
+
+    def stop(self) -> None:
+        """Cancel the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fire(self) -> None:
+        self._timer = None
+        self._wake()
