@@ -123,6 +123,9 @@ class Limits(_Checked):
     max_large_bytes: int = _int(4 << 20, 1 << 16, 1 << 32)
     """Large payloads being written at once, together: a quarter of the peer's default for unfinished frames, so that
     what was sent and still lacks a lost packet fits there too."""
+    early_push_frames: int = _int(32, 1, 1 << 16)
+    """Frames after which what is queued is sent at once, in the middle of a burst: without it two programs take turns,
+    each half idle; below 16 the many small packets cost more than they gain."""
     max_threads: int = _int(32, 1, 4096)
     """Threads for `@handler(thread=True)`."""
 

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509 import verification
 
+from echostream.config import MAX_CERTIFICATE_CHAIN
 from echostream.errors import CertificateError, ConfigurationError
 
 __all__ = (
@@ -44,9 +45,6 @@ PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed44
 
 Source = str | os.PathLike[str] | bytes
 """A path to a PEM file, or its content as bytes."""
-
-MAX_CHAIN = 10
-"""Certificates in a chain: public chains have 2 to 4, and the work to check one grows with their number."""
 
 MAX_SHOWN = 10
 """Names of a certificate that an error lists."""
@@ -149,8 +147,8 @@ def parse_chain(chain_der: Sequence[bytes]) -> tuple[Certificate, ...]:
     Raises:
         CertificateError: too many, or not certificates.
     """
-    if len(chain_der) > MAX_CHAIN:
-        raise CertificateError(f"the server sent {len(chain_der)} certificates, the limit is {MAX_CHAIN}")
+    if len(chain_der) > MAX_CERTIFICATE_CHAIN:
+        raise CertificateError(f"the server sent {len(chain_der)} certificates, the limit is {MAX_CERTIFICATE_CHAIN}")
     try:
         chain = tuple(x509.load_der_x509_certificate(der) for der in chain_der)
         for certificate in chain:  # these parts are only parsed when they are read
@@ -238,7 +236,7 @@ def _matches(pattern: str, host: str) -> bool:
 def _why(chain: Sequence[Certificate], anchors: Sequence[Certificate], at: float, unknown: str) -> str | None:
     """Follow the issuers from the leaf up, and say where trust ends; None when every signature holds."""
     current = chain[0]
-    for _ in range(MAX_CHAIN):
+    for _ in range(MAX_CERTIFICATE_CHAIN):
         issuer = next((item for item in (*anchors, *chain[1:]) if is_issued(current, by=item)), None)
         if issuer is None or issuer is current:
             name, fingerprint = _shown(current.issuer.rfc4514_string()), _fingerprint(chain[0])
