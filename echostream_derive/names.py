@@ -62,7 +62,7 @@ def check_name(name: object, *, location: str, label: str, dots: bool = True, in
     if not _NAME.fullmatch(name):
         raise fault(location, label, f"bad name {name!r}; write {_WORDS} ({_NAME.pattern})")
     if dots and not internal and name.split(".")[0] == _RESERVED:
-        raise fault(location, label, f"the name {name!r} is reserved: choose one that does not start with echostream")
+        raise fault(location, label, f"the name {name!r} is reserved; start with something else than echostream")
     return name
 
 

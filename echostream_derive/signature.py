@@ -199,7 +199,7 @@ class _HandlerReader:
         if is_context(annotation):
             return ParameterRole.CONTEXT
         if _is_injected(item.default):
-            if isinstance(annotation, type) and annotation is not object:
+            if isinstance(annotation, type) and annotation not in {object, Any}:  # Any is a class since 3.11
                 raise self._fault(
                     f"parameter {item.name!r} is injected but {annotation.__name__} is no Context; "
                     f"write {item.name}: Context = INJECTED"
