@@ -114,6 +114,8 @@ class MemoryListener(Listener):
         except BaseException:
             server.abort()
             raise
+        if client.has_ended:
+            raise ConnectError(f"handshake with {self.url} failed: aborted")
         return client
 
     def stop_accepting(self) -> None:
@@ -170,6 +172,11 @@ class MemoryConnection(Connection):
 
     def __repr__(self) -> str:
         return f"<MemoryConnection {self.peer_address} {'OPEN' if self._is_open else 'CLOSED'}>"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the receiver was told, or will be as soon as there is one."""
+        return self._reason is not None
 
     def link(self, peer: MemoryConnection) -> None:
         """Join the two ends."""

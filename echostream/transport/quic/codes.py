@@ -23,6 +23,8 @@ class Refusal:
     """Why a connection ended before it was admitted."""
 
     reason: str
+    said: str
+    """The other side's words."""
     code: int | None
     """Close or error code, where one was sent or received."""
     error: Exception | None

@@ -259,7 +259,7 @@ class QuicConnection(Connection):
         if self._state is not _State.CLOSED:
             self._pump.send_last()  # where this side found the reason
             text = reason if application else explain(code, reason, by_peer=by_peer)
-            self._end(CloseReason(code if application else None, text, by_peer=by_peer), code=code)
+            self._end(CloseReason(code if application else None, text, by_peer=by_peer), code=code, said=reason)
             self._report()
 
     # Work
@@ -372,7 +372,9 @@ class QuicConnection(Connection):
         self._end(CloseReason(None, f"internal error: {error!r}", by_peer=False))
         self._report()
 
-    def _end(self, reason: CloseReason | None, *, code: int | None = None, error: Exception | None = None) -> None:
+    def _end(
+        self, reason: CloseReason | None, *, said: str = "", code: int | None = None, error: Exception | None = None
+    ) -> None:
         if self._state is _State.CLOSED:
             return
         self._state = _State.CLOSED
@@ -384,7 +386,7 @@ class QuicConnection(Connection):
             self._notice = None
         self._link.forget(self)
         if self._receiver is None and reason is not None:
-            self._refused(self, Refusal(reason.reason, code, error))
+            self._refused(self, Refusal(reason.reason, said, code, error))
 
     def _report(self) -> None:
         receiver, self._receiver = self._receiver, None

@@ -175,7 +175,7 @@ class _Dialler:
         if refusal.code == TransportCode.NO_APPLICATION_PROTOCOL:
             return ConnectError(f"{self._address} does not speak {ALPN}: another program or version listens there")
         if refusal.code == TransportCode.CONNECTION_REFUSED:
-            return ConnectError(f"{self._address} takes no new connections: {refusal.reason}")
+            return ConnectError(f"{self._address} takes no new connections: {refusal.said}")
         return ConnectError(f"handshake with {self._address} failed: {refusal.reason}")
 
 
