@@ -1,6 +1,6 @@
 """Certificates: read them, take their fingerprint, and check a chain with an error that shows the way out.
 
-With development.py the only module that imports cryptography.
+With tls_development.py the only module that imports cryptography.
 """
 
 from __future__ import annotations

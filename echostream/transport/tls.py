@@ -30,7 +30,7 @@ from echostream.transport.certificates import (
     parse_der,
     verify_chain,
 )
-from echostream.transport.development import development_authority, development_certificate
+from echostream.transport.tls_development import development_authority, development_certificate
 from echostream.types import clock
 
 __all__ = ("ClientTls", "ServerTls")

@@ -14,10 +14,10 @@ import pytest
 from cryptography import x509
 
 from echostream.errors import ConfigurationError
-from echostream.transport import development
+from echostream.transport import tls_development as development
 from echostream.transport.certificates import check_key, verify_chain
-from echostream.transport.development import development_authority, development_certificate
 from echostream.transport.state import write_private
+from echostream.transport.tls_development import development_authority, development_certificate
 from tests.transport.authority import DAY, NOW, issue
 
 YEAR = 365 * DAY
@@ -79,6 +79,7 @@ def test_certificate_is_kept_until_seven_days_before_its_end(folder: Path) -> No
     renewed, _ = development_certificate(NOW + YEAR - 7 * DAY + 1)
     assert renewed != first
     assert development_certificate(NOW + YEAR)[0] == renewed
+    assert development_certificate(NOW + 3 * YEAR)[0] != renewed  # expired long ago
     verify_chain([renewed], "localhost", [development_authority(NOW)], NOW + YEAR, unknown="")
 
 
