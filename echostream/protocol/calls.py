@@ -9,7 +9,9 @@ from echostream.protocol import events as ev
 from echostream.protocol import frames as f
 from echostream.protocol.flow import ReceiveCredit, SendCredit
 from echostream.protocol.frames import Flag, FrameKind
+from echostream.protocol.hello import PROGRESS
 from echostream.protocol.link import LANE, Link
+from echostream.protocol.payload import encode_name
 from echostream.protocol.records import Call, IncomingCall, OutgoingCall
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class CallTable:
         Raises:
             LocalProtocolError: the session is not open.
             ResourceError: payload or metadata are over the limit.
+            InvalidArgumentError: the method's name or the metadata have no form on the wire.
         """
         link = self._link
         link.require_ready("call")
@@ -68,7 +71,7 @@ class CallTable:
             flags = (Flag.SENDS_ITEMS if sends_items else 0) | (Flag.ACCEPTS_ITEMS if accepts_items else 0)
             flags |= Flag.RAW if raw else 0
         frame = link.codec.request(
-            link.next_id, method.encode(), payload, timeout_ns=timeout_ns, metadata=metadata, flags=flags
+            link.next_id, encode_name(method), payload, timeout_ns=timeout_ns, metadata=metadata, flags=flags
         )
         call_id = link.take_id()
         call = self.outgoing[call_id] = OutgoingCall(
@@ -91,13 +94,14 @@ class CallTable:
 
     def cancel(self, call: OutgoingCall, status: int = Status.CANCELLED) -> bool:
         """Give a call up; return False when it had ended already."""
-        if self.outgoing.pop(call.id, None) is None:
+        if self.outgoing.get(call.id) is not call:
             return False
+        del self.outgoing[call.id]
         if call.stream_id == LANE:
             self._link.out.write(LANE, self._link.codec.encode(f.CancelFrame(call.id, status)))
         else:
             self._link.owners.pop(call.stream_id, None)
-            self._link.out.abort(call.stream_id, reset=True, stop=True, code=status)
+            self._link.out.abort(call.stream_id, reset=call.output_open, stop=True, code=status)
         return True
 
     # Commands of either side
@@ -105,25 +109,33 @@ class CallTable:
     def send_item(self, call: Call, payload: bytes, *, raw: bool = False, initial: Metadata | None = None) -> None:
         """Send an item of a streaming call. Wait for credit before: `call.send_credit.available`.
 
+        Nothing happens when the call has ended, or the peer stopped reading: the driver is about to hear why.
+
         Raises:
-            ResourceError: the payload is over the peer's limit.
-            LocalProtocolError: the call takes no items from this side.
+            ResourceError: payload or metadata are over the limit.
+            LocalProtocolError: the call takes no items from this side, or no more of them, or there is no credit.
         """
         if call.send_credit is None:
             raise LocalProtocolError(f"{call.method} takes no items from this side", operation=call.method)
+        if not call.output_open or not self.is_open(call):
+            return
+        if isinstance(call, OutgoingCall) and not call.input_open:
+            raise LocalProtocolError(f"{call.method} takes no more items: its input was ended", operation=call.method)
         self._link.check_payload(len(payload))
+        frame = self._link.codec.item(call.id, payload, raw=raw, initial=initial)
         call.send_credit.spend(len(payload))
-        self._link.out.write(call.stream_id, self._link.codec.item(call.id, payload, raw=raw, initial=initial))
+        self._link.out.write(call.stream_id, frame)
 
     def item_consumed(self, call: Call, payload_bytes: int) -> None:
         """The application took an item; grants credit when it is time."""
         credit = call.receive_credit
-        if credit is not None and (total := credit.consume(payload_bytes)) is not None and self.is_open(call):
+        total = None if credit is None else credit.consume(payload_bytes)
+        if total is not None and call.output_open and self.is_open(call):
             self._link.out.write(call.stream_id, self._link.codec.encode(f.CreditFrame(call.id, total)))
 
     def is_open(self, call: Call) -> bool:
         """Whether the call has not ended here."""
-        return call.id in self.incoming or call.id in self.outgoing
+        return (self.incoming.get(call.id) or self.outgoing.get(call.id)) is call
 
     # Commands of the responder
 
@@ -152,7 +164,7 @@ class CallTable:
         Raises:
             ResourceError: payload or metadata are over the limit; the call is still open.
         """
-        if call.id not in self.incoming:
+        if self.incoming.get(call.id) is not call:
             return False
         link = self._link
         link.check_payload(len(payload))
@@ -170,8 +182,8 @@ class CallTable:
         return True
 
     def send_progress(self, call: IncomingCall, payload: bytes) -> None:
-        """Report how far a call is; nothing happens when the caller no longer waits."""
-        if call.id in self.incoming:
+        """Report how far a call is; nothing happens when the caller no longer waits, or cannot read reports."""
+        if self.incoming.get(call.id) is call and PROGRESS in self._link.features:
             self._link.out.write(call.stream_id, self._link.codec.plain(FrameKind.PROGRESS, call.id, payload))
 
     # Frames
@@ -185,8 +197,8 @@ class CallTable:
         if stream_id == LANE:
             if frame.sends_items or frame.accepts_items:
                 raise RemoteProtocolError("streaming call on the lane: it needs a stream of its own")
-        elif stream_id in link.owners:
-            raise RemoteProtocolError(f"second request on stream {stream_id}")
+        else:
+            link.claim(stream_id, "request")
         call = self.incoming[frame.id] = IncomingCall(
             frame.id, stream_id, frame.method, sends_items=frame.sends_items, accepts_items=frame.accepts_items
         )
@@ -216,7 +228,7 @@ class CallTable:
             self._link.owners.pop(call.stream_id, None)
             if call.input_open:
                 self._link.out.abort(call.stream_id, reset=True, stop=False, code=Status.CANCELLED)
-            else:
+            elif call.output_open:
                 self._link.out.write(call.stream_id, b"", fin=True)
         events.append(ev.ResponseReceived(call, frame))
 
@@ -237,16 +249,21 @@ class CallTable:
         call = self.incoming.get(frame.id)
         if call is None:
             self._link.late_or_wrong(frame.id, "end", local=False)
-        elif call.input_open:
+        elif not call.input_open:
+            raise RemoteProtocolError(f"end for call {frame.id}, whose input is not open")
+        else:
             call.input_open = False
             events.append(ev.InputEnded(call))
 
     def on_cancel(self, _stream_id: int, frame: f.CancelFrame, events: list[ev.ProtocolEvent]) -> None:
-        """The caller gave up."""
-        call = self.incoming.pop(frame.id, None)
+        """The caller gave up a call on the lane."""
+        call = self.incoming.get(frame.id)
         if call is None:
             self._link.late_or_wrong(frame.id, "cancel", local=False)
             return
+        if call.stream_id != LANE:
+            raise RemoteProtocolError(f"cancel for call {frame.id}, which has a stream of its own to be reset")
+        del self.incoming[frame.id]
         events.append(ev.CallCancelled(call, frame.status))
 
     def on_progress(self, _stream_id: int, frame: f.ProgressFrame, events: list[ev.ProtocolEvent]) -> None:
@@ -259,14 +276,14 @@ class CallTable:
 
     # The transport stream of a call broke off
 
-    def abandon(self, call: IncomingCall | OutgoingCall) -> ev.ProtocolEvent:
+    def abandon(self, call: IncomingCall | OutgoingCall, status: Status) -> ev.ProtocolEvent:
         """Forget a call whose transport stream ended early; return what to tell."""
         if isinstance(call, OutgoingCall):
             self.outgoing.pop(call.id, None)
             failure = self._link.failure("the peer broke the call off")
             return ev.ResponseReceived(call, f.ResponseFrame(call.id, Status.UNAVAILABLE, failure))
         self.incoming.pop(call.id, None)
-        return ev.CallCancelled(call, Status.CANCELLED)
+        return ev.CallCancelled(call, status)
 
     def reject_above(self, last_id: int) -> list[OutgoingCall]:
         """Forget and return the calls that the peer never saw to."""
@@ -274,5 +291,5 @@ class CallTable:
         for call in rejected:
             del self.outgoing[call.id]
             if self._link.owners.pop(call.stream_id, None) is not None:
-                self._link.out.abort(call.stream_id, reset=True, stop=True, code=Status.CANCELLED)
+                self._link.out.abort(call.stream_id, reset=call.output_open, stop=True, code=Status.CANCELLED)
         return rejected

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import Struct
-from struct import error as StructError  # noqa: N812
 from typing import Final
 
 from echostream.config import Limits
 from echostream.errors import CloseCode, EchoStreamError, RemoteProtocolError, ResourceError
 from echostream.protocol import frames as f
 from echostream.protocol.frames import Flag, Frame, FrameKind
-from echostream.protocol.payload import PayloadCodec, check_metadata
+from echostream.protocol.payload import MAX_NAME_BYTES, PayloadCodec, check_metadata, encode_name
 from echostream.types import Metadata
 
 __all__ = ("HEADER_BYTES", "FrameCodec")
@@ -27,7 +26,6 @@ _HEADER: Final = Struct(">IBBQ")
 _REQUEST: Final = Struct(">IBBQQH")
 _RESPONSE: Final = Struct(">IBBQB")
 _NAMED: Final = Struct(">IBBQH")
-_U8: Final = Struct(">B")
 _U16: Final = Struct(">H")
 _U32: Final = Struct(">I")
 _U64: Final = Struct(">Q")
@@ -39,8 +37,8 @@ HEADER_BYTES: Final = _HEADER.size
 """Length field, kind, flags and id: the price of the smallest frame."""
 
 _LENGTH_BYTES: Final = _U32.size
-# What stands around a payload at the most: fixed fields, a name of 65,535 bytes, the metadata sections' lengths.
-_FRAME_OVERHEAD_BYTES: Final = HEADER_BYTES + 65_535 + 64
+# What stands around a payload at the most: fixed fields, a name, the metadata sections' lengths.
+_FRAME_OVERHEAD_BYTES: Final = HEADER_BYTES + MAX_NAME_BYTES + 64
 
 _METADATA: Final = int(Flag.METADATA)
 _INITIAL: Final = int(Flag.INITIAL)
@@ -55,14 +53,15 @@ _OPTIONAL_KINDS: Final = 0x80
 class FrameCodec:
     """Encodes and decodes frames. Holds no state of any connection, so one serves a whole server or client."""
 
-    __slots__ = ("_max_metadata_bytes", "_method_names", "_payload", "max_frame_bytes")
+    __slots__ = ("_max_metadata_bytes", "_max_payload_bytes", "_names", "_payload", "max_frame_bytes")
 
     def __init__(self, payload: PayloadCodec, limits: Limits | None = None) -> None:
         limits = limits or Limits()
         self._payload = payload
         self._max_metadata_bytes = limits.max_metadata_bytes
+        self._max_payload_bytes = limits.max_payload_bytes
         self.max_frame_bytes = limits.max_payload_bytes + 2 * limits.max_metadata_bytes + _FRAME_OVERHEAD_BYTES
-        self._method_names: dict[bytes, str] = {}
+        self._names: dict[bytes, str] = {}
 
     # Encoding. The hot kinds have functions of their own, so that no frame object is built to be sent.
 
@@ -161,7 +160,7 @@ class FrameCodec:
     # Decoding
 
     def decode(self, data: bytes, start: int, end: int) -> Frame | None:
-        """Decode the frame whose length field stands at `start` and whose last byte is before `end`.
+        """Decode the frame whose length field stands at `start` and whose last byte is right before `end`.
 
         Returns:
             The frame, or None for an optional kind that this version does not know.
@@ -169,34 +168,46 @@ class FrameCodec:
         Raises:
             RemoteProtocolError: anything that docs/protocol.md does not allow.
         """
+        length = end - start - _LENGTH_BYTES
+        if length < HEADER_BYTES - _LENGTH_BYTES:
+            raise RemoteProtocolError(f"truncated frame of {length} bytes")
+        _, kind, flags, frame_id = _HEADER.unpack_from(data, start)
+        decoder = _DECODERS.get(kind)
+        if decoder is None:
+            if kind >= _OPTIONAL_KINDS:
+                return None
+            raise RemoteProtocolError(f"unknown frame kind {kind}")
+        known_flags, shortest, decode = decoder
+        if length < shortest:
+            raise RemoteProtocolError(f"truncated {FrameKind(kind).name} frame of {length} bytes")
+        if flags & ~known_flags & ~_OPTIONAL_FLAGS:
+            raise RemoteProtocolError(f"{FrameKind(kind).name} frame has unknown flags 0x{flags:02x}")
         try:
-            length, kind, flags, frame_id = _HEADER.unpack_from(data, start)
-            decoder = _DECODERS.get(kind)
-            if decoder is None:
-                if kind >= _OPTIONAL_KINDS:
-                    return None
-                raise RemoteProtocolError(f"unknown frame kind {kind}")
-            known_flags, shortest, decode = decoder
-            if length < shortest:
-                raise RemoteProtocolError(f"truncated {FrameKind(kind).name} frame of {length} bytes")
-            if flags & ~known_flags & ~_OPTIONAL_FLAGS:
-                raise RemoteProtocolError(f"{FrameKind(kind).name} frame has unknown flags 0x{flags:02x}")
-            return decode(self, data, start + HEADER_BYTES, end, flags, frame_id)
-        except StructError:  # shorter than a header, at the end of the buffer
-            raise RemoteProtocolError(f"truncated frame of {end - start} bytes") from None
+            frame = decode(self, data, start + HEADER_BYTES, end, flags, frame_id)
         except UnicodeDecodeError:
             raise RemoteProtocolError("name in a frame is not UTF-8") from None
+        if length > self._max_payload_bytes:
+            self._check_payload(frame)
+        return frame
+
+    def _check_payload(self, frame: Frame) -> None:
+        size = len(getattr(frame, "payload", b""))
+        if size > self._max_payload_bytes:
+            raise RemoteProtocolError(
+                f"payload of {size} bytes is over the limit of {self._max_payload_bytes} (max_payload_bytes)",
+                close_code=CloseCode.LIMIT_EXCEEDED,
+            )
 
     def _name(self, data: bytes, at: int, length: int, end: int) -> str:
         """Return an interned name: the same few methods come again and again."""
         if at + length > end:
             raise RemoteProtocolError(f"truncated frame: a name of {length} bytes does not fit")
         raw = data[at : at + length]
-        name = self._method_names.get(raw)
+        name = self._names.get(raw)
         if name is None:
             name = raw.decode()
-            if len(self._method_names) < _MAX_INTERNED and length <= _MAX_INTERNED_BYTES:
-                self._method_names[raw] = name
+            if len(self._names) < _MAX_INTERNED and length <= _MAX_INTERNED_BYTES:
+                self._names[raw] = name
         return name
 
     def _read_section(self, data: bytes, at: int, end: int) -> tuple[Metadata, int]:
@@ -262,23 +273,30 @@ def _decode_item(codec: FrameCodec, data: bytes, at: int, end: int, flags: int, 
 
 
 def _decode_event(codec: FrameCodec, data: bytes, at: int, end: int, flags: int, frame_id: int) -> Frame:
-    (length,) = _U16.unpack_from(data, at)
-    at += 2
-    name = codec._name(data, at, length, end)
-    at += length
-    metadata = None
-    if flags & _METADATA:
-        metadata, at = codec._read_section(data, at, end)
+    name, metadata, at = _read_named(codec, data, at, end, flags)
     return f.EventFrame(frame_id, name, data[at:end], metadata, (flags & _ACK_FLAG) != 0, (flags & _RAW) != 0)
 
 
 def _decode_stream_open(codec: FrameCodec, data: bytes, at: int, end: int, flags: int, frame_id: int) -> Frame:
+    name, metadata, _ = _read_named(codec, data, at, end, flags)
+    return f.StreamOpenFrame(frame_id, name, metadata)
+
+
+def _read_named(codec: FrameCodec, data: bytes, at: int, end: int, flags: int) -> tuple[str, Metadata | None, int]:
     (length,) = _U16.unpack_from(data, at)
     at += 2
     name = codec._name(data, at, length, end)
-    at += length
-    metadata = codec._read_section(data, at, end)[0] if flags & _METADATA else None
-    return f.StreamOpenFrame(frame_id, name, metadata)
+    if not flags & _METADATA:
+        return name, None, at + length
+    return name, *codec._read_section(data, at + length, end)
+
+
+def _decode_stream_item(_codec: FrameCodec, data: bytes, at: int, end: int, flags: int, frame_id: int) -> Frame:
+    return f.StreamItemFrame(frame_id, data[at:end], (flags & _RAW) != 0)
+
+
+def _decode_stream_reset(_codec: FrameCodec, data: bytes, at: int, end: int, _flags: int, frame_id: int) -> Frame:
+    return f.StreamResetFrame(frame_id, data[at], data[at + 1 : end])
 
 
 def _decode_time_sync(_codec: FrameCodec, data: bytes, at: int, _end: int, flags: int, frame_id: int) -> Frame:
@@ -294,40 +312,20 @@ _Decoder = Callable[[FrameCodec, bytes, int, int, int, int], Frame]
 
 # Kind: (flags it may have, shortest length field, decoder).
 _DECODERS: Final[dict[int, tuple[int, int, _Decoder]]] = {
-    FrameKind.HELLO: (0, 10, lambda _codec, data, at, end, _flags, frame_id: f.HelloFrame(frame_id, data[at:end])),
+    FrameKind.HELLO: (0, 10, lambda _c, data, at, end, _f, number: f.HelloFrame(number, data[at:end])),
     FrameKind.REQUEST: (_METADATA | _RAW | _SENDS | _ACCEPTS, 20, _decode_request),
     FrameKind.RESPONSE: (_METADATA | _INITIAL | _RAW, 11, _decode_response),
     FrameKind.ITEM: (_INITIAL | _RAW, 10, _decode_item),
-    FrameKind.END: (0, 10, lambda _codec, _data, _at, _end, _flags, frame_id: f.EndFrame(frame_id)),
-    FrameKind.CANCEL: (0, 11, lambda _codec, data, at, _end, _flags, frame_id: f.CancelFrame(frame_id, data[at])),
-    FrameKind.PROGRESS: (
-        0,
-        10,
-        lambda _codec, data, at, end, _flags, frame_id: f.ProgressFrame(frame_id, data[at:end]),
-    ),
+    FrameKind.END: (0, 10, lambda _c, _d, _a, _e, _f, number: f.EndFrame(number)),
+    FrameKind.CANCEL: (0, 11, lambda _c, data, at, _e, _f, number: f.CancelFrame(number, data[at])),
+    FrameKind.PROGRESS: (0, 10, lambda _c, data, at, end, _f, number: f.ProgressFrame(number, data[at:end])),
     FrameKind.EVENT: (_METADATA | _RAW | _ACK_FLAG, 12, _decode_event),
-    FrameKind.ACK: (
-        0,
-        18,
-        lambda _codec, data, at, _end, _flags, frame_id: f.AckFrame(frame_id, *_ACK.unpack_from(data, at)),
-    ),
+    FrameKind.ACK: (0, 18, lambda _c, data, at, _e, _f, number: f.AckFrame(number, *_ACK.unpack_from(data, at))),
     FrameKind.STREAM_OPEN: (_METADATA, 12, _decode_stream_open),
-    FrameKind.STREAM_ITEM: (
-        _RAW,
-        10,
-        lambda _codec, data, at, end, flags, frame_id: f.StreamItemFrame(frame_id, data[at:end], (flags & _RAW) != 0),
-    ),
-    FrameKind.STREAM_END: (0, 10, lambda _codec, _data, _at, _end, _flags, frame_id: f.StreamEndFrame(frame_id)),
-    FrameKind.STREAM_RESET: (
-        0,
-        11,
-        lambda _codec, data, at, end, _flags, frame_id: f.StreamResetFrame(frame_id, data[at], data[at + 1 : end]),
-    ),
-    FrameKind.CREDIT: (
-        0,
-        18,
-        lambda _codec, data, at, _end, _flags, frame_id: f.CreditFrame(frame_id, *_U64.unpack_from(data, at)),
-    ),
+    FrameKind.STREAM_ITEM: (_RAW, 10, _decode_stream_item),
+    FrameKind.STREAM_END: (0, 10, lambda _c, _d, _a, _e, _f, number: f.StreamEndFrame(number)),
+    FrameKind.STREAM_RESET: (0, 11, _decode_stream_reset),
+    FrameKind.CREDIT: (0, 18, lambda _c, data, at, _e, _f, number: f.CreditFrame(number, *_U64.unpack_from(data, at))),
     FrameKind.TIME_SYNC: (_ACK_FLAG, 34, _decode_time_sync),
     FrameKind.GO_AWAY: (0, 12, _decode_go_away),
 }
@@ -336,9 +334,9 @@ _DECODERS: Final[dict[int, tuple[int, int, _Decoder]]] = {
 def _encode_request(codec: FrameCodec, frame: f.RequestFrame) -> bytes:
     flags = (_SENDS if frame.sends_items else 0) | (_ACCEPTS if frame.accepts_items else 0)
     flags |= _RAW if frame.raw else 0
-    method = frame.method.encode()
+    name = encode_name(frame.method)
     return codec.request(
-        frame.id, method, frame.payload, timeout_ns=frame.timeout_ns, metadata=frame.metadata, flags=flags
+        frame.id, name, frame.payload, timeout_ns=frame.timeout_ns, metadata=frame.metadata, flags=flags
     )
 
 
@@ -356,7 +354,7 @@ def _encode_response(codec: FrameCodec, frame: f.ResponseFrame) -> bytes:
 def _encode_event(codec: FrameCodec, frame: f.EventFrame) -> bytes:
     return codec.event(
         frame.id,
-        frame.name.encode(),
+        encode_name(frame.name),
         frame.payload,
         metadata=frame.metadata,
         wants_ack=frame.wants_ack,
@@ -370,19 +368,19 @@ _ENCODERS: Final[dict[type[Frame], Callable[..., bytes]]] = {
     f.ResponseFrame: _encode_response,
     f.ItemFrame: lambda codec, frame: codec.item(frame.id, frame.payload, raw=frame.raw, initial=frame.initial),
     f.EndFrame: lambda codec, frame: codec.plain(FrameKind.END, frame.id),
-    f.CancelFrame: lambda codec, frame: codec.plain(FrameKind.CANCEL, frame.id, _U8.pack(frame.status)),
+    f.CancelFrame: lambda codec, frame: codec.plain(FrameKind.CANCEL, frame.id, bytes((frame.status,))),
     f.ProgressFrame: lambda codec, frame: codec.plain(FrameKind.PROGRESS, frame.id, frame.payload),
     f.EventFrame: _encode_event,
     f.AckFrame: lambda codec, frame: codec.plain(FrameKind.ACK, frame.id, _ACK.pack(frame.listeners, frame.failed)),
     f.StreamOpenFrame: lambda codec, frame: codec._named(
-        FrameKind.STREAM_OPEN, 0, frame.id, frame.name.encode(), b"", frame.metadata
+        FrameKind.STREAM_OPEN, 0, frame.id, encode_name(frame.name), b"", frame.metadata
     ),
     f.StreamItemFrame: lambda codec, frame: codec.plain(
         FrameKind.STREAM_ITEM, frame.id, frame.payload, _RAW if frame.raw else 0
     ),
     f.StreamEndFrame: lambda codec, frame: codec.plain(FrameKind.STREAM_END, frame.id),
     f.StreamResetFrame: lambda codec, frame: codec.plain(
-        FrameKind.STREAM_RESET, frame.id, _U8.pack(frame.status) + frame.payload
+        FrameKind.STREAM_RESET, frame.id, bytes((frame.status,)) + frame.payload
     ),
     f.CreditFrame: lambda codec, frame: codec.plain(FrameKind.CREDIT, frame.id, _U64.pack(frame.total_bytes)),
     f.TimeSyncFrame: lambda codec, frame: codec.plain(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from echostream.errors import CloseCode, RemoteProtocolError
+from echostream.errors import CloseCode, LocalProtocolError, RemoteProtocolError
 
 __all__ = ("ITEM_COST_BYTES", "ReceiveCredit", "SendCredit")
 
@@ -31,7 +31,13 @@ class SendCredit:
         return self.sent < self.granted
 
     def spend(self, payload_bytes: int) -> None:
-        """Count an item that was sent."""
+        """Count an item that was sent.
+
+        Raises:
+            LocalProtocolError: it may not start: the peer would close the connection.
+        """
+        if self.sent >= self.granted:
+            raise LocalProtocolError(f"no credit for an item: {self.sent} bytes sent, {self.granted} granted")
         self.sent += payload_bytes + ITEM_COST_BYTES
 
     def raise_to(self, total: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from echostream.config import PROTOCOL_VERSION, Limits
@@ -10,9 +10,15 @@ from echostream.errors import CloseCode, EchoStreamError, RemoteProtocolError
 from echostream.protocol.payload import PayloadCodec
 from echostream.types import Role, WireValue
 
-__all__ = ("FEATURES", "Hello", "PeerLimits")
+__all__ = ("EVENT_ACK", "FEATURES", "PROGRESS", "Hello", "PeerLimits")
 
-FEATURES: Final[frozenset[str]] = frozenset({"event-ack", "progress"})
+EVENT_ACK: Final = "event-ack"
+"""Events may ask for an Ack."""
+
+PROGRESS: Final = "progress"
+"""Progress frames may be sent."""
+
+FEATURES: Final[frozenset[str]] = frozenset({EVENT_ACK, PROGRESS})
 """What this version can do beyond the base; the two sides use what both have."""
 
 _MAX_TEXT: Final = 4096
@@ -139,6 +145,8 @@ def _limits(values: WireValue) -> PeerLimits:
     if not isinstance(values, dict):
         raise RemoteProtocolError("bad hello: limits must be a map")
     defaults = PeerLimits()
+    # No less than what a side may be configured to: a refusal must always fit in `max_payload_bytes`.
+    least = {item.name: item.metadata["low"] for item in fields(Limits) if item.name in defaults.__slots__}
     return PeerLimits(
-        **{name: _number(values, name, getattr(defaults, name), 0, _MAX_U64) for name in defaults.__slots__}
+        **{name: _number(values, name, getattr(defaults, name), low, _MAX_U64) for name, low in least.items()}
     )

@@ -23,7 +23,9 @@ class Link:
 
     __slots__ = (
         "bit",
+        "claimed",
         "codec",
+        "features",
         "go_away_id",
         "last_remote_id",
         "late_frames",
@@ -46,6 +48,10 @@ class Link:
         self.out = Outbox()
         self.owners: dict[int, Any] = {}
         """Transport stream to the call or application stream that has it for its own."""
+        self.claimed: set[int] = set()
+        """Transport streams on which the peer opened a call or an application stream, until it ends its half."""
+        self.features: frozenset[str] = frozenset()
+        """What both sides can do."""
         self.bit = 1 if role is Role.CLIENT else 0
         self.next_id = 1 if role is Role.CLIENT else 2
         self.last_remote_id = 0
@@ -75,6 +81,18 @@ class Link:
         if number == 0 or number & 1 == self.bit:
             raise RemoteProtocolError(f"{what} id {number} is not one of the peer's")
         self.last_remote_id = max(self.last_remote_id, number)
+
+    def claim(self, stream_id: int, what: str) -> None:
+        """Note that a frame opens a call or an application stream on a transport stream.
+
+        Raises:
+            RemoteProtocolError: this side could not answer there, or the stream had its one already.
+        """
+        if stream_id & 3 != self.bit:  # RFC 9000 section 2.1: who opened it, and whether it goes both ways
+            raise RemoteProtocolError(f"{what} on stream {stream_id}, which is not a two-way stream of the peer")
+        if stream_id in self.claimed:
+            raise RemoteProtocolError(f"second {what} on stream {stream_id}")
+        self.claimed.add(stream_id)
 
     def is_refused(self, number: int) -> bool:
         """Whether the peer uses an id above the one this side said would be the last."""

@@ -18,7 +18,10 @@ from echostream.config import Limits
 from echostream.errors import InvalidArgumentError, ResourceError
 from echostream.types import WireValue
 
-__all__ = ("PayloadCodec", "check_metadata")
+__all__ = ("MAX_NAME_BYTES", "PayloadCodec", "check_metadata", "encode_name")
+
+MAX_NAME_BYTES: Final = 0xFFFF
+"""Longest name of a method, an event or a stream: its length field has 16 bits."""
 
 # First bytes that open an array or a map: fixmap, fixarray, array16/32, map16/32.
 _CONTAINER_BYTES: Final = bytes([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
@@ -31,12 +34,13 @@ class PayloadCodec:
     One per server or client, never one per connection: a used Packer holds 4 KiB. Not for use from several threads.
     """
 
-    __slots__ = ("_max_depth", "_max_elements", "_packer")
+    __slots__ = ("_harmless_bytes", "_max_depth", "_max_elements", "_packer")
 
     def __init__(self, limits: Limits | None = None) -> None:
         limits = limits or Limits()
         self._max_elements = limits.max_payload_elements
         self._max_depth = limits.max_payload_depth
+        self._harmless_bytes = min(self._max_depth, self._max_elements)
         self._packer = msgpack.Packer(default=_to_wire, buf_size=4096)
 
     def encode(self, value: WireValue) -> bytes:
@@ -61,7 +65,7 @@ class PayloadCodec:
         size = len(data)
         # An element takes at least one byte and a level at least one container byte, so that most payloads are
         # known to be within the limits at the price of one pass in C.
-        if size > self._max_depth and (
+        if size > self._harmless_bytes and (
             size > self._max_elements or len(data.translate(None, _NOT_CONTAINER_BYTES)) > self._max_depth
         ):
             _check_shape(data, self._max_elements, self._max_depth)
@@ -72,6 +76,21 @@ class PayloadCodec:
         # What msgpack documents, and what it lets through: bad UTF-8 (ValueError), unhashable keys (TypeError).
         except (ValueError, TypeError, OverflowError, RecursionError, msgpack.exceptions.UnpackException) as error:
             raise InvalidArgumentError(f"payload is not valid msgpack: {_one_line(error)}") from None
+
+
+def encode_name(name: str) -> bytes:
+    """Return the name of a method, an event or a stream as it travels.
+
+    Raises:
+        InvalidArgumentError: it is too long, or has lone surrogates.
+    """
+    try:
+        raw = name.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgumentError(f"name {name[:80]!r} is not text that can be encoded") from None
+    if len(raw) > MAX_NAME_BYTES:
+        raise InvalidArgumentError(f"name of {len(raw)} bytes is over the limit of {MAX_NAME_BYTES}")
+    return raw
 
 
 def check_metadata(metadata: WireValue) -> None:
@@ -134,24 +153,25 @@ def _one_line(error: Exception) -> str:
 def _check_shape(data: bytes, max_elements: int, max_depth: int) -> None:
     """Walk the first bytes of every element, building nothing.
 
-    Truncated input passes: unpacking reports it.
+    Elements count when their container announces them: unpacking makes room for them then. Truncated input passes:
+    unpacking reports it.
     """
-    position, size, elements = 0, len(data), 0
+    position, size, elements = 0, len(data), 1
     open_counts = [1]  # elements still to come at each level
     while open_counts and position < size:
         if open_counts[-1] == 0:
             open_counts.pop()
             continue
         open_counts[-1] -= 1
-        elements += 1
-        if elements > max_elements:
-            raise ResourceError(
-                f"payload has more than {max_elements} elements (max_payload_elements)",
-                current=elements,
-                limit=max_elements,
-            )
         position, children = _step(data, position)
         if children:
+            elements += children
+            if elements > max_elements:
+                raise ResourceError(
+                    f"payload has more than {max_elements} elements (max_payload_elements)",
+                    current=elements,
+                    limit=max_elements,
+                )
             open_counts.append(children)
             if len(open_counts) - 1 > max_depth:
                 raise ResourceError(

@@ -16,17 +16,17 @@ import enum
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from echostream.errors import CloseCode, LocalProtocolError, RemoteProtocolError, Status
+from echostream.errors import LocalProtocolError, RemoteProtocolError, Status
 from echostream.protocol import events as ev
 from echostream.protocol import frames as f
 from echostream.protocol.calls import CallTable
 from echostream.protocol.codec import FrameCodec
 from echostream.protocol.early import EarlyData
 from echostream.protocol.frames import FrameKind
-from echostream.protocol.hello import Hello
+from echostream.protocol.hello import EVENT_ACK, Hello
 from echostream.protocol.link import LANE, Link
-from echostream.protocol.payload import PayloadCodec
-from echostream.protocol.reader import FrameReader
+from echostream.protocol.payload import PayloadCodec, encode_name
+from echostream.protocol.reader import StreamReaders
 from echostream.protocol.records import AppStream, Call, IncomingCall, OutgoingCall
 from echostream.protocol.streams import StreamTable
 from echostream.types import Role
@@ -77,6 +77,7 @@ TRANSITIONS: Final[dict[tuple[Role, State, Input], State]] = {
 }
 """Every legal move. docs/protocol.md draws its diagram from this table."""
 
+_REASONS: Final = frozenset(Status) - {Status.OK}
 _READY: Final = frozenset({State.OPEN, State.DRAINING})
 
 
@@ -99,8 +100,6 @@ class PeerProtocol:
         self.role = hello.role
         self.state = State.NEW
         self.peer_hello: Hello | None = None
-        self.features: frozenset[str] = frozenset()
-        """What both sides can do."""
         self.event_stream: int = LANE
         """Transport stream for events; the driver sets it before the first one."""
         self.peer_gone_away = False
@@ -109,9 +108,10 @@ class PeerProtocol:
         self.calls = CallTable(self.link)
         self.streams = StreamTable(self.link)
         self._clock_ns = clock_ns
-        self._readers: dict[int, FrameReader] = {}
-        self._early = EarlyData(limits.max_unauthenticated_bytes)
-        self._buffered_bytes = 0
+        self._readers = StreamReaders(codec, limits.max_reassembly_bytes)
+        # A client has checked the server's certificate, and the Hello may be the packet that was lost.
+        held = limits.max_reassembly_bytes if self.role is Role.CLIENT else limits.max_unauthenticated_bytes
+        self._early = EarlyData(held, limits.max_unauthenticated_bytes)
         self._unacknowledged: dict[int, object] = {}
         self._handlers: dict[type[f.Frame], Callable[[int, Any, list[ev.ProtocolEvent]], None]] = {
             f.HelloFrame: self._on_hello,
@@ -138,6 +138,11 @@ class PeerProtocol:
             f" {len(self.calls.incoming)} in {len(self.streams.streams)} streams>"
         )
 
+    @property
+    def features(self) -> frozenset[str]:
+        """What both sides can do; empty before the peer's Hello."""
+        return self.link.features
+
     # A. What came
 
     def receive_data(self, stream_id: int, data: bytes, *, fin: bool = False) -> list[ev.ProtocolEvent]:
@@ -153,32 +158,44 @@ class PeerProtocol:
             self._read_before_ready(stream_id, data, fin, events)
         return events
 
-    def receive_reset(self, stream_id: int) -> list[ev.ProtocolEvent]:
-        """The peer abandoned its sending side of a transport stream.
+    def receive_reset(self, stream_id: int, code: int = Status.CANCELLED) -> list[ev.ProtocolEvent]:
+        """The peer abandoned its sending side of a transport stream; `code` is what the transport says about it.
 
         Raises:
             RemoteProtocolError: it was the lane.
         """
+        if self.state is State.CLOSED:
+            return []
         if stream_id == LANE:
             raise RemoteProtocolError("peer reset the lane")
-        self._drop_reader(stream_id)
-        return self._abandon(stream_id)
+        self._early.drop(stream_id)
+        self._readers.drop(stream_id)
+        self._half_ended(stream_id)
+        owner = self.link.owners.get(stream_id)
+        return [] if owner is None else [self._abandon(owner, code, stop=False)]
 
-    def receive_stop(self, stream_id: int) -> list[ev.ProtocolEvent]:
-        """The peer reads no more of what this side sends on a transport stream.
+    def receive_stop(self, stream_id: int, code: int = Status.CANCELLED) -> list[ev.ProtocolEvent]:
+        """The peer reads no more of what this side sends on a transport stream; `code` as in `receive_reset`.
 
         Raises:
-            RemoteProtocolError: it was the lane.
+            RemoteProtocolError: it was the lane, or the stream of events.
         """
-        if stream_id == LANE:
-            raise RemoteProtocolError("peer stopped reading the lane")
-        owner = self.link.owners.get(stream_id)
-        if isinstance(owner, OutgoingCall):
-            # It answers, or is about to, without wanting the rest of the input.
-            owner.input_open = False
-            self.link.out.abort(stream_id, reset=True, stop=False, code=Status.CANCELLED)
+        if self.state is State.CLOSED:
             return []
-        return self._abandon(stream_id)
+        if stream_id in (LANE, self.event_stream):
+            raise RemoteProtocolError(f"peer stopped reading {'the lane' if stream_id == LANE else 'events'}")
+        owner = self.link.owners.get(stream_id)
+        if isinstance(owner, IncomingCall):
+            return [self._abandon(owner, code, stop=True)]
+        if owner is None:
+            self.link.out.abort(stream_id, reset=True, stop=False, code=Status.CANCELLED)
+        elif owner.output_open:
+            # The response or StreamReset that explains it is on its way: this may have overtaken it.
+            owner.output_open = False
+            if isinstance(owner, OutgoingCall):
+                owner.input_open = False
+            self.link.out.abort(stream_id, reset=True, stop=False, code=Status.CANCELLED)
+        return []
 
     # C. What is to be sent
 
@@ -220,14 +237,17 @@ class PeerProtocol:
         """Send an event; with `ack_handle`, `EventAcknowledged` brings it back. Return the event's id.
 
         Raises:
-            LocalProtocolError: the session is not open.
+            LocalProtocolError: the session is not open, or the peer does not acknowledge events.
             ResourceError: payload or metadata are over the limit.
+            InvalidArgumentError: the name or the metadata have no form on the wire.
         """
         link = self.link
         link.require_ready("emit")
+        if ack_handle is not None and EVENT_ACK not in link.features:
+            raise LocalProtocolError(f"peer does not acknowledge events (feature {EVENT_ACK}); emit without ack")
         link.check_payload(len(payload))
         frame = link.codec.event(
-            link.next_id, name.encode(), payload, metadata=metadata, wants_ack=ack_handle is not None, raw=raw
+            link.next_id, encode_name(name), payload, metadata=metadata, wants_ack=ack_handle is not None, raw=raw
         )
         event_id = link.take_id()
         if ack_handle is not None:
@@ -260,16 +280,16 @@ class PeerProtocol:
     def close(self) -> list[Call | AppStream]:
         """Forget everything; return what was still open, so that whoever waits for it can be told."""
         self._move(Input.CLOSE)
-        calls, streams = self.calls, self.streams.streams
-        left: list[Call | AppStream] = [*calls.outgoing.values(), *calls.incoming.values(), *streams.values()]
+        calls, streams = self.calls, self.streams
+        left: list[Call | AppStream] = [*calls.outgoing.values(), *calls.incoming.values(), *streams.streams.values()]
         calls.outgoing.clear()
         calls.incoming.clear()
         streams.clear()
         self.link.owners.clear()
+        self.link.claimed.clear()
         self._readers.clear()
         self._unacknowledged.clear()
         self._early.take()
-        self._buffered_bytes = 0
         return left
 
     # Inside: bytes to frames
@@ -282,53 +302,45 @@ class PeerProtocol:
         if frame is None:
             return
         hello = Hello.decode(frame.payload, self.link.payload)
-        self.features = self.hello.agree(hello)
+        self.link.features = self.hello.agree(hello)
         self.peer_hello = hello
         self.link.peer_limits = hello.limits
         self._move(Input.RECEIVE_HELLO)
         events.append(ev.HelloReceived(hello))
 
     def _read(self, stream_id: int, data: bytes, fin: bool, events: list[ev.ProtocolEvent]) -> None:
-        reader = self._readers.get(stream_id)
-        if reader is None:
-            reader = self._readers[stream_id] = FrameReader(self.link.codec)
-        before = reader.buffered_bytes
-        frames = reader.feed(data)
-        self._buffered_bytes += reader.buffered_bytes - before
-        if self._buffered_bytes > self.link.limits.max_reassembly_bytes:
-            raise RemoteProtocolError(
-                f"unfinished frames hold {self._buffered_bytes} bytes, limit {self.link.limits.max_reassembly_bytes}",
-                close_code=CloseCode.LIMIT_EXCEEDED,
-            )
         handlers = self._handlers
-        for frame in frames:
+        for frame in self._readers.feed(stream_id, data):
             handlers[type(frame)](stream_id, frame, events)
-        if fin:
-            self._finish_reading(stream_id, reader, events)
-
-    def _finish_reading(self, stream_id: int, reader: FrameReader, events: list[ev.ProtocolEvent]) -> None:
+        if not fin:
+            return
         if stream_id == LANE:
             raise RemoteProtocolError("peer ended the lane")
-        if reader.buffered_bytes:
-            raise RemoteProtocolError(f"stream {stream_id} ended inside a frame")
-        self._drop_reader(stream_id)
+        self._readers.end(stream_id)
+        self._half_ended(stream_id)
         owner = self.link.owners.get(stream_id)
         # Only a caller with nothing more to say may end its half before the answer.
         if owner is not None and not (isinstance(owner, IncomingCall) and not owner.input_open):
-            events.extend(self._abandon(stream_id))
+            events.append(self._abandon(owner, Status.CANCELLED, stop=False))
 
-    def _drop_reader(self, stream_id: int) -> None:
-        reader = self._readers.pop(stream_id, None)
-        if reader is not None:
-            self._buffered_bytes -= reader.buffered_bytes
+    def _half_ended(self, stream_id: int) -> None:
+        """The peer sends no more on a transport stream: end this side's half too, if nothing was ever opened there.
 
-    def _abandon(self, stream_id: int) -> list[ev.ProtocolEvent]:
+        If something was, that half ends with it, and a reset now would take back what is still on its way.
+        """
+        if stream_id & 3 == self.link.bit and stream_id not in self.link.claimed:
+            self.link.out.abort(stream_id, reset=True, stop=False, code=Status.CANCELLED)
+        self.link.claimed.discard(stream_id)
+
+    def _abandon(self, owner: IncomingCall | OutgoingCall | AppStream, code: int, *, stop: bool) -> ev.ProtocolEvent:
         """The transport stream of a call or an application stream broke off before its end."""
-        owner = self.link.owners.pop(stream_id, None)
-        self.link.out.abort(stream_id, reset=True, stop=owner is not None, code=Status.CANCELLED)
-        if owner is None:
-            return []
-        return [self.streams.abandon(owner) if isinstance(owner, AppStream) else self.calls.abandon(owner)]
+        self.link.owners.pop(owner.stream_id)
+        if owner.output_open or stop:
+            self.link.out.abort(owner.stream_id, reset=owner.output_open, stop=stop, code=Status.CANCELLED)
+        status = Status(code) if code in _REASONS else Status.CANCELLED
+        return (
+            self.streams.abandon(owner, status) if isinstance(owner, AppStream) else self.calls.abandon(owner, status)
+        )
 
     # Inside: frames about neither calls nor streams
 
@@ -370,6 +382,8 @@ class PeerProtocol:
         self.link.out.write(LANE, self.link.codec.encode(answer))
 
     def _on_go_away(self, _stream_id: int, frame: f.GoAwayFrame, events: list[ev.ProtocolEvent]) -> None:
+        if frame.id and not (self.link.is_local(frame.id) and frame.id < self.link.next_id):
+            raise RemoteProtocolError(f"go-away after id {frame.id}, which was never used")
         self._move(Input.RECEIVE_GO_AWAY)
         self.peer_gone_away = True
         rejected: list[OutgoingCall | AppStream] = [*self.calls.reject_above(frame.id)]

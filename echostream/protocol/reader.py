@@ -1,4 +1,4 @@
-"""Cutting the bytes of one stream into frames."""
+"""Cutting the bytes of transport streams into frames."""
 
 from __future__ import annotations
 
@@ -9,10 +9,65 @@ from echostream.errors import CloseCode, RemoteProtocolError
 from echostream.protocol.codec import FrameCodec
 from echostream.protocol.frames import Frame
 
-__all__ = ("FrameReader",)
+__all__ = ("FrameReader", "StreamReaders")
 
 _LENGTH: Final = Struct(">I")
 _LENGTH_BYTES: Final = _LENGTH.size
+
+
+class StreamReaders:
+    """The readers of one connection, by transport stream, and what their unfinished frames hold together."""
+
+    __slots__ = ("_codec", "_limit", "_readers", "buffered_bytes")
+
+    def __init__(self, codec: FrameCodec, limit_bytes: int) -> None:
+        self._codec = codec
+        self._limit = limit_bytes
+        self._readers: dict[int, FrameReader] = {}
+        self.buffered_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+    def feed(self, stream_id: int, data: bytes) -> list[Frame]:
+        """Return the frames that `data` completes on a stream.
+
+        Raises:
+            RemoteProtocolError: a frame is broken, or it or all unfinished ones together are over the limit.
+        """
+        reader = self._readers.get(stream_id)
+        if reader is None:
+            reader = self._readers[stream_id] = FrameReader(self._codec)
+        before = reader.buffered_bytes
+        frames = reader.feed(data)
+        self.buffered_bytes += reader.buffered_bytes - before
+        if self.buffered_bytes > self._limit:
+            raise RemoteProtocolError(
+                f"unfinished frames hold {self.buffered_bytes} bytes, limit {self._limit}",
+                close_code=CloseCode.LIMIT_EXCEEDED,
+            )
+        return frames
+
+    def end(self, stream_id: int) -> None:
+        """No more bytes of a stream come.
+
+        Raises:
+            RemoteProtocolError: it ended inside a frame.
+        """
+        if self._readers[stream_id].buffered_bytes:
+            raise RemoteProtocolError(f"stream {stream_id} ended inside a frame")
+        self.drop(stream_id)
+
+    def drop(self, stream_id: int) -> None:
+        """Forget a stream and what it left unfinished."""
+        reader = self._readers.pop(stream_id, None)
+        if reader is not None:
+            self.buffered_bytes -= reader.buffered_bytes
+
+    def clear(self) -> None:
+        """Forget all streams."""
+        self._readers.clear()
+        self.buffered_bytes = 0
 
 
 class FrameReader:
@@ -21,11 +76,11 @@ class FrameReader:
     After `feed` returned a list, everything whole in it was taken; `buffered_bytes` says what is held back.
     """
 
-    __slots__ = ("_chunks", "_codec", "_needed", "buffered_bytes")
+    __slots__ = ("_codec", "_needed", "_rest", "buffered_bytes")
 
     def __init__(self, codec: FrameCodec) -> None:
         self._codec = codec
-        self._chunks: list[bytes] = []
+        self._rest = bytearray()  # not a list of pieces: a million pieces of one byte would cost many times their bytes
         self._needed = _LENGTH_BYTES
         self.buffered_bytes = 0
 
@@ -35,14 +90,14 @@ class FrameReader:
         Raises:
             RemoteProtocolError: a frame is broken or over the limit; the reader is not to be used again.
         """
-        if self._chunks:
-            self._chunks.append(data)
-            self.buffered_bytes += len(data)
-            if self.buffered_bytes < self._needed:
+        rest = self._rest
+        if rest:
+            rest += data
+            if len(rest) < self._needed:
+                self.buffered_bytes = len(rest)
                 return []
-            data = b"".join(self._chunks)
-            self._chunks.clear()
-            self.buffered_bytes = 0
+            data = bytes(rest)
+            rest.clear()
         frames: list[Frame] = []
         position, size = 0, len(data)
         while size - position >= _LENGTH_BYTES:
@@ -63,7 +118,6 @@ class FrameReader:
         else:
             self._needed = _LENGTH_BYTES
         if position < size:
-            rest = data[position:] if position else data
-            self._chunks.append(rest)
-            self.buffered_bytes = len(rest)
+            rest += data[position:]
+        self.buffered_bytes = size - position
         return frames

@@ -12,7 +12,17 @@ __all__ = ("AppStream", "Call", "IncomingCall", "OutgoingCall")
 class Call:
     """One call that has not ended."""
 
-    __slots__ = ("accepts_items", "handle", "id", "input_open", "method", "receive_credit", "send_credit", "stream_id")
+    __slots__ = (
+        "accepts_items",
+        "handle",
+        "id",
+        "input_open",
+        "method",
+        "output_open",
+        "receive_credit",
+        "send_credit",
+        "stream_id",
+    )
 
     def __init__(
         self,
@@ -32,6 +42,8 @@ class Call:
         """Whether the caller may still send items."""
         self.accepts_items = accepts_items
         """Whether the responder may send items before its response."""
+        self.output_open = True
+        """Whether the transport stream still takes frames of this side: the peer may have stopped it."""
         self.handle = handle
         """Whatever the driver wants to find again when frames of this call arrive."""
         self.send_credit: SendCredit | None = None
@@ -64,6 +76,7 @@ class AppStream:
         "id",
         "local_open",
         "name",
+        "output_open",
         "receive_credit",
         "remote_open",
         "send_credit",
@@ -92,6 +105,8 @@ class AppStream:
         """Whether this side may still send."""
         self.remote_open = True
         """Whether the other side may still send."""
+        self.output_open = True
+        """Whether the transport stream still takes frames of this side: the peer may have stopped it."""
         self.send_credit = send_credit
         self.receive_credit = receive_credit
 

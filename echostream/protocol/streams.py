@@ -31,7 +31,13 @@ class StreamTable:
     # Commands
 
     def open(self, name: str, stream_id: int, handle: Any, metadata: Metadata | None = None) -> AppStream:
-        """Offer a stream to the peer on a fresh transport stream; `StreamAccepted` or `StreamWasReset` follows."""
+        """Offer a stream to the peer on a fresh transport stream; `StreamAccepted` or `StreamWasReset` follows.
+
+        Raises:
+            LocalProtocolError: the session is not open.
+            ResourceError: the metadata are over the limit.
+            InvalidArgumentError: the name or the metadata have no form on the wire.
+        """
         link = self._link
         link.require_ready("open a stream")
         frame = link.codec.encode(f.StreamOpenFrame(link.next_id, name, metadata))
@@ -49,7 +55,7 @@ class StreamTable:
 
     def accept(self, stream: AppStream) -> None:
         """Take a stream that the peer opened: its first credit is the yes."""
-        if stream.id in self.streams and not stream.accepted:
+        if self._is_open(stream) and not stream.accepted:
             stream.accepted = True
             self._grant(stream, stream.receive_credit.granted)
 
@@ -58,27 +64,33 @@ class StreamTable:
 
         Raises:
             ResourceError: the payload is over the peer's limit.
-            LocalProtocolError: this side ended its half, or the stream is gone.
+            LocalProtocolError: this side ended its half, the stream is gone or not accepted, or there is no credit.
         """
-        if stream.id not in self.streams or not stream.local_open:
+        if not self._is_open(stream) or not stream.local_open:
             raise LocalProtocolError(f"stream {stream.name!r} takes no more items", operation=stream.name)
+        if not stream.accepted:
+            raise LocalProtocolError(f"stream {stream.name!r} was not accepted yet", operation=stream.name)
         self._link.check_payload(len(payload))
         stream.send_credit.spend(len(payload))
-        flags = Flag.RAW if raw else 0
-        self._link.out.write(stream.stream_id, self._link.codec.plain(FrameKind.STREAM_ITEM, stream.id, payload, flags))
+        if stream.output_open:  # else the peer has stopped reading, and its StreamReset is on the way
+            flags = Flag.RAW if raw else 0
+            frame = self._link.codec.plain(FrameKind.STREAM_ITEM, stream.id, payload, flags)
+            self._link.out.write(stream.stream_id, frame)
 
     def item_consumed(self, stream: AppStream, payload_bytes: int) -> None:
         """The application took an item; grants credit when it is time."""
         total = stream.receive_credit.consume(payload_bytes)
-        if total is not None and stream.remote_open and stream.id in self.streams:
+        if total is not None and stream.remote_open and self._is_open(stream):
             self._grant(stream, total)
 
     def end(self, stream: AppStream) -> None:
         """Half-close: this side sends no more items."""
-        if stream.id in self.streams and stream.local_open:
+        if self._is_open(stream) and stream.local_open:
             stream.local_open = False
             done = not stream.remote_open
-            self._link.out.write(stream.stream_id, self._link.codec.plain(FrameKind.STREAM_END, stream.id), fin=done)
+            if stream.output_open:
+                frame = self._link.codec.plain(FrameKind.STREAM_END, stream.id)
+                self._link.out.write(stream.stream_id, frame, fin=done)
             if done:
                 self._remove(stream)
 
@@ -86,8 +98,9 @@ class StreamTable:
         """End a stream in both directions now, or refuse it; return False when it was gone already."""
         if not self._remove(stream):
             return False
-        frame = self._link.codec.encode(f.StreamResetFrame(stream.id, status, payload))
-        self._link.out.write(stream.stream_id, frame, fin=True)
+        if stream.output_open:
+            frame = self._link.codec.encode(f.StreamResetFrame(stream.id, status, payload))
+            self._link.out.write(stream.stream_id, frame, fin=True)
         self._link.out.abort(stream.stream_id, reset=False, stop=True, code=status)
         return True
 
@@ -97,8 +110,9 @@ class StreamTable:
         """The peer opens a stream."""
         link = self._link
         link.note_remote_id(frame.id, "stream")
-        if stream_id == LANE or stream_id in link.owners or frame.id in self.streams:
+        if stream_id == LANE or frame.id in self.streams:
             raise RemoteProtocolError(f"stream {frame.id} needs a transport stream and an id of its own")
+        link.claim(stream_id, "stream")
         stream = AppStream(
             frame.id,
             stream_id,
@@ -130,11 +144,14 @@ class StreamTable:
     def on_end(self, _stream_id: int, frame: f.StreamEndFrame, events: list[ev.ProtocolEvent]) -> None:
         """The peer half-closes."""
         stream = self._find(frame.id, "stream end")
-        if stream is None or not stream.remote_open:
+        if stream is None:
             return
+        if not stream.remote_open:
+            raise RemoteProtocolError(f"second end of stream {frame.id}")
         stream.remote_open = False
         if not stream.local_open:
-            self._link.out.write(stream.stream_id, b"", fin=True)
+            if stream.output_open:
+                self._link.out.write(stream.stream_id, b"", fin=True)
             self._remove(stream)
         events.append(ev.StreamEnded(stream))
 
@@ -144,7 +161,8 @@ class StreamTable:
         if stream is None:
             return
         self._remove(stream)
-        self._link.out.abort(stream.stream_id, reset=True, stop=False, code=Status.CANCELLED)
+        if stream.output_open:
+            self._link.out.abort(stream.stream_id, reset=True, stop=False, code=Status.CANCELLED)
         events.append(ev.StreamWasReset(stream, frame.status, frame.payload))
 
     def on_accepted(self, stream: AppStream, events: list[ev.ProtocolEvent]) -> None:
@@ -155,18 +173,23 @@ class StreamTable:
 
     # The transport stream broke off, or the peer goes away
 
-    def abandon(self, stream: AppStream) -> ev.ProtocolEvent:
+    def abandon(self, stream: AppStream, status: Status) -> ev.ProtocolEvent:
         """Forget a stream whose transport stream ended early; return what to tell."""
         self._remove(stream)
-        return ev.StreamWasReset(stream, Status.CANCELLED, b"")
+        return ev.StreamWasReset(stream, status, b"")
 
     def reject_above(self, last_id: int) -> list[AppStream]:
         """Forget and return the streams of this side that the peer never saw to."""
         rejected = [item for item in self.streams.values() if self._link.is_local(item.id) and item.id > last_id]
         for stream in rejected:
             self._remove(stream)
-            self._link.out.abort(stream.stream_id, reset=True, stop=True, code=Status.CANCELLED)
+            self._link.out.abort(stream.stream_id, reset=stream.output_open, stop=True, code=Status.CANCELLED)
         return rejected
+
+    def clear(self) -> None:
+        """Forget all streams."""
+        self.streams.clear()
+        self._remote_count = 0
 
     def _find(self, number: int, what: str) -> AppStream | None:
         stream = self.streams.get(number)
@@ -174,8 +197,12 @@ class StreamTable:
             self._link.late_or_wrong(number, what, local=self._link.is_local(number))
         return stream
 
+    def _is_open(self, stream: AppStream) -> bool:
+        return self.streams.get(stream.id) is stream
+
     def _grant(self, stream: AppStream, total: int) -> None:
-        self._link.out.write(stream.stream_id, self._link.codec.encode(f.CreditFrame(stream.id, total)))
+        if stream.output_open:
+            self._link.out.write(stream.stream_id, self._link.codec.encode(f.CreditFrame(stream.id, total)))
 
     def _add(self, stream: AppStream) -> None:
         self.streams[stream.id] = stream
@@ -184,8 +211,9 @@ class StreamTable:
             self._remote_count += 1
 
     def _remove(self, stream: AppStream) -> bool:
-        if self.streams.pop(stream.id, None) is None:
+        if not self._is_open(stream):
             return False
+        del self.streams[stream.id]
         self._link.owners.pop(stream.stream_id, None)
         if not self._link.is_local(stream.id):
             self._remote_count -= 1
