@@ -12,6 +12,7 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
+from pathlib import PurePath
 from typing import Any, cast
 from uuid import UUID
 
@@ -30,7 +31,7 @@ _CACHED_TYPES = 1024
 
 _EXACT = frozenset((type(None), bool, int, float, str, bytes))
 
-_PAYLOAD_TYPES = (*_EXACT, date, time, timedelta, Decimal, UUID, Enum)
+_PAYLOAD_TYPES = (*_EXACT, date, time, timedelta, Decimal, UUID, Enum, PurePath)
 """What the payload encoder knows besides containers (a datetime is a date)."""
 
 
@@ -61,7 +62,7 @@ class TypeCodec:
     def __repr__(self) -> str:
         return f"<TypeCodec {_shown(self.annotation)}{' strict' if self.strict else ''}>"
 
-    def validate(self, wire: WireValue, *, what: str = "value") -> Any:
+    def validate(self, wire: WireValue, *, what: str | None = None) -> Any:
         """Return the value that `wire` stands for.
 
         Raises:
@@ -85,7 +86,7 @@ class TypeCodec:
         except ValueError as error:
             raise unfit_reply(what, error, wire) from None
 
-    def dump(self, value: Any, *, what: str = "value") -> WireValue:
+    def dump(self, value: Any, *, what: str | None = None) -> WireValue:
         """Return the wire value for `value`; datetimes and the like stay for the payload encoder.
 
         Raises:
@@ -122,14 +123,14 @@ def dump_any(value: object) -> WireValue:
     """Return the wire value for a value of unknown type: models and dataclasses become dicts, by alias.
 
     Raises:
-        InvalidArgumentError: it contains itself, or its own serialiser fails.
+        InvalidArgumentError: a serialiser of its class fails.
     """
     if type(value) in _EXACT:
         return value
     try:
         return _ANY.to_python(value, by_alias=True, warnings=False)
     except ValueError as error:
-        raise invalid("value", violations(error, value)) from None
+        raise invalid(None, violations(error, value)) from None
 
 
 _ANY = SchemaSerializer(core_schema.any_schema())

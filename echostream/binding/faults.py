@@ -20,9 +20,9 @@ _LISTED = 5
 """Faults named in the text of an error: enough to see the pattern, short enough to read."""
 
 
-def invalid(what: str, faults: Violations) -> InvalidArgumentError:
-    """Build the error for arguments, items or events that do not fit."""
-    return InvalidArgumentError.of(what, faults, operation=what)
+def invalid(what: str | None, faults: Violations) -> InvalidArgumentError:
+    """Build the error for arguments, items or events that do not fit; `what` is the method or event, if any."""
+    return InvalidArgumentError.of(what or "value", faults, operation=what)
 
 
 def unfit_result(method: str, error: ValueError, value: object) -> RpcError:
