@@ -122,7 +122,7 @@ async def test_decoded_arguments_call_the_function() -> None:
     binding = bound(upload)
     args, kwargs = binding.decode_arguments(["x", 3], {})
     assert (binding.items_parameter, binding.context_parameter) == ("items", "ctx")
-    assert await upload(*args, **kwargs, items=aiter_of(1), ctx=None) == 3
+    assert await upload(*args, **{**kwargs, "items": aiter_of(1), "ctx": None}) == 3
 
 
 @pytest.mark.parametrize(
@@ -390,7 +390,7 @@ def bare_result() -> AsyncIterator: ...  # type: ignore[type-arg, empty-body]
 async def opaque(thing: Opaque) -> None: ...
 async def opaque_result() -> Opaque: ...  # type: ignore[empty-body]
 async def unknown(thing: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
-async def broken(thing: "1 +") -> None: ...  # type: ignore[valid-type, syntax]  # noqa: F722
+async def broken(thing: "1 +") -> None: ...  # type: ignore[valid-type]  # noqa: F722
 
 
 @pytest.mark.parametrize(

@@ -200,8 +200,8 @@ def test_importing_the_package_needs_the_standard_library_alone() -> None:
         (
             '@listener("price..x")\ndef on(p): ...',
             (
-                "shop.py:1: on: bad event 'price..x'; write letters, digits and _ with single dots between, * for a whole "
-                r"part (([A-Za-z0-9_]+|\*)(\.([A-Za-z0-9_]+|\*))*)"
+                "shop.py:1: on: bad event 'price..x'; write letters, digits and _ with single dots between, * for "
+                r"a whole part (([A-Za-z0-9_]+|\*)(\.([A-Za-z0-9_]+|\*))*)"
             ),
         ),
         (

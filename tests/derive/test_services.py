@@ -108,6 +108,18 @@ def test_a_subclass_takes_a_method_out() -> None:
     assert list(service_spec(Less).handlers) == ["watch"]
 
 
+def test_an_override_keeps_a_given_name() -> None:
+    class Shop:
+        @handler("put")
+        async def store(self, name: str) -> None: ...
+
+    @service("shop")
+    class Better(Shop):
+        async def store(self, name: str, *, count: int = 1) -> None: ...
+
+    assert service_spec(Better).handlers["store"].name == "put"
+
+
 def test_a_mark_of_its_own_replaces_the_inherited_one() -> None:
     class Other(Implementation):
         @handler("put", timeout=5.0)

@@ -285,6 +285,15 @@ def test_a_wrapper_shows_the_signature_that_it_wraps() -> None:
     assert [(item.name, item.annotation) for item in handler_spec(f).parameters] == [("a", int)]
 
 
+def test_a_forward_reference_is_judged_by_its_text() -> None:
+    async def f(items: object) -> int:
+        return 1
+
+    f.__annotations__["items"] = typing.ForwardRef("AsyncIterator[Later]")
+    [found] = handler_spec(f).parameters
+    assert (found.role, found.annotation) == (ParameterRole.ITEMS, "AsyncIterator[Later]")
+
+
 # Callbacks.
 
 
