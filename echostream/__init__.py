@@ -1,1 +1,135 @@
-"""."""
+"""EchoStream: programs that talk in real time over one authenticated connection.
+
+Names are imported when they are first used (PEP 562), so that ``import echostream`` costs little.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from echostream.client import RpcClient
+    from echostream.config import Limits
+    from echostream.discovery.service import Arrived, Departed, ServiceInfo
+    from echostream.errors import (
+        CertificateError,
+        CloseCode,
+        ConfigurationError,
+        ConnectError,
+        ConnectionLostError,
+        DeadlineExceededError,
+        EchoStreamError,
+        InvalidArgumentError,
+        LocalProtocolError,
+        ProtocolError,
+        RemoteProtocolError,
+        ResourceError,
+        RpcError,
+        ServiceNotFoundError,
+        Status,
+        StreamResetError,
+        TransportError,
+    )
+    from echostream.server import RpcServer, ServerBuilder
+    from echostream.session.call import Call
+    from echostream.session.calling import Progress
+    from echostream.session.context import Context
+    from echostream.session.emitter import EventAck
+    from echostream.session.manager import BroadcastResult
+    from echostream.session.session import Principal, Session
+    from echostream.session.streams import StreamReceiver, StreamSender
+    from echostream.types import INJECTED
+    from echostream_derive import SignatureError, event, handler, listener, service, stream
+
+__all__ = (
+    "INJECTED",
+    "Arrived",
+    "BroadcastResult",
+    "Call",
+    "CertificateError",
+    "CloseCode",
+    "ConfigurationError",
+    "ConnectError",
+    "ConnectionLostError",
+    "Context",
+    "DeadlineExceededError",
+    "Departed",
+    "EchoStreamError",
+    "EventAck",
+    "InvalidArgumentError",
+    "Limits",
+    "LocalProtocolError",
+    "Principal",
+    "Progress",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "ResourceError",
+    "RpcClient",
+    "RpcError",
+    "RpcServer",
+    "ServerBuilder",
+    "ServiceInfo",
+    "ServiceNotFoundError",
+    "Session",
+    "SignatureError",
+    "Status",
+    "StreamReceiver",
+    "StreamResetError",
+    "StreamSender",
+    "TransportError",
+    "event",
+    "handler",
+    "listener",
+    "service",
+    "stream",
+)
+
+_MODULES = {
+    "echostream.client": ("RpcClient",),
+    "echostream.config": ("Limits",),
+    "echostream.discovery.service": ("Arrived", "Departed", "ServiceInfo"),
+    "echostream.errors": (
+        "CertificateError",
+        "CloseCode",
+        "ConfigurationError",
+        "ConnectError",
+        "ConnectionLostError",
+        "DeadlineExceededError",
+        "EchoStreamError",
+        "InvalidArgumentError",
+        "LocalProtocolError",
+        "ProtocolError",
+        "RemoteProtocolError",
+        "ResourceError",
+        "RpcError",
+        "ServiceNotFoundError",
+        "Status",
+        "StreamResetError",
+        "TransportError",
+    ),
+    "echostream.server": ("RpcServer", "ServerBuilder"),
+    "echostream.session.call": ("Call",),
+    "echostream.session.calling": ("Progress",),
+    "echostream.session.context": ("Context",),
+    "echostream.session.emitter": ("EventAck",),
+    "echostream.session.manager": ("BroadcastResult",),
+    "echostream.session.session": ("Principal", "Session"),
+    "echostream.session.streams": ("StreamReceiver", "StreamSender"),
+    "echostream.types": ("INJECTED",),
+    "echostream_derive": ("SignatureError", "event", "handler", "listener", "service", "stream"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module 'echostream' has no attribute {name!r}")
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -226,6 +226,10 @@ class ConnectionLostError(TransportError):
         super().__init__(message, **kwargs)
         self.close_code = close_code
 
+    def again(self, *, operation: str | None = None, session: str | None = None) -> ConnectionLostError:
+        """Return a fresh copy for one of many that wait, so that tracebacks do not pile up on one object."""
+        return ConnectionLostError(self.message, close_code=self.close_code, operation=operation, session=session)
+
 
 class CertificateError(TransportError):
     """The other side's certificate could not be trusted; the text says which check failed and the way out."""

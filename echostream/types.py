@@ -74,9 +74,9 @@ class SystemClock(Clock):
     """The operating system's clocks."""
 
     # Staticmethods bound to the C functions: `loop.time()` is cached to 1 ms under uvloop.
-    monotonic = staticmethod(time.monotonic)  # type: ignore[assignment]
-    monotonic_ns = staticmethod(time.monotonic_ns)  # type: ignore[assignment]
-    wall = staticmethod(time.time)  # type: ignore[assignment]
+    monotonic = staticmethod(time.monotonic)  # pyright: ignore[reportAssignmentType]
+    monotonic_ns = staticmethod(time.monotonic_ns)  # pyright: ignore[reportAssignmentType]
+    wall = staticmethod(time.time)  # pyright: ignore[reportAssignmentType]
 
 
 clock: Final[Clock] = SystemClock()

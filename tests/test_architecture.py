@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-LEVELS = {
+LEVELS: dict[str, float] = {
     "echostream_derive": 0,
     "echostream.types": 1,
     "echostream.errors": 2,
@@ -30,6 +30,8 @@ LEVELS = {
     "echostream.plugin": 7,
     "echostream.introspection": 7,
     "echostream.settings": 7,
+    "echostream.wiring": 6.5,
+    "echostream.hosting": 7,
     "echostream.server": 8,
     "echostream.client": 8,
     "echostream.cluster": 9,

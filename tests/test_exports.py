@@ -42,7 +42,7 @@ def test_every_listed_name_exists(path: str) -> None:
 
 
 def test_the_facade_gives_the_objects_that_their_modules_give() -> None:
-    for name in getattr(echostream, "__all__", ()):
+    for name in echostream.__all__:
         found = getattr(echostream, name)
         home = getattr(found, "__module__", None)
         if isinstance(home, str) and home.startswith("echostream"):

@@ -8,7 +8,7 @@ __all__ = ("Outbox",)
 class Outbox:
     """What the protocol machine wants written and aborted."""
 
-    __slots__ = ("_aborts", "_chunks", "_fins", "frames")
+    __slots__ = ("_aborts", "_chunks", "_fins", "frames", "size")
 
     def __init__(self) -> None:
         self._chunks: dict[int, list[bytes]] = {}
@@ -16,6 +16,13 @@ class Outbox:
         self._aborts: list[tuple[int, bool, bool, int]] = []
         self.frames = 0
         """Frames gathered since the last `take_writes`."""
+        self.size = 0
+        """Their bytes."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything is to be taken."""
+        return bool(self._chunks or self._aborts)
 
     def write(self, stream_id: int, data: bytes, *, fin: bool = False) -> None:
         """Queue one frame, or only the end of the stream."""
@@ -27,6 +34,7 @@ class Outbox:
         if fin:
             self._fins.add(stream_id)
         self.frames += 1
+        self.size += len(data)
 
     def abort(self, stream_id: int, *, reset: bool, stop: bool, code: int) -> None:
         """Queue a reset of the sending half, a stop of the receiving half, or both."""
@@ -43,7 +51,7 @@ class Outbox:
             for stream_id, chunks in self._chunks.items()
         ]
         self._chunks = {}
-        self.frames = 0
+        self.frames = self.size = 0
         if fins:
             self._fins = set()
         return writes

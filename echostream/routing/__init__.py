@@ -1,0 +1,1 @@
+"""From a name on the wire to the user's function, and back: routes, and running what they lead to."""

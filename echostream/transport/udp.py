@@ -15,7 +15,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from echostream.transport.sockets import SocketAddress
 
@@ -340,8 +340,7 @@ class _TransportSocket(UdpSocket, asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.DatagramTransport):
-            self._transport = transport
+        self._transport = cast("asyncio.DatagramTransport", transport)  # asyncio's own is no subclass before 3.13
 
     def datagram_received(self, data: bytes, addr: SocketAddress) -> None:
         self._handler.received([(data, addr, None)])

@@ -169,8 +169,9 @@ class QuicConnection(Connection):
 
     def abort(self) -> None:
         if self._state is not _State.CLOSED:
-            self._engine.fail(TransportCode.NO_ERROR, "aborted")
-            self._pump.send_last()
+            if not self.is_mute:  # no answer to what made no sense
+                self._engine.fail(TransportCode.NO_ERROR, "aborted")
+                self._pump.send_last()
             self._end(CloseReason(None, "aborted", by_peer=False))
         self._report()
 

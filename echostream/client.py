@@ -1,0 +1,369 @@
+"""`RpcClient`: dials a server by address or finds it by name. With `server.py` the only place that wires the parts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from echostream.config import DEFAULT_CONNECT_TIMEOUT, DEFAULT_DISCOVER_TIMEOUT, Limits
+from echostream.errors import (
+    CertificateError,
+    CloseCode,
+    ConfigurationError,
+    ConnectError,
+    ConnectionLostError,
+    RpcError,
+    Status,
+    TransportError,
+)
+from echostream.protocol.hello import Hello, PeerLimits
+from echostream.routing.dispatch import Dispatcher
+from echostream.routing.router import Router
+from echostream.session.api import Conversation
+from echostream.session.runtime import Runtime
+from echostream.session.session import Session
+from echostream.transport.base import Address, Connection, Receiver
+from echostream.types import Role
+from echostream.wiring import AGENT, EPOCH, make_transport
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from echostream.discovery.service import Arrived, Departed, ServiceInfo
+    from echostream.transport.tls import ClientTls
+
+__all__ = ("Connecting", "RpcClient")
+
+_log = logging.getLogger("echostream.client")
+
+Trust = Literal["known", "first-use"]
+
+
+class Connecting(Coroutine[Any, Any, "RpcClient"]):
+    """What `connect` and `discover` return: await it for a client, or use it as a block that closes the client."""
+
+    __slots__ = ("_client", "_coroutine")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, RpcClient]) -> None:
+        self._coroutine = coroutine
+        self._client: RpcClient | None = None
+
+    def __await__(self) -> Generator[Any, None, RpcClient]:
+        return self._coroutine.__await__()
+
+    def send(self, value: Any) -> Any:
+        """Go on; part of being a coroutine, so that `create_task` takes it."""
+        return self._coroutine.send(value)
+
+    def throw(self, *args: Any) -> Any:
+        """Raise at the point where it waits."""
+        return self._coroutine.throw(*args)
+
+    def close(self) -> None:
+        """Give up."""
+        self._coroutine.close()
+
+    async def __aenter__(self) -> RpcClient:
+        self._client = await self._coroutine
+        return self._client
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+
+class RpcClient(Conversation):
+    """A connection to a server, made by `connect` or `discover`. Its verbs are those of `Session`."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        """For `connect` and `discover`."""
+        self._runtime = runtime
+        self._current: Session | None = None
+        self._trusted = True
+
+    def __repr__(self) -> str:
+        return f"<RpcClient {self._current!r}>"
+
+    # Ways to one
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        *,
+        ca: str | PathLike[str] | bytes | None = None,
+        fingerprint: str | Iterable[str] | None = None,
+        insecure: bool = False,
+        credentials: str | None = None,
+        timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        engine: str = "auto",
+        limits: Limits | None = None,
+    ) -> Connecting:
+        """Connect to an address: ``async with RpcClient.connect("quic://host:4433", ca="dev") as client``.
+
+        Args:
+            url: ``quic://host:port`` or ``memory://name``.
+            ca: who to trust: ``"dev"`` for this user's development authority, else PEM file or bytes; left out, the
+                system's store.
+            fingerprint: one or several hexadecimal SHA-256 of the server's certificate, instead of `ca`.
+            insecure: trust anybody, and say so loudly.
+            credentials: what the server's `authenticate` gets.
+            timeout: seconds for address, handshake and Hello together.
+            engine: QUIC engine, ``"auto"`` or ``"aioquic"``.
+            limits: what the session may cost on this side.
+
+        Raises:
+            ConnectError: nobody there, refused, or not in time; says what to try.
+            CertificateError: the server could not be trusted; says which check failed.
+            RpcError: UNAUTHENTICATED, the server did not accept the credentials.
+            ConfigurationError: the URL or an option is unusable.
+        """
+        address = Address.parse(url)
+
+        async def start() -> RpcClient:
+            tls = _client_tls(address, ca, fingerprint, insecure=insecure)
+            return await cls._dial(address, tls, credentials, timeout, engine, limits)
+
+        start.__qualname__ = "RpcClient.connect"
+        return Connecting(start())
+
+    @classmethod
+    def discover(
+        cls,
+        name: str | None = None,
+        *,
+        timeout: float = DEFAULT_DISCOVER_TIMEOUT,
+        version: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        where: Callable[[ServiceInfo], bool] | None = None,
+        trust: Trust = "known",
+        ca: str | PathLike[str] | bytes | None = None,
+        fingerprint: str | Iterable[str] | None = None,
+        credentials: str | None = None,
+        connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        interfaces: Sequence[str] | None = None,
+        engine: str = "auto",
+        limits: Limits | None = None,
+    ) -> Connecting:
+        """Find a server on the local network and connect: ``async with RpcClient.discover("orders") as client``.
+
+        Args:
+            name: a service that it serves, or its own name; left out, any.
+            timeout: seconds to look for it.
+            version: wanted version or its first parts.
+            metadata: entries that it must have announced.
+            where: any further condition.
+            trust: without `ca` and `fingerprint` the certificate that the server announced is remembered at the first
+                contact with a name and required from then on. ``"known"`` keeps credentials and this side's services
+                from a server met for the first time; ``"first-use"`` does not.
+            ca: trust an authority instead, as in `connect`.
+            fingerprint: trust this certificate instead, as in `connect`.
+            credentials: what the server's `authenticate` gets.
+            connect_timeout: seconds for the connection once the server is found.
+            interfaces: addresses of the interfaces to look on; left out, the default one and loopback.
+            engine: QUIC engine.
+            limits: what the session may cost on this side.
+
+        Raises:
+            ServiceNotFoundError: none fits; says what was seen instead and how to name an address.
+            CertificateError: its certificate changed since the last contact, or is not the announced one.
+            ConnectError: it was found and could not be reached.
+        """
+
+        async def start() -> RpcClient:
+            from echostream.discovery.mdns import find
+
+            found = await find(
+                name,
+                timeout=timeout,
+                where=lambda info: info.matches(None, version, metadata) and (where is None or where(info)),
+                interfaces=interfaces,
+            )
+            info = found[0]
+            dial = _Dial(connect_timeout, engine, limits, credentials)
+            if ca is not None or fingerprint is not None:
+                tls = _client_tls(Address.parse(info.urls[0]), ca, fingerprint, insecure=False)
+                return await cls._dial_any(info, tls, dial)
+            return await cls._dial_remembered(info, name or info.name, trust, dial)
+
+        start.__qualname__ = "RpcClient.discover"
+        return Connecting(start())
+
+    @staticmethod
+    async def services(
+        timeout: float = DEFAULT_DISCOVER_TIMEOUT, *, interfaces: Sequence[str] | None = None
+    ) -> list[ServiceInfo]:
+        """List the EchoStream servers on the local network that answer within `timeout` seconds."""
+        from echostream.discovery.mdns import find
+
+        return await find(timeout=timeout, enough=None, interfaces=interfaces)
+
+    @staticmethod
+    async def browse(
+        *, timeout: float | None = None, interfaces: Sequence[str] | None = None
+    ) -> AsyncIterator[Arrived | Departed]:
+        """Iterate over servers as they arrive and depart, for `timeout` seconds or for ever."""
+        from echostream.discovery.mdns import Browser
+
+        async with Browser(timeout=timeout, interfaces=interfaces) as browser:
+            async for event in browser:
+                yield event
+
+    # What it holds
+
+    @property
+    def session(self) -> Session:
+        """The session that the verbs go to."""
+        return self._session
+
+    @property
+    def _session(self) -> Session:
+        if self._current is None:
+            raise ConnectionLostError("the client is not connected")
+        return self._current
+
+    def register(self, *targets: object) -> None:
+        """Serve objects and functions to the server: ``client.register(Ui())``. See `RpcServer.register`.
+
+        Raises:
+            CertificateError: the server was met for the first time and ``trust`` is ``"known"``.
+        """
+        if not self._trusted:
+            raise CertificateError(
+                "this server was met for the first time, so nothing is served to it: connect once more now that its"
+                ' certificate is remembered, or say trust="first-use", or name its ca or fingerprint'
+            )
+        super().register(*targets)
+
+    async def close(self) -> None:
+        """End the session; what was written is sent. Idempotent."""
+        if self._current is not None:
+            await self._current.close()
+        await self._runtime.close()
+
+    # Making the connection
+
+    @classmethod
+    async def _dial_remembered(cls, info: ServiceInfo, name: str, trust: Trust, dial: _Dial) -> RpcClient:
+        """Connect to a server that only its announcement speaks for: trusted on first use, held to it afterwards."""
+        from echostream.transport.tls import ClientTls
+        from echostream.transport.trust import KnownServers
+
+        if trust not in ("known", "first-use"):
+            raise ConfigurationError("trust", f"{trust!r} is neither 'known' nor 'first-use'")
+        if info.fingerprint is None:
+            raise CertificateError(f"service {name!r} announced no certificate: name its ca= or fingerprint=")
+        known = KnownServers()
+        state = known.check(name, info.fingerprint)
+        trusted = state == "known" or trust == "first-use"
+        if dial.credentials is not None and not trusted:
+            raise CertificateError(
+                f"service {name!r} is met for the first time, so no credentials are sent to it: connect once without"
+                ' them, or say trust="first-use", or name its ca or fingerprint'
+            )
+        client = await cls._dial_any(info, ClientTls.load(fingerprint=info.fingerprint), dial)
+        known.remember(name, info.fingerprint)
+        client._trusted = trusted
+        return client
+
+    @classmethod
+    async def _dial_any(cls, info: ServiceInfo, tls: ClientTls | None, dial: _Dial) -> RpcClient:
+        """Try the addresses of a server in turn."""
+        failures: list[str] = []
+        for url in info.urls:
+            try:
+                return await cls._dial(
+                    Address.parse(url), tls, dial.credentials, dial.timeout, dial.engine, dial.limits
+                )
+            except ConnectError as error:
+                failures.append(error.message)
+        raise ConnectError(f"found {info.escaped}, but could not reach it: {'; '.join(failures)}")
+
+    @classmethod
+    async def _dial(
+        cls,
+        address: Address,
+        tls: ClientTls | None,
+        credentials: str | None,
+        timeout: float,
+        engine: str,
+        limits: Limits | None,
+    ) -> RpcClient:
+        limits = limits or Limits()
+        transport = make_transport(address.scheme, engine, limits)
+        client = cls(Runtime(limits))
+        hello = Hello(role=Role.CLIENT, epoch=EPOCH, agent=AGENT, credentials=credentials, limits=PeerLimits.of(limits))
+        try:
+            async with asyncio.timeout(timeout):
+                await transport.dial(address, accept=lambda link: client._accept(link, hello), tls=tls)
+                await asyncio.shield(client._session.opened)
+        except TimeoutError:
+            await client._abort()
+            raise ConnectError(f"cannot reach {address} within {timeout:g} s") from None
+        except ConnectionLostError as error:
+            await client._abort()
+            raise _refused(address, error) from None
+        except BaseException:
+            await client._abort()
+            raise
+        return client
+
+    def _accept(self, connection: Connection, hello: Hello) -> Receiver:
+        services = Dispatcher(Router(), self._runtime, hints=lambda _: True)
+        session = self._current = Session(connection, hello, self._runtime, services, self)
+        session.peer.introduce()
+        return session.peer
+
+    async def _abort(self) -> None:
+        if self._current is not None:
+            self._current.peer.connection.abort()
+        await self._runtime.close()
+
+    # SessionOwner of the session
+
+    def on_hello(self, session: Session) -> None:
+        """The server let this client in."""
+        session.open()
+        _log.info("= session %s to %s opened", session.id, session.peer_address)
+
+    def on_closed(self, session: Session) -> None:
+        """The session ended."""
+        _log.info("= session %s to %s ended: %s", session.id or "?", session.peer_address, session.peer.lost)
+
+
+class _Dial:
+    """Options that travel through the ways of discovery unchanged."""
+
+    __slots__ = ("credentials", "engine", "limits", "timeout")
+
+    def __init__(self, timeout: float, engine: str, limits: Limits | None, credentials: str | None) -> None:
+        self.timeout = timeout
+        self.engine = engine
+        self.limits = limits
+        self.credentials = credentials
+
+
+def _client_tls(
+    address: Address,
+    ca: str | PathLike[str] | bytes | None,
+    fingerprint: str | Iterable[str] | None,
+    *,
+    insecure: bool,
+) -> ClientTls | None:
+    if address.scheme == "memory":
+        return None
+    from echostream.transport.tls import ClientTls
+
+    return ClientTls.load(ca=ca, fingerprint=fingerprint, insecure=insecure)
+
+
+def _refused(address: Address, error: ConnectionLostError) -> TransportError | RpcError:
+    """The connection was made, and ended before the server's Hello."""
+    if error.close_code == CloseCode.UNAUTHENTICATED:
+        return RpcError(Status.UNAUTHENTICATED, f"{address}: {error.message}")
+    return ConnectError(f"{address} did not let this client in: {error.message}")

@@ -1,0 +1,226 @@
+"""Running what the peer asked for: find the route, check it, run the handler, answer. Nothing it raises gets away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from echostream.errors import (
+    ConnectionLostError,
+    EchoStreamError,
+    InvalidArgumentError,
+    ResourceError,
+    RpcError,
+    Status,
+)
+from echostream.routing.invocation import Invocation
+from echostream.routing.router import MethodRoute, Router, StreamRoute
+from echostream.routing.stall import watched
+from echostream.session.context import Context, enter_context
+from echostream.session.listeners import ListenerTable
+from echostream.session.streams import Channel, StreamReceiver
+
+if TYPE_CHECKING:
+    from echostream.protocol import events as ev
+    from echostream.protocol.frames import RequestFrame
+    from echostream.session.runtime import Runtime
+    from echostream.session.session import Session
+
+__all__ = ("Dispatcher",)
+
+_log = logging.getLogger("echostream.routing")
+
+
+class Dispatcher:
+    """Serves the calls and streams of one session (`Services` of `session.py`)."""
+
+    __slots__ = ("_hints", "_router", "_runtime")
+
+    def __init__(self, router: Router, runtime: Runtime, *, hints: Callable[[Session], bool]) -> None:
+        """Make one.
+
+        Args:
+            router: this session's routes; its parent's are common to all sessions.
+            runtime: what the sessions share.
+            hints: whether a session may be told near names of an unknown method.
+        """
+        self._router = router
+        self._runtime = runtime
+        self._hints = hints
+
+    @property
+    def listeners(self) -> ListenerTable:
+        """The listeners of this session's events."""
+        return self._router.listeners
+
+    def register(self, *targets: object, name: str | None = None) -> None:
+        """Serve more, to this session alone."""
+        self._router.register(*targets, name=name)
+
+    # Calls
+
+    def on_request(self, session: Session, event: ev.RequestReceived) -> None:
+        """Start serving a call; what never waits is answered before this returns."""
+        call, frame = event.call, event.frame
+        invocation = Invocation(session, call, frame)
+        task = session.tasks.start(self._serve(session, invocation, frame), call.method)
+        if not task.done():
+            invocation.task = task
+            invocation.watch_deadline()
+
+    async def _serve(self, session: Session, invocation: Invocation, frame: RequestFrame) -> None:
+        context = invocation.context
+        enter_context(context)
+        try:
+            route = self._find(session, frame)
+            if route.binding.shape.returns_items:
+                await self._serve_items(route, invocation, frame)
+                await invocation.respond(None)
+            else:
+                result = await self._run(route, *self._arguments(route, invocation, frame))
+                await invocation.respond(route.binding.encode_result(result))
+        except asyncio.CancelledError:
+            await self._on_cancelled(invocation)
+        except ConnectionLostError:
+            if session.peer.lost is None:  # of another session, that the handler used
+                await invocation.fail(RpcError(Status.UNAVAILABLE, "a connection behind this handler was lost"))
+        except Exception as error:  # noqa: BLE001 - the user's own code
+            await self._answer(session, invocation, error)
+        finally:
+            invocation.finish()
+
+    def _find(self, session: Session, frame: RequestFrame) -> MethodRoute:
+        route = self._router.method(frame.method)
+        if route is None:
+            raise RpcError(Status.UNIMPLEMENTED, self._unknown(session, "method", frame.method, self._router.near))
+        binding = route.binding
+        _check_permission(session, binding.name, binding.spec.requires)
+        shape = binding.shape
+        if shape.returns_items != frame.accepts_items or shape.sends_items != frame.sends_items:
+            called = f"{'a stream' if frame.sends_items else 'one value'} in, " + (
+                "a stream out" if frame.accepts_items else "one value out"
+            )
+            raise InvalidArgumentError(f"{binding.name} is {shape.value}, but was called with {called}")
+        return route
+
+    def _arguments(
+        self, route: MethodRoute, invocation: Invocation, frame: RequestFrame
+    ) -> tuple[list[Any], dict[str, Any]]:
+        binding = route.binding
+        value = [[frame.payload], {}] if frame.raw else self._runtime.payload.decode(frame.payload)
+        try:
+            positional, keyword = value
+        except (TypeError, ValueError):
+            positional = keyword = None
+        if not isinstance(positional, list) or not isinstance(keyword, dict):
+            raise InvalidArgumentError(f"arguments of {binding.name} must be [positional, keyword]")
+        args, kwargs = binding.decode_arguments(positional, keyword)
+        if binding.items_parameter is not None:
+            kwargs[binding.items_parameter] = invocation.items(binding.decode_item)
+        if binding.context_parameter is not None:
+            kwargs[binding.context_parameter] = invocation.context
+        return args, kwargs
+
+    async def _run(self, route: MethodRoute, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        if route.binding.spec.thread:
+            work = partial(copy_context().run, partial(route.function, *args, **kwargs))
+            return await self._runtime.loop.run_in_executor(self._runtime.threads, work)
+        return await watched(route.function(*args, **kwargs), route.name, self._runtime.clock)
+
+    async def _serve_items(self, route: MethodRoute, invocation: Invocation, frame: RequestFrame) -> None:
+        args, kwargs = self._arguments(route, invocation, frame)
+        items: AsyncIterator[Any] = route.function(*args, **kwargs)
+        encode = route.binding.encode_item
+        try:
+            async for item in items:
+                await invocation.send_item(encode(item))
+        finally:
+            close = getattr(items, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def _on_cancelled(self, invocation: Invocation) -> None:
+        if invocation.expired:
+            await invocation.fail(RpcError(Status.DEADLINE_EXCEEDED, "the deadline passed while the handler ran"))
+        elif not invocation.context.cancelled:  # by the handler's own doing, or because the server stops
+            await invocation.fail(RpcError(Status.CANCELLED, "the handler was cancelled"))
+
+    async def _answer(self, session: Session, invocation: Invocation, error: Exception) -> None:
+        answer = self._public(error, invocation.context.method)
+        try:
+            await invocation.fail(answer)
+        except ConnectionLostError:
+            _log.debug("! session %s ended before the error of %s was sent", session.id, invocation.context.method)
+
+    def _public(self, error: Exception, what: str) -> EchoStreamError:
+        """Return what the peer may know of an error. What the handler did not mean to say stays here, in the log."""
+        if isinstance(error, RpcError):
+            return error
+        if isinstance(error, ResourceError):
+            return RpcError(Status.RESOURCE_EXHAUSTED, error.message, retryable=False)
+        _log.error("! %s raised %s", what, type(error).__name__, exc_info=error)
+        if self._runtime.debug:
+            return RpcError(Status.INTERNAL, f"{type(error).__name__}: {error}")
+        return RpcError(Status.INTERNAL, "internal error")
+
+    def _unknown(self, session: Session, what: str, name: str, near: Callable[[str], list[str]]) -> str:
+        text = f"unknown {what} {name!r}"
+        if self._hints(session) and (names := near(name)):
+            return f"{text}; did you mean {' or '.join(names)}?"
+        return text
+
+    # Application streams
+
+    def on_stream(self, session: Session, event: ev.StreamOpened) -> None:
+        """Start serving a stream, or refuse it."""
+        channel = Channel(session.peer, session.id)
+        channel.stream = event.stream
+        channel.metadata = event.frame.metadata or {}
+        event.stream.handle = channel
+        route = self._router.stream(event.frame.name)
+        if route is None:
+            text = self._unknown(session, "stream", event.frame.name, self._router.near_streams)
+            channel.reset(RpcError(Status.UNIMPLEMENTED, text))
+            return
+        channel.accepted = True
+        session.peer.protocol.streams.accept(event.stream)
+        session.tasks.start(self._serve_stream(session, route, channel), f"stream {event.frame.name}")
+
+    async def _serve_stream(self, session: Session, route: StreamRoute, channel: Channel) -> None:
+        spec = route.binding.spec
+        context = Context(session, spec.name, channel.metadata)
+        enter_context(context)
+        receiver: StreamReceiver[Any] = StreamReceiver(channel, route.binding.item)
+        try:
+            if not spec.accepts_context:
+                await route.function(receiver)
+            elif spec.context_keyword is not None:
+                await route.function(receiver, **{spec.context_keyword: context})
+            else:
+                await route.function(receiver, context)
+        except asyncio.CancelledError:
+            channel.reset(RpcError(Status.CANCELLED, "the stream's handler was cancelled"))
+        except Exception as error:  # noqa: BLE001 - the user's own code
+            if error is not channel.error:
+                channel.reset(self._public(error, f"stream {spec.name}"))
+        else:
+            if channel.remote_ended or channel.error is not None:
+                channel.end()
+            else:
+                channel.reset(RpcError(Status.CANCELLED, "the stream's handler returned before the end of the stream"))
+
+
+def _check_permission(session: Session, method: str, permission: str | None) -> None:
+    """Raise unless the peer has the permission; without a principal nobody has any."""
+    if permission is None:
+        return
+    if session.principal is None:
+        raise RpcError(Status.UNAUTHENTICATED, f"{method} requires {permission!r}; connect with credentials")
+    if permission not in session.principal.permissions:
+        raise RpcError(
+            Status.PERMISSION_DENIED, f"{method} requires {permission!r}, which {session.principal.name} lacks"
+        )

@@ -1,0 +1,203 @@
+"""One call that is being served: its handle in the protocol machine, its input, its answers, its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+from echostream.errors import EchoStreamError, ResourceError, Status, error_to_wire
+from echostream.protocol.link import LANE
+from echostream.session.calling import decode_payload, encode_payload
+from echostream.session.context import Context
+
+if TYPE_CHECKING:
+    from echostream.protocol import frames as f
+    from echostream.protocol.records import IncomingCall
+    from echostream.session.deadlines import Entry
+    from echostream.session.peer import Peer
+    from echostream.session.session import Session
+    from echostream.types import WireValue
+
+__all__ = ("Invocation",)
+
+
+class Invocation:
+    """The responder's side of a call."""
+
+    __slots__ = (
+        "_arrived",
+        "_entry",
+        "_expired",
+        "_inbox",
+        "_input_ended",
+        "_peer",
+        "_sendable",
+        "call",
+        "context",
+        "task",
+    )
+
+    def __init__(self, session: Session, call: IncomingCall, frame: f.RequestFrame) -> None:
+        self.call = call
+        self.task: asyncio.Task[None] | None = None
+        self._peer: Peer = session.peer
+        self._inbox: deque[f.ItemFrame] = deque()
+        self._arrived: asyncio.Event | None = asyncio.Event() if frame.sends_items else None
+        self._sendable: asyncio.Event | None = asyncio.Event() if frame.accepts_items else None
+        self._input_ended = False
+        self._entry: Entry | None = None
+        self._expired = False
+        deadline = session.loop.time() + frame.timeout_ns / 1e9 if frame.timeout_ns else None
+        self.context = Context(session, call.method, frame.metadata, deadline=deadline, report=self._report)
+        call.handle = self
+
+    # The handle
+
+    def on_item(self, frame: f.ItemFrame) -> None:
+        """An item of the input; credit bounds how many can wait here."""
+        self._inbox.append(frame)
+        self._wake(self._arrived)
+
+    def on_input_ended(self) -> None:
+        """The input is complete."""
+        self._input_ended = True
+        self._wake(self._arrived)
+
+    def on_credit(self) -> None:
+        """More items may be sent."""
+        self._wake(self._sendable)
+
+    def on_cancelled(self, _status: int) -> None:
+        """The caller gave up."""
+        self._stop()
+
+    def on_lost(self, _error: EchoStreamError) -> None:
+        """The connection ended."""
+        self._stop()
+
+    # For the dispatcher
+
+    def watch_deadline(self) -> None:
+        """Cancel the handler when the caller's time is over; called once it is known to take a while."""
+        deadline = self.context.deadline
+        if deadline is not None:
+            self._entry = self._peer.runtime.deadlines.add(deadline, self._expire)
+
+    @property
+    def expired(self) -> bool:
+        """Whether the deadline passed."""
+        return self._expired
+
+    def finish(self) -> None:
+        """The handler has ended."""
+        if self._entry is not None:
+            self._peer.runtime.deadlines.remove(self._entry)
+
+    async def items(self, decode: Callable[[WireValue], Any]) -> AsyncIterator[Any]:
+        """Iterate over the caller's items, validated."""
+        arrived = self._arrived
+        while True:
+            while self._inbox:
+                frame = self._inbox.popleft()
+                self._peer.protocol.calls.item_consumed(self.call, len(frame.payload))
+                self._peer.touch()
+                yield decode(decode_payload(self._peer, frame.payload, raw=frame.raw))
+            if self._input_ended or arrived is None:
+                return
+            arrived.clear()
+            await arrived.wait()
+
+    async def send_item(self, wire: WireValue) -> None:
+        """Send one item of the result when credit and network allow."""
+        peer, call = self._peer, self.call
+        payload, raw = encode_payload(peer, wire)
+        credit, sendable = call.send_credit, self._sendable
+        if credit is None or sendable is None:
+            return
+        while not credit.available:
+            sendable.clear()
+            await sendable.wait()
+        peer.protocol.calls.send_item(call, payload, raw=raw, initial=self.context.take_initial())
+        peer.touch()
+        if peer.is_blocked(call.stream_id):
+            await peer.drain(call.stream_id)
+
+    async def respond(self, wire: WireValue) -> None:
+        """Send the result."""
+        payload, raw = encode_payload(self._peer, wire)
+        await self._send_response(Status.OK, payload, raw=raw)
+
+    async def fail(self, error: EchoStreamError) -> None:
+        """Send an error."""
+        code, message, details = error_to_wire(error)
+        try:
+            payload = self._peer.runtime.payload.encode({"message": message, "details": details})
+        except EchoStreamError:
+            payload = self._peer.runtime.payload.encode({"message": message, "details": {}})
+        try:
+            await self._send_response(code, payload, raw=False)
+        except ResourceError:
+            payload = self._peer.runtime.payload.encode({"message": message[:1000], "details": {}})
+            await self._send_response(code, payload, raw=False)
+
+    # Inside
+
+    async def _send_response(self, status: int, payload: bytes, *, raw: bool) -> None:
+        peer, call, context = self._peer, self.call, self.context
+        size = len(payload)
+        peer.protocol.link.check_payload(size)
+        if size > peer.runtime.limits.large_payload_bytes:
+            await self._send_large_response(status, payload, raw=raw)
+            return
+        peer.protocol.calls.respond(
+            call, status, payload, raw=raw, initial=context.take_initial(), metadata=context.trailing
+        )
+        peer.touch()
+        if peer.is_blocked(call.stream_id):
+            await peer.drain(call.stream_id)
+
+    async def _send_large_response(self, status: int, payload: bytes, *, raw: bool) -> None:
+        """Answer on a stream of its own, so that small answers do not stand behind it."""
+        peer, call, context = self._peer, self.call, self.context
+        size = len(payload)
+        await peer.large.claim(size)
+        try:
+            own_stream = None
+            if call.stream_id == LANE:
+                own_stream = await peer.open_transport_stream(unidirectional=True)
+            peer.protocol.calls.respond(
+                call,
+                status,
+                payload,
+                raw=raw,
+                initial=context.take_initial(),
+                metadata=context.trailing,
+                own_stream=own_stream,
+            )
+            peer.flush()
+            await peer.drain(call.stream_id if own_stream is None else own_stream)
+        finally:
+            peer.large.release(size)
+
+    def _report(self, progress: float, total: float | None, message: str | None) -> None:
+        if "progress" in self._peer.protocol.features:
+            self._peer.protocol.calls.send_progress(
+                self.call, self._peer.runtime.payload.encode([progress, total, message])
+            )
+            self._peer.touch()
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._stop()
+
+    def _stop(self) -> None:
+        self.context.cancelled = True
+        if self.task is not None:
+            self.task.cancel()
+
+    @staticmethod
+    def _wake(event: asyncio.Event | None) -> None:
+        if event is not None:
+            event.set()

@@ -1,0 +1,202 @@
+"""Which function serves which name: registered services, handlers, listeners and streams."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from echostream.binding import (
+    ListenerBinding,
+    MethodBinding,
+    StreamBinding,
+    bind_handler,
+    bind_listener,
+    bind_service,
+    bind_stream,
+)
+from echostream.errors import ConfigurationError
+from echostream.session.listeners import Listener, ListenerTable
+from echostream_derive import (
+    HandlerSpec,
+    ListenerSpec,
+    ServiceSpec,
+    StreamSpec,
+    handler_spec,
+    is_service,
+    marks_of,
+)
+
+__all__ = ("MethodRoute", "Router", "StreamRoute")
+
+_NEAR_NAMES = 3
+"""Names suggested for an unknown one: more are not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRoute:
+    """One method and the function that serves it."""
+
+    binding: MethodBinding
+    function: Callable[..., Any]
+
+    @property
+    def name(self) -> str:
+        """Wire name."""
+        return self.binding.name
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRoute:
+    """One application stream and the function that serves it."""
+
+    binding: StreamBinding
+    function: Callable[..., Any]
+
+
+class Router:
+    """Names to routes; a session's own router looks into its server's when it does not know a name."""
+
+    def __init__(self, parent: Router | None = None) -> None:
+        self._parent = parent
+        self._methods: dict[str, MethodRoute] = {}
+        self._streams: dict[str, StreamRoute] = {}
+        self._services: dict[str, ServiceSpec] = {}
+        self.listeners: ListenerTable = ListenerTable(parent.listeners if parent is not None else None)
+
+    def __repr__(self) -> str:
+        return f"<Router {len(self._methods)} methods {len(self._streams)} streams>"
+
+    def register(self, *targets: object, name: str | None = None) -> None:
+        """Serve objects of ``@service`` classes, and functions marked ``@handler``, ``@listener`` or ``@stream``.
+
+        Args:
+            *targets: what to serve; bound methods too.
+            name: wire name of the one function given.
+
+        Raises:
+            SignatureError: a type cannot be validated.
+            ConfigurationError: a name is taken, or a target is nothing of these.
+        """
+        if name is not None and len(targets) != 1:
+            raise ConfigurationError("name", f"{name!r} names one function, got {len(targets)}: register one at a time")
+        found = [self._read(target, name) for target in targets]
+        for add in [step for steps in found for step in steps]:
+            add()
+
+    def method(self, name: str) -> MethodRoute | None:
+        """Return the route of a method."""
+        route = self._methods.get(name)
+        if route is None and self._parent is not None:
+            return self._parent.method(name)
+        return route
+
+    def stream(self, name: str) -> StreamRoute | None:
+        """Return the route of an application stream."""
+        route = self._streams.get(name)
+        if route is None and self._parent is not None:
+            return self._parent.stream(name)
+        return route
+
+    @property
+    def services(self) -> Mapping[str, ServiceSpec]:
+        """The services registered here, by name."""
+        return self._services
+
+    def methods(self) -> Iterator[MethodRoute]:
+        """Iterate over the methods, the parent's first."""
+        if self._parent is not None:
+            yield from self._parent.methods()
+        yield from self._methods.values()
+
+    def streams(self) -> Iterator[tuple[str, StreamRoute]]:
+        """Iterate over the streams, the parent's first."""
+        if self._parent is not None:
+            yield from self._parent.streams()
+        yield from self._streams.items()
+
+    def near(self, name: str) -> list[str]:
+        """Return the names of methods that look like an unknown one."""
+        return difflib.get_close_matches(name, [route.name for route in self.methods()], _NEAR_NAMES, 0.5)
+
+    def near_streams(self, name: str) -> list[str]:
+        """Return the names of streams that look like an unknown one."""
+        return difflib.get_close_matches(name, [known for known, _ in self.streams()], _NEAR_NAMES, 0.5)
+
+    # Reading what was given, before anything is changed: all of it is registered or nothing.
+
+    def _read(self, target: object, name: str | None) -> list[Callable[[], None]]:
+        cls = type(target)
+        if isinstance(target, type) and is_service(target):
+            raise ConfigurationError("register", f"{target.__name__} is a class: give an object, {target.__name__}()")
+        if is_service(cls):
+            if name is not None:
+                raise ConfigurationError("name", f"the service {cls.__name__} has its name from @service")
+            return self._read_service(target, cls)
+        marks = marks_of(target)
+        if not callable(target) or not (marks or name):
+            raise ConfigurationError(
+                "register",
+                f"{getattr(target, '__qualname__', repr(target))} is neither an object of a @service class nor marked"
+                " with @handler, @listener or @stream",
+            )
+        return self._read_function(target, name)
+
+    def _read_service(self, target: object, cls: type) -> list[Callable[[], None]]:
+        binding = bind_service(cls)
+        self._check_free(binding.name, self._services, "service")
+        for wire_name in binding.methods:
+            self._check_free(wire_name, self._methods, "method")
+        for item in binding.streams:
+            self._check_free(item.spec.name, self._streams, "stream")
+
+        def add() -> None:
+            self._services[binding.name] = binding.spec
+            for attribute, method in binding.by_attribute.items():
+                self._methods[method.name] = MethodRoute(method, getattr(target, attribute))
+            for listener in binding.listeners:
+                self._add_listener(listener, getattr(target, listener.spec.attribute))
+            for stream in binding.streams:
+                self._streams[stream.spec.name] = StreamRoute(stream, getattr(target, stream.spec.attribute))
+
+        return [add]
+
+    def _read_function(self, target: Callable[..., Any], name: str | None) -> list[Callable[[], None]]:
+        steps: list[Callable[[], None]] = []
+        owner = type(getattr(target, "__self__", None)) if hasattr(target, "__self__") else None
+        marks = marks_of(target)
+        listener = next((mark for mark in marks if isinstance(mark, ListenerSpec)), None)
+        stream = next((mark for mark in marks if isinstance(mark, StreamSpec)), None)
+        if any(isinstance(mark, HandlerSpec) for mark in marks) or not (listener or stream):
+            spec = handler_spec(target, name)
+            method = bind_handler(spec, owner=owner, wire_name=name or spec.name)
+            self._check_free(method.name, self._methods, "method")
+            steps.append(lambda: self._methods.__setitem__(method.name, MethodRoute(method, target)))
+        if listener is not None:
+            bound = bind_listener(listener, owner=owner)
+            steps.append(lambda: self._add_listener(bound, target))
+        if stream is not None:
+            route = StreamRoute(bind_stream(stream, owner=owner), target)
+            self._check_free(route.binding.spec.name, self._streams, "stream")
+            steps.append(lambda: self._streams.__setitem__(route.binding.spec.name, route))
+        return steps
+
+    def _add_listener(self, binding: ListenerBinding, function: Callable[..., Any]) -> None:
+        spec = binding.spec
+        if binding.event is not None:
+            self.listeners.learn(binding.event)
+        self.listeners.add_listener(
+            Listener(
+                spec.event,
+                function,
+                once=False,
+                takes_context=spec.accepts_context,
+                context_keyword=spec.context_keyword,
+            )
+        )
+
+    @staticmethod
+    def _check_free(name: str, table: Mapping[str, object], what: str) -> None:
+        if name in table:
+            raise ConfigurationError("register", f"the {what} {name!r} is registered already: every name serves once")

@@ -1,0 +1,54 @@
+"""Finding the handler that blocks the event loop: every step of it is timed."""
+
+from __future__ import annotations
+
+import logging
+import types
+from collections.abc import Coroutine, Generator
+from typing import Any, Final, TypeVar
+
+from echostream.types import Clock
+
+__all__ = ("watched",)
+
+_log = logging.getLogger("echostream.routing")
+
+T = TypeVar("T")
+
+_STALL_SECONDS: Final = 0.1
+"""One step longer than this is logged: everybody else on the loop has waited for it."""
+
+
+@types.coroutine
+def watched(coroutine: Coroutine[Any, Any, T], name: str, clock: Clock) -> Generator[Any, Any, T]:
+    """Run a coroutine as `await` does, and log each step that holds the loop for over 0.1 s."""
+    now = clock.monotonic
+    value: Any = None
+    error: BaseException | None = None
+    while True:
+        start = now()
+        try:
+            waits_for = coroutine.send(value) if error is None else coroutine.throw(error)
+        except StopIteration as stop:
+            _check(now() - start, name)
+            result: T = stop.value
+            return result
+        _check(now() - start, name)
+        try:
+            value = yield waits_for
+        except GeneratorExit:
+            coroutine.close()
+            raise
+        except BaseException as thrown:  # noqa: BLE001 - handed on to the coroutine, as `await` does
+            error = thrown
+        else:
+            error = None
+
+
+def _check(seconds: float, name: str) -> None:
+    if seconds > _STALL_SECONDS:
+        _log.warning(
+            "! handler %s held the event loop for %.0f ms: await something, or mark it @handler(thread=True)",
+            name,
+            seconds * 1000,
+        )

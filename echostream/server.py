@@ -1,0 +1,388 @@
+"""`RpcServer`: listens, admits peers, serves what was registered. With `client.py` the only wiring."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from inspect import isawaitable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from echostream.config import DEFAULT_STOP_GRACE, Limits
+from echostream.errors import CloseCode, LocalProtocolError
+from echostream.hosting import Announcement, make_advertiser, on_stop_signals
+from echostream.protocol.hello import Hello, PeerLimits
+from echostream.routing.dispatch import Dispatcher
+from echostream.routing.router import Router
+from echostream.session.manager import BroadcastResult, SessionManager
+from echostream.session.runtime import Runtime
+from echostream.session.session import Principal, Session
+from echostream.transport.base import Address, Connection, Listener, Receiver, Transport
+from echostream.types import Role, random_bytes
+from echostream.wiring import AGENT, EPOCH, make_transport
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from echostream.discovery.mdns import Advertiser
+    from echostream.transport.tls import ServerTls
+
+__all__ = ("Authenticate", "RpcServer", "ServerBuilder")
+
+_log = logging.getLogger("echostream.server")
+
+_AUTHENTICATE_TIMEOUT: Final = 10.0
+"""Seconds that an `authenticate` function has: as long as a peer has for its Hello."""
+
+Authenticate = Callable[[str | None], Principal | Awaitable[Principal | None] | None]
+"""Given the client's credentials, returns who it is, or None to refuse; plain or async."""
+
+
+class RpcServer:
+    """Serves decorated objects and functions at one or several addresses.
+
+    Start it with ``async with server:``, ``await server.start()``, or ``await server.serve()`` (until SIGINT or
+    SIGTERM).
+    """
+
+    def __init__(
+        self,
+        *urls: str,
+        certificate: str | PathLike[str] | bytes | None = None,
+        private_key: str | PathLike[str] | bytes | None = None,
+        authenticate: Authenticate | None = None,
+        engine: str = "auto",
+        limits: Limits | None = None,
+        debug: bool = False,
+    ) -> None:
+        """Prepare a server; nothing is opened yet.
+
+        Args:
+            *urls: where to listen, ``"quic://0.0.0.0:4433"``; port 0 takes a free one. None: a free port on loopback.
+            certificate: PEM file or bytes, leaf first; left out, a development certificate made on first use.
+            private_key: PEM file or bytes of its key.
+            authenticate: decides who a client is by its credentials; left out, everybody is admitted as nobody.
+            engine: QUIC engine, ``"auto"`` or ``"aioquic"``.
+            limits: what a session may cost.
+            debug: send the texts of unexpected errors to the peer. Never on a public address.
+
+        Raises:
+            ConfigurationError: an address, certificate or engine is unusable.
+        """
+        self._addresses = [Address.parse(url) for url in urls or ("quic://127.0.0.1:0",)]
+        self._certificate = certificate
+        self._private_key = private_key
+        self._authenticate = authenticate
+        self._limits = limits or Limits()
+        self._debug = debug
+        self._transports: dict[str, Transport[Any, Any]] = {
+            address.scheme: make_transport(address.scheme, engine, self._limits) for address in self._addresses
+        }
+        self._router = Router()
+        self._sessions = SessionManager()
+        self._arriving: set[Session] = set()
+        self._listeners: list[Listener] = []
+        self._runtime: Runtime | None = None
+        self._tls: ServerTls | None = None
+        self._discovery: Announcement | None = None
+        self._advertiser: Advertiser | None = None
+        self._stopped = asyncio.Event()
+        if debug and not all(_is_local(address) for address in self._addresses):
+            _log.warning("! debug=True on a public address: clients see the texts of internal errors")
+
+    def __repr__(self) -> str:
+        state = ", ".join(self.addresses) if self._listeners else "stopped"
+        return f"<RpcServer {state} {len(self._sessions)} sessions>"
+
+    @staticmethod
+    def builder() -> ServerBuilder:
+        """Return a builder: ``RpcServer.builder().bind("quic://...").register(Orders()).build()``."""
+        return ServerBuilder()
+
+    # Before it starts
+
+    def register(self, *targets: object, name: str | None = None) -> None:
+        """Serve objects of ``@service`` classes, and functions marked ``@handler``, ``@listener`` or ``@stream``.
+
+        Args:
+            *targets: what to serve; bound methods too.
+            name: wire name of the one function given.
+
+        Raises:
+            SignatureError: a type cannot be validated; says where and what to write.
+            ConfigurationError: a name is taken, or a target is nothing of these.
+        """
+        self._router.register(*targets, name=name)
+
+    def on(self, event: type | str, callback: Callable[..., Any]) -> Callable[[], None]:
+        """Listen to an event of every session; return the function that unsubscribes. See `Session.on`."""
+        return self._router.listeners.add(event, callback)
+
+    def enable_discovery(
+        self,
+        name: str | None = None,
+        *,
+        version: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        interfaces: Sequence[str] | None = None,
+    ) -> None:
+        """Announce this server on the local network by mDNS once it starts; goodbye when it stops.
+
+        Args:
+            name: what clients look for; left out, the first registered service.
+            version: left out, that service's version.
+            metadata: short texts that clients may filter by.
+            interfaces: addresses of the interfaces to use; left out, the default one, or loopback alone when the
+                server listens only there.
+
+        Raises:
+            LocalProtocolError: the server runs already.
+        """
+        if self._runtime is not None:
+            raise LocalProtocolError("the server runs already: call enable_discovery() before it starts")
+        self._discovery = Announcement(name, version, metadata, interfaces)
+
+    # While it runs
+
+    @property
+    def addresses(self) -> list[str]:
+        """The URLs really bound, port 0 resolved; empty while it does not run."""
+        return [listener.url for listener in self._listeners]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal SHA-256 of the certificate, for ``RpcClient.connect(..., fingerprint=...)``."""
+        return self._load_tls().fingerprint
+
+    @property
+    def sessions(self) -> SessionManager:
+        """The open sessions."""
+        return self._sessions
+
+    def broadcast(
+        self, event: object, *payload: object, where: Callable[[Session], bool] | None = None
+    ) -> BroadcastResult:
+        """Send an event to every session, or to those that `where` picks; waits for nobody."""
+        return self._sessions.broadcast(event, *payload, where=where)
+
+    async def start(self) -> None:
+        """Open the listeners and announce the server.
+
+        Raises:
+            ConnectError: an address cannot be bound.
+            LocalProtocolError: it runs already.
+        """
+        if self._runtime is not None:
+            raise LocalProtocolError("the server runs already")
+        self._stopped = asyncio.Event()
+        self._runtime = Runtime(self._limits, debug=self._debug)
+        try:
+            for address in self._addresses:
+                tls = self._load_tls() if address.scheme != "memory" else None
+                transport = self._transports[address.scheme]
+                self._listeners.append(await transport.listen(address, accept=self._accept, tls=tls))
+            if self._discovery is not None:
+                self._advertiser = make_advertiser(
+                    self._discovery, self.addresses, self._router.services, self.fingerprint
+                )
+                await self._advertiser.start()
+        except BaseException:
+            await self.stop(grace=0.0)
+            raise
+        _log.info("= serving at %s", ", ".join(self.addresses))
+
+    async def stop(self, grace: float = DEFAULT_STOP_GRACE) -> None:
+        """Stop: say goodbye, take no new calls, let running ones end for up to `grace` seconds. Idempotent."""
+        runtime, self._runtime = self._runtime, None
+        if runtime is None:
+            return
+        if self._advertiser is not None:
+            advertiser, self._advertiser = self._advertiser, None
+            await advertiser.close()
+        for listener in self._listeners:
+            listener.stop_accepting()
+        sessions = [*self._sessions, *self._arriving]
+        for session in sessions:
+            session.drain(CloseCode.SHUTDOWN, "server is shutting down")
+        await asyncio.gather(*(session.tasks.wait(grace) for session in sessions))
+        await asyncio.gather(*(session.close(CloseCode.SHUTDOWN, "server is shutting down") for session in sessions))
+        for listener in self._listeners:
+            await listener.close()
+        self._listeners.clear()
+        await runtime.close()
+        self._stopped.set()
+        _log.info("= stopped")
+
+    async def serve(self) -> None:
+        """Start, and run until SIGINT, SIGTERM, `stop()` or cancellation; then stop in order."""
+        await self.start()
+        loop = asyncio.get_running_loop()
+        interrupted = asyncio.Event()
+        restore = on_stop_signals(loop, interrupted.set)
+        waits = [asyncio.ensure_future(event.wait()) for event in (interrupted, self._stopped)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            restore()
+            for wait in waits:
+                wait.cancel()
+            await self.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop(grace=DEFAULT_STOP_GRACE if error is None else 0.0)
+
+    # Admission (Accept of the transports, SessionOwner of the sessions)
+
+    def _accept(self, connection: Connection) -> Receiver:
+        runtime = self._runtime
+        if runtime is None:
+            raise LocalProtocolError("the server does not run")
+        hello = Hello(
+            role=Role.SERVER,
+            epoch=EPOCH,
+            session=random_bytes(8).hex(),
+            agent=AGENT,
+            limits=PeerLimits.of(self._limits),
+        )
+        services = Dispatcher(Router(self._router), runtime, hints=self._may_hint)
+        session = Session(connection, hello, runtime, services, self)
+        self._arriving.add(session)
+        session.expect_hello()
+        return session.peer
+
+    def on_hello(self, session: Session) -> None:
+        """A client introduced itself: find out who it is, then let it in."""
+        if self._authenticate is None:
+            self._admit(session)
+        else:
+            session.tasks.start(self._check_credentials(session, self._authenticate), "authenticate")
+
+    def on_closed(self, session: Session) -> None:
+        """A session ended."""
+        self._arriving.discard(session)
+        self._sessions.discard(session)
+        _log.info("= session %s of %s ended: %s", session.id, session.peer_address, session.peer.lost)
+
+    async def _check_credentials(self, session: Session, authenticate: Authenticate) -> None:
+        hello = session.peer.protocol.peer_hello
+        credentials = hello.credentials if hello is not None else None
+        try:
+            async with asyncio.timeout(_AUTHENTICATE_TIMEOUT):
+                answer = authenticate(credentials)
+                principal = await answer if isawaitable(answer) else answer
+        except Exception:  # noqa: BLE001 - the user's own code
+            _log.exception("! authenticate raised for %s", session.peer_address)
+            session.peer.close(CloseCode.INTERNAL, "authentication is not possible now")
+            return
+        if principal is None:
+            _log.warning("! %s was refused: its credentials are not accepted", session.peer_address)
+            session.peer.close(CloseCode.UNAUTHENTICATED, "credentials are not accepted")
+            return
+        session.principal = principal
+        self._admit(session)
+
+    def _admit(self, session: Session) -> None:
+        if session.peer.lost is not None:
+            return
+        self._arriving.discard(session)
+        self._sessions.add(session)
+        session.peer.protocol.send_hello()
+        session.open()
+        _log.info("= session %s of %s opened", session.id, session.peer_address)
+
+    def _may_hint(self, session: Session) -> bool:
+        return self._authenticate is None or session.principal is not None
+
+    # Inside
+
+    def _load_tls(self) -> ServerTls:
+        from echostream.transport.tls import ServerTls
+
+        if self._tls is None:
+            self._tls = ServerTls.load(self._certificate, self._private_key)
+        return self._tls
+
+
+class ServerBuilder:
+    """Builds an `RpcServer` step by step; every step returns the builder."""
+
+    def __init__(self) -> None:
+        self._urls: list[str] = []
+        self._options: dict[str, Any] = {}
+        self._targets: list[object] = []
+        self._discovery: Announcement | None = None
+
+    def bind(self, url: str) -> Self:
+        """Listen at an address; may be repeated."""
+        self._urls.append(url)
+        return self
+
+    def register(self, *targets: object) -> Self:
+        """Serve objects and functions; may be repeated."""
+        self._targets.extend(targets)
+        return self
+
+    def certificate(self, certificate: str | PathLike[str] | bytes, private_key: str | PathLike[str] | bytes) -> Self:
+        """Show this certificate."""
+        self._options.update(certificate=certificate, private_key=private_key)
+        return self
+
+    def authenticate(self, authenticate: Authenticate) -> Self:
+        """Decide who a client is."""
+        self._options["authenticate"] = authenticate
+        return self
+
+    def engine(self, engine: str) -> Self:
+        """Choose the QUIC engine."""
+        self._options["engine"] = engine
+        return self
+
+    def limits(self, limits: Limits) -> Self:
+        """Set what a session may cost."""
+        self._options["limits"] = limits
+        return self
+
+    def debug(self, debug: bool = True) -> Self:
+        """Send the texts of unexpected errors to the peer."""
+        self._options["debug"] = debug
+        return self
+
+    def enable_discovery(
+        self,
+        name: str | None = None,
+        *,
+        version: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        interfaces: Sequence[str] | None = None,
+    ) -> Self:
+        """Announce the server on the local network."""
+        self._discovery = Announcement(name, version, metadata, interfaces)
+        return self
+
+    def build(self) -> RpcServer:
+        """Return the server.
+
+        Raises:
+            ConfigurationError, SignatureError: as `RpcServer` and `RpcServer.register`.
+        """
+        server = RpcServer(*self._urls, **self._options)
+        server.register(*self._targets)
+        if self._discovery is not None:
+            name, version, metadata, interfaces = self._discovery
+            server.enable_discovery(name, version=version, metadata=metadata, interfaces=interfaces)
+        return server
+
+
+def _is_local(address: Address) -> bool:
+    try:
+        return address.scheme == "memory" or ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return address.host == "localhost"

@@ -1,0 +1,320 @@
+"""What a user does with a connection, on either side: call, stream, emit, listen, serve.
+
+`Session` is one such conversation; `RpcClient` forwards to the session that it has now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+
+from echostream.binding import codec_for, dump_any
+from echostream.config import DEFAULT_CALL_TIMEOUT, DEFAULT_CONNECT_TIMEOUT
+from echostream.errors import ConfigurationError, DeadlineExceededError
+from echostream.session.call import Call
+from echostream.session.calling import CallRequest, call_unary, check_response
+from echostream.session.emitter import EventAck, encode_event
+from echostream.session.proxy import UNSET, CallOptions, ItemIterator, ProxyMethod, make_proxy
+from echostream.session.streaming import StreamingCall
+from echostream.session.streams import StreamSender, codec_or_none, open_channel
+from echostream.types import random_bytes
+
+if TYPE_CHECKING:
+    from echostream.session.session import Session
+
+__all__ = ("Conversation", "OpenStream")
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+_Block = AbstractAsyncContextManager[AsyncIterator[T]]
+
+
+class Conversation(ABC):
+    """The user's verbs, carried out on one session."""
+
+    @property
+    @abstractmethod
+    def _session(self) -> Session:
+        """The session that they go to."""
+
+    # Calls
+
+    async def request(
+        self,
+        method: str,
+        /,
+        *args: Any,
+        returns: Any = None,
+        timeout: float | None = DEFAULT_CALL_TIMEOUT,
+        metadata: Mapping[str, str | bytes] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Call a unary method by name.
+
+        Args:
+            method: wire name, ``"orders.place"``.
+            *args: positional arguments.
+            returns: type that the result is validated as; None takes it as it comes.
+            timeout: seconds, or None for no deadline.
+            metadata: short strings sent along.
+            **kwargs: keyword arguments.
+
+        Raises:
+            RpcError: the call failed; `code` says how.
+            DeadlineExceededError: no answer in time.
+            ConnectionLostError: the connection ended first.
+        """
+        arguments = [dump_any(value) for value in args], {key: dump_any(value) for key, value in kwargs.items()}
+        request = CallRequest(
+            method, arguments, _checked_timeout(timeout), _plain(metadata), session_id=self._session.id
+        )
+        value = check_response(self._session.peer, await call_unary(self._session.peer, request), request)
+        return value if returns is None else codec_for(returns).validate_reply(value, what=method)
+
+    def proxy(
+        self,
+        service: Callable[..., T],
+        *,
+        timeout: float | None = UNSET,
+        metadata: Mapping[str, str | bytes] | None = None,
+    ) -> T:
+        """Return an object that looks like the service and calls it here.
+
+        Args:
+            service: the service class, or a contract (Protocol, ABC).
+            timeout: seconds for every call, None for no deadline; left out, each handler's own or 10 s.
+            metadata: sent along with every call.
+
+        Raises:
+            SignatureError: the class is no service, or a type in it cannot be validated.
+        """
+        if timeout is not UNSET:
+            timeout = _checked_timeout(timeout)
+        made: T = make_proxy(self._session, service, CallOptions(timeout, metadata))
+        return made
+
+    def call(self, method: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
+        """Start a call of a proxy's method as an object: progress, cancel, metadata.
+
+        Raises:
+            ConfigurationError: `method` is no method of a proxy, or it returns a stream.
+        """
+        bound = _proxy_method(method)
+        if bound.binding.shape.returns_items:
+            raise ConfigurationError("method", f"{bound.binding.name} returns a stream: use stream() for it")
+        return Call(self._session, bound, args, kwargs)
+
+    @overload
+    def stream(self, method: Callable[P, AsyncIterator[T]], /, *args: P.args, **kwargs: P.kwargs) -> _Block[T]: ...
+    @overload
+    def stream(self, method: str, /, *args: Any, returns: Any = None, **kwargs: Any) -> _Block[Any]: ...
+    def stream(self, method: Any, /, *args: Any, **kwargs: Any) -> _Block[Any]:
+        """Call a method that returns a stream, as a block: ``async with client.stream(orders.watch, "A") as ticks``.
+
+        At the end of the block the remote generator is closed. A method may be given by name, with the type of the
+        items as ``returns=``, ``timeout=`` and ``metadata=``; an async iterator among the arguments is its input.
+        """
+        if isinstance(method, str):
+            return _stream_context(self._iterate_by_name(method, args, **kwargs))
+        bound = _proxy_method(method)
+        if not bound.binding.shape.returns_items:
+            raise ConfigurationError("method", f"{bound.binding.name} returns one value: await it, or use call()")
+        return _stream_context(bound(*args, **kwargs))
+
+    def _iterate_by_name(
+        self,
+        method: str,
+        args: tuple[Any, ...],
+        *,
+        returns: Any = None,
+        timeout: float | None = None,
+        metadata: Mapping[str, str | bytes] | None = None,
+        **kwargs: Any,
+    ) -> ItemIterator:
+        items: AsyncIterable[Any] | None = next((item for item in args if isinstance(item, AsyncIterable)), None)
+        arguments = (
+            [dump_any(value) for value in args if value is not items],
+            {key: dump_any(value) for key, value in kwargs.items()},
+        )
+        request = CallRequest(
+            method,
+            arguments,
+            _checked_timeout(timeout),
+            _plain(metadata),
+            items=items,
+            encode_item=dump_any,
+            accepts_items=True,
+            session_id=self._session.id,
+        )
+        if returns is None:
+            return ItemIterator(StreamingCall(self._session.peer, request), _same)
+        codec = codec_for(returns)
+        return ItemIterator(
+            StreamingCall(self._session.peer, request), lambda wire: codec.validate_reply(wire, what=method)
+        )
+
+    # Events
+
+    @overload
+    async def emit(
+        self,
+        event: object,
+        *payload: object,
+        ack: Literal[True],
+        timeout: float | None = ...,
+        metadata: Mapping[str, str | bytes] | None = ...,
+    ) -> EventAck: ...
+    @overload
+    async def emit(
+        self,
+        event: object,
+        *payload: object,
+        ack: Literal[False] = ...,
+        timeout: float | None = ...,
+        metadata: Mapping[str, str | bytes] | None = ...,
+    ) -> None: ...
+    async def emit(
+        self,
+        event: object,
+        *payload: object,
+        ack: bool = False,
+        timeout: float | None = DEFAULT_CALL_TIMEOUT,
+        metadata: Mapping[str, str | bytes] | None = None,
+    ) -> EventAck | None:
+        """Send an event to the peer: ``emit(PriceChanged(...))`` or ``emit("price.changed", {...})``.
+
+        Waits while the network is slow. With `ack` it also waits, for up to `timeout` seconds, until the other
+        side's listeners ran, and tells how many did and how many of them raised.
+
+        Raises:
+            DeadlineExceededError: not sent, or with `ack` not acknowledged, in time.
+            ConnectionLostError: the connection ended.
+        """
+        name, wire = encode_event(event, *payload)
+        return await self._session.events.emit(
+            name, wire, ack=ack, timeout=_checked_timeout(timeout), metadata=_plain(metadata)
+        )
+
+    def on(self, event: type | str, callback: Callable[..., Any]) -> Callable[[], None]:
+        """Listen to an event of the peer; return the function that unsubscribes.
+
+        Args:
+            event: an event class, a name, or a pattern in which ``*`` stands for any characters (``price.*``).
+            callback: plain or async, ``(payload)`` or ``(payload, ctx)``.
+        """
+        return self._session.listeners.add(event, callback)
+
+    def once(self, event: type | str, callback: Callable[..., Any]) -> Callable[[], None]:
+        """Listen to the next such event only."""
+        return self._session.listeners.add(event, callback, once=True)
+
+    # Services of this side
+
+    def register(self, *targets: object) -> None:
+        """Serve objects of ``@service`` classes and ``@handler`` functions to this peer.
+
+        Raises:
+            SignatureError: a type cannot be validated.
+            ConfigurationError: a name is taken, or a target is neither.
+        """
+        self._session.services.register(*targets)
+
+    # Streams
+
+    def open_stream(
+        self,
+        name: str,
+        *,
+        item: Any = None,
+        returns: Any = None,
+        metadata: Mapping[str, str | bytes] | None = None,
+        timeout: float = DEFAULT_CONNECT_TIMEOUT,
+    ) -> OpenStream:
+        """Open a named application stream: ``async with client.open_stream("microphone") as sender``.
+
+        Args:
+            name: what the other side's ``@stream(name)`` says.
+            item: type of the items sent; None takes bytes, plain values and models as they are.
+            returns: type of the items that come back.
+            metadata: sent along.
+            timeout: seconds for the other side's yes.
+        """
+        return OpenStream(self._session, name, item, returns, _plain(metadata), timeout)
+
+    async def ping(self, *, timeout: float = DEFAULT_CALL_TIMEOUT) -> float:
+        """Measure one round trip in seconds with a TimeSync probe, the peer's own time taken off (RFC 5905 section 8).
+
+        Raises:
+            DeadlineExceededError: no answer in time.
+            ConnectionLostError: the connection ended.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                answer = await self._session.peer.probe(int.from_bytes(random_bytes(8), "big"))
+        except TimeoutError:
+            raise DeadlineExceededError(f"no answer to a probe within {timeout:.3g} s", duration=timeout) from None
+        t4 = self._session.runtime.clock.monotonic_ns()
+        return max(0, (t4 - answer.t1_ns) - (answer.t3_ns - answer.t2_ns)) / 1e9
+
+
+class OpenStream:
+    """What `open_stream` returns: await it for the sender, or use it as a block."""
+
+    __slots__ = ("_arguments", "_sender")
+
+    def __init__(self, *arguments: Any) -> None:
+        self._arguments = arguments
+        self._sender: StreamSender[Any] | None = None
+
+    def __await__(self) -> Any:
+        return self._open().__await__()
+
+    async def _open(self) -> StreamSender[Any]:
+        session, name, item, returns, metadata, timeout = self._arguments
+        channel = await open_channel(session.peer, session.id, name, metadata, timeout)
+        return StreamSender(channel, codec_or_none(item), back=codec_or_none(returns))
+
+    async def __aenter__(self) -> StreamSender[Any]:
+        self._sender = await self._open()
+        return self._sender
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._sender is not None:
+            await self._sender.__aexit__(kind, error, traceback)
+
+
+@asynccontextmanager
+async def _stream_context(items: ItemIterator) -> AsyncGenerator[AsyncIterator[Any], None]:
+    try:
+        await items.start()
+        yield items
+    finally:
+        await items.aclose()
+
+
+def _proxy_method(method: Any) -> ProxyMethod:
+    if not isinstance(method, ProxyMethod):
+        shown = getattr(method, "__qualname__", repr(method))
+        raise ConfigurationError("method", f"{shown} is no method of a proxy: make one with client.proxy(Service)")
+    return method
+
+
+def _checked_timeout(timeout: float | None) -> float | None:
+    if timeout is not None and not timeout > 0:
+        raise ConfigurationError("timeout", f"{timeout!r} must be above 0 seconds, or None for no deadline")
+    return timeout
+
+
+def _plain(metadata: Mapping[str, str | bytes] | None) -> dict[str, str | bytes] | None:
+    return None if metadata is None else dict(metadata)
+
+
+def _same(value: Any) -> Any:
+    return value

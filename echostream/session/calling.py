@@ -1,0 +1,307 @@
+"""The caller's side of a unary call, and what every call needs: request, deadline, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from echostream.errors import (
+    ConnectionLostError,
+    DeadlineExceededError,
+    EchoStreamError,
+    RpcError,
+    Status,
+    error_from_wire,
+)
+from echostream.protocol import frames as f
+from echostream.protocol.link import LANE
+from echostream.session.context import current_deadline
+
+if TYPE_CHECKING:
+    from echostream.protocol.records import OutgoingCall
+    from echostream.session.deadlines import Entry
+    from echostream.session.peer import Peer
+    from echostream.types import Metadata, WireValue
+
+__all__ = (
+    "CallRequest",
+    "PendingCall",
+    "Progress",
+    "call_unary",
+    "check_response",
+    "check_status",
+    "deadline_error",
+    "deadline_of",
+    "decode_payload",
+    "encode_arguments",
+    "encode_payload",
+    "error_of",
+    "lost_error",
+    "start_call",
+)
+
+_log = logging.getLogger("echostream.session")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a call is (names of the Model Context Protocol)."""
+
+    progress: float
+    total: float | None = None
+    message: str | None = None
+
+
+@dataclass(slots=True)
+class CallRequest:
+    """What is to be called, ready for the wire."""
+
+    method: str
+    arguments: tuple[list[WireValue], dict[str, WireValue]]
+    timeout: float | None
+    """Seconds, or None for no deadline but an inherited one."""
+    metadata: Metadata | None = None
+    raises: Sequence[type[RpcError]] = ()
+    items: AsyncIterable[Any] | None = None
+    """Input items, for calls that stream them."""
+    encode_item: Callable[[Any], WireValue] | None = None
+    accepts_items: bool = False
+    session_id: str = ""
+
+
+def encode_payload(peer: Peer, value: WireValue) -> tuple[bytes, bool]:
+    """Return (payload, raw?): bytes travel as they are."""
+    if type(value) is bytes:
+        return value, True
+    return peer.runtime.payload.encode(value), False
+
+
+def decode_payload(peer: Peer, payload: bytes, *, raw: bool) -> WireValue:
+    """Return the value of a payload.
+
+    Raises:
+        InvalidArgumentError: it is no msgpack, or over a limit.
+    """
+    return payload if raw else peer.runtime.payload.decode(payload)
+
+
+def encode_arguments(peer: Peer, arguments: tuple[list[WireValue], dict[str, WireValue]]) -> tuple[bytes, bool]:
+    """Return (payload, raw?) of a call's arguments: a single bytes argument travels as it is."""
+    positional, keyword = arguments
+    if len(positional) == 1 and not keyword and type(positional[0]) is bytes:
+        return positional[0], True
+    return peer.runtime.payload.encode(arguments), False
+
+
+class PendingCall:
+    """The handle of a call whose single response is awaited."""
+
+    __slots__ = ("call", "duration", "future", "peer", "progress", "progress_changed")
+
+    def __init__(self, peer: Peer, duration: float | None) -> None:
+        self.peer = peer
+        self.future: asyncio.Future[f.ResponseFrame] = peer.runtime.loop.create_future()
+        self.call: OutgoingCall | None = None
+        self.duration = duration
+        self.progress: deque[Progress] | None = None
+        self.progress_changed: asyncio.Event | None = None
+
+    def on_response(self, frame: f.ResponseFrame) -> None:
+        """The answer."""
+        if not self.future.done():
+            self.future.set_result(frame)
+
+    def on_credit(self) -> None:
+        """Nothing waits for credit in a call without items."""
+
+    def on_item(self, frame: f.ItemFrame) -> None:
+        """Not reached: the machine refuses items for a call that takes none."""
+        raise AssertionError(frame)
+
+    def on_progress(self, frame: f.ProgressFrame) -> None:
+        """Keep the newest reports, if anybody reads them."""
+        if self.progress is not None and self.progress_changed is not None:
+            report = _read_progress(self.peer, frame.payload)
+            if report is not None:
+                self.progress.append(report)
+                self.progress_changed.set()
+
+    def on_lost(self, error: EchoStreamError) -> None:
+        """There will be no answer."""
+        if not self.future.done():
+            method = self.call.method if self.call is not None else None
+            self.future.set_exception(lost_error(error, method))
+
+    def expire(self) -> None:
+        """The deadline passed."""
+        if not self.future.done():
+            self.give_up(Status.DEADLINE_EXCEEDED)
+            method = self.call.method if self.call is not None else None
+            self.future.set_exception(deadline_error(method, self.duration))
+
+    def give_up(self, status: Status) -> None:
+        """Tell the peer that nobody waits any more."""
+        if self.call is not None and self.peer.protocol.calls.cancel(self.call, status):
+            self.peer.touch()
+        self.peer.place_freed()
+
+
+async def call_unary(peer: Peer, request: CallRequest, pending: PendingCall | None = None) -> f.ResponseFrame:
+    """Call and wait for the response, which may carry an error status.
+
+    Raises:
+        DeadlineExceededError: the deadline passed first.
+        ConnectionLostError: the connection ended first.
+        ResourceError: the payload is too large, or too many calls wait.
+    """
+    loop = peer.runtime.loop
+    deadline, duration = deadline_of(loop.time(), request.timeout)
+    if pending is None:
+        pending = PendingCall(peer, duration)
+    pending.duration = duration
+    payload, raw = encode_arguments(peer, request.arguments)
+    if peer.lost is not None:
+        raise peer.lost.again(operation=request.method, session=request.session_id)
+    entry: Entry | None = None
+    try:
+        large = len(payload) > peer.runtime.limits.large_payload_bytes
+        if large or not peer.may_call or peer.is_blocked(LANE):
+            async with asyncio.timeout_at(deadline):
+                await _start_slowly(peer, request, pending, payload, raw=raw, large=large, deadline=deadline)
+        else:
+            start_call(peer, request, pending, payload, raw=raw, stream_id=LANE, deadline=deadline)
+        if deadline is not None:
+            entry = peer.runtime.deadlines.add(deadline, pending.expire)
+        return await pending.future
+    except TimeoutError as error:
+        if isinstance(error, DeadlineExceededError):
+            raise
+        pending.give_up(Status.DEADLINE_EXCEEDED)
+        raise deadline_error(request.method, duration) from None
+    except asyncio.CancelledError:
+        pending.give_up(Status.CANCELLED)
+        raise
+    finally:
+        if entry is not None:
+            peer.runtime.deadlines.remove(entry)
+
+
+def start_call(
+    peer: Peer, request: CallRequest, handle: Any, payload: bytes, *, raw: bool, stream_id: int, deadline: float | None
+) -> None:
+    """Send the request of a call; sets ``handle.call``.
+
+    Raises:
+        RpcError: UNAVAILABLE, the peer is shutting down.
+        ResourceError: the payload is over the peer's limit.
+    """
+    if peer.protocol.peer_gone_away:
+        raise RpcError(
+            Status.UNAVAILABLE,
+            "the peer is shutting down and takes no new calls",
+            retryable=True,
+            operation=request.method,
+            session=request.session_id,
+        )
+    timeout_ns = 0
+    if deadline is not None:
+        # Stamped when encoded: what waited on this side is gone already.
+        timeout_ns = max(1, int((deadline - peer.runtime.loop.time()) * 1e9))
+    handle.call = peer.protocol.calls.start(
+        request.method,
+        payload,
+        handle=handle,
+        stream_id=stream_id,
+        timeout_ns=timeout_ns,
+        metadata=request.metadata,
+        sends_items=request.items is not None,
+        accepts_items=request.accepts_items,
+        raw=raw,
+    )
+    peer.touch()
+
+
+async def _start_slowly(
+    peer: Peer, request: CallRequest, handle: Any, payload: bytes, *, raw: bool, large: bool, deadline: float | None
+) -> None:
+    """Start a call that has to wait for something first: a place, the lane, or a stream of its own."""
+    if not peer.may_call:
+        await peer.wait_for_place()
+    if not large:
+        await peer.drain(LANE)
+        start_call(peer, request, handle, payload, raw=raw, stream_id=LANE, deadline=deadline)
+        return
+    size = len(payload)
+    await peer.large.claim(size)
+    try:
+        stream_id = await peer.open_transport_stream()
+        start_call(peer, request, handle, payload, raw=raw, stream_id=stream_id, deadline=deadline)
+        peer.flush()
+        await peer.drain(stream_id)
+    finally:
+        peer.large.release(size)
+
+
+def check_response(peer: Peer, frame: f.ResponseFrame, request: CallRequest) -> WireValue:
+    """Return the value of a response, or raise what its status says."""
+    check_status(peer, frame, request)
+    return decode_payload(peer, frame.payload, raw=frame.raw)
+
+
+def check_status(peer: Peer, frame: f.ResponseFrame, request: CallRequest) -> None:
+    """Raise what a status other than OK says."""
+    if frame.status != Status.OK:
+        raise error_of(peer, frame.status, frame.payload, request.method, request.session_id, request.raises)
+
+
+def error_of(
+    peer: Peer, status: int, payload: bytes, operation: str, session: str, known: Sequence[type[RpcError]] = ()
+) -> RpcError:
+    """Build the error that a status and a packed {"message", "details"} stand for; tolerant to a bad payload."""
+    message, details = "", dict[str, Any]()
+    if payload:
+        try:
+            values = peer.runtime.payload.decode(payload)
+        except EchoStreamError:
+            values = {}
+        if isinstance(values, dict):
+            message = values["message"] if isinstance(values.get("message"), str) else ""
+            details = values["details"] if isinstance(values.get("details"), dict) else {}
+    return error_from_wire(status, message, details, known=known, session=session, operation=operation)
+
+
+def deadline_of(now: float, timeout: float | None) -> tuple[float | None, float | None]:
+    """Return (deadline, seconds allowed): the nearer of the timeout and what a running handler has left."""
+    inherited = current_deadline()
+    if timeout is None:
+        return inherited, None if inherited is None else max(0.0, inherited - now)
+    own = now + timeout
+    if inherited is not None and inherited < own:
+        return inherited, max(0.0, inherited - now)
+    return own, timeout
+
+
+def deadline_error(method: str | None, duration: float | None) -> DeadlineExceededError:
+    """Build the error of a call whose deadline passed on this side."""
+    within = f" within {duration:.3g} s" if duration is not None else ""
+    return DeadlineExceededError(f"no answer{within}", duration=duration, operation=method)
+
+
+def lost_error(error: EchoStreamError, method: str | None) -> EchoStreamError:
+    """Return the error of one call, out of the one of the whole connection."""
+    if isinstance(error, ConnectionLostError):
+        return error.again(operation=method)
+    return RpcError(error.code, error.message, retryable=error.retryable, operation=method)
+
+
+def _read_progress(peer: Peer, payload: bytes) -> Progress | None:
+    try:
+        progress, total, message = peer.runtime.payload.decode(payload)
+        return Progress(float(progress), None if total is None else float(total), message and str(message))
+    except (EchoStreamError, TypeError, ValueError):
+        _log.debug("< progress report of the wrong form dropped")
+        return None

@@ -1,0 +1,140 @@
+"""Context: what a handler or listener may ask about the call or event that it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final
+
+from echostream.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from echostream.session.session import Session
+    from echostream.types import Metadata
+
+__all__ = ("Context", "current_deadline", "enter_context")
+
+_PROGRESS_INTERVAL: Final = 0.1
+"""Seconds between two progress reports of one call: more than ten a second nobody can read (MCP's advice)."""
+
+
+class Context:
+    """One call, event or stream, seen from inside its handler.
+
+    Attributes:
+        session: the session that it came on; call back, emit or open streams there.
+        method: wire name of the method, event or stream.
+        metadata: what the other side sent along.
+    """
+
+    __echostream_role__ = "context"
+    __slots__ = (
+        "_deadline",
+        "_initial",
+        "_last_progress",
+        "_report",
+        "_trailing",
+        "cancelled",
+        "metadata",
+        "method",
+        "session",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        method: str,
+        metadata: Mapping[str, str | bytes] | None = None,
+        *,
+        deadline: float | None = None,
+        report: Callable[[float, float | None, str | None], None] | None = None,
+    ) -> None:
+        self.session = session
+        self.method = method
+        self.metadata: Mapping[str, str | bytes] = metadata if metadata is not None else {}
+        self.cancelled = False
+        """Whether the caller gave up, or the deadline passed."""
+        self._deadline = deadline
+        self._report = report
+        self._initial: Metadata | None = None
+        self._trailing: Metadata | None = None
+        self._last_progress: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<Context {self.method} of session {self.session.id}>"
+
+    @staticmethod
+    def current() -> Context:
+        """Return the context of the handler that runs now.
+
+        Raises:
+            LookupError: no handler runs here.
+        """
+        context = _current.get()
+        if context is None:
+            raise LookupError("no EchoStream handler runs here: Context.current() works inside handlers and listeners")
+        return context
+
+    @property
+    def deadline(self) -> float | None:
+        """Instant on the event loop's clock (seconds) at which the caller stops waiting, or None."""
+        return self._deadline
+
+    @property
+    def time_left(self) -> float | None:
+        """Seconds until the deadline, never below 0, or None without one."""
+        if self._deadline is None:
+            return None
+        return max(0.0, self._deadline - self.session.loop.time())
+
+    def set_initial_metadata(self, **metadata: str | bytes) -> None:
+        """Add metadata that travels with the first item of a stream, or with the response. ``_`` stands for ``-``."""
+        self._initial = {**(self._initial or {}), **_keys(metadata)}
+
+    def set_trailing_metadata(self, **metadata: str | bytes) -> None:
+        """Add metadata that travels with the end of the call. ``_`` stands for ``-``."""
+        self._trailing = {**(self._trailing or {}), **_keys(metadata)}
+
+    def take_initial(self) -> Metadata | None:
+        """Return the initial metadata once; for the dispatcher."""
+        initial, self._initial = self._initial, None
+        return initial
+
+    @property
+    def trailing(self) -> Metadata | None:
+        """The trailing metadata; for the dispatcher."""
+        return self._trailing
+
+    async def progress(self, progress: float, *, total: float | None = None, message: str | None = None) -> None:
+        """Tell the caller how far this call is; it reads ``call.progress()``.
+
+        Reports less than 0.1 s after the one before are dropped, except the last one (``progress == total``).
+
+        Raises:
+            ConfigurationError: this is no call (an event or a stream), or progress does not rise.
+        """
+        if self._report is None:
+            raise ConfigurationError("progress", f"{self.method} is not a call: only calls report progress")
+        now = self.session.loop.time()
+        if self._last_progress is not None and now - self._last_progress < _PROGRESS_INTERVAL and progress != total:
+            return
+        self._last_progress = now
+        self._report(progress, total, message)
+
+
+_current: ContextVar[Context | None] = ContextVar("echostream_context", default=None)
+
+
+def enter_context(context: Context) -> None:
+    """Make `context` the current one of the running task, whose context variables are its own."""
+    _current.set(context)
+
+
+def current_deadline() -> float | None:
+    """Return the deadline that nested calls inherit, or None."""
+    context = _current.get()
+    return None if context is None else context._deadline
+
+
+def _keys(metadata: Mapping[str, str | bytes]) -> Metadata:
+    return {key.replace("_", "-"): value for key, value in metadata.items()}

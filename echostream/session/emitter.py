@@ -1,0 +1,131 @@
+"""Sending events: at once where the way is free, waiting where it is not, acknowledged on request."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from echostream.binding import dump_any
+from echostream.errors import ConfigurationError, ConnectionLostError, DeadlineExceededError
+from echostream.session.calling import encode_payload
+from echostream.session.listeners import event_key
+
+if TYPE_CHECKING:
+    from echostream.protocol import frames as f
+    from echostream.session.session import Session
+    from echostream.types import Metadata, WireValue
+
+__all__ = ("Emitter", "EventAck", "encode_event")
+
+_NOTHING: Any = object()
+
+
+@dataclass(frozen=True, slots=True)
+class EventAck:
+    """What became of an acknowledged event on the other side."""
+
+    listeners: int
+    """Listeners that ran."""
+    failed: int
+    """How many of them raised."""
+
+
+class _AckWaiter:
+    """The machine's handle for an acknowledged event."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: asyncio.Future[EventAck]) -> None:
+        self.future = future
+
+    def on_acknowledged(self, frame: f.AckFrame) -> None:
+        """The listeners ran."""
+        if not self.future.done():
+            self.future.set_result(EventAck(frame.listeners, frame.failed))
+
+
+class Emitter:
+    """The events that one session sends."""
+
+    __slots__ = ("_acks", "_session")
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._acks: set[asyncio.Future[EventAck]] = set()
+
+    async def emit(
+        self, name: str, wire: WireValue, *, ack: bool, timeout: float | None, metadata: Metadata | None
+    ) -> EventAck | None:
+        """Send one event; with `ack` wait for its listeners. See `Conversation.emit`."""
+        peer = self._session.peer
+        data, raw = encode_payload(peer, wire)
+        if not ack and not peer.is_blocked(peer.choose_event_stream()):
+            self._send(name, data, raw=raw, metadata=metadata)
+            return None
+        try:
+            async with asyncio.timeout(timeout):
+                await peer.drain(peer.choose_event_stream())
+                if ack:
+                    return await self._send_acknowledged(name, data, raw=raw, metadata=metadata)
+                self._send(name, data, raw=raw, metadata=metadata)
+                return None
+        except TimeoutError:
+            raise DeadlineExceededError(
+                f"event not {'acknowledged' if ack else 'sent'} within {timeout:.3g} s",
+                duration=timeout,
+                operation=name,
+                session=self._session.id,
+            ) from None
+
+    def emit_now(self, name: str, data: bytes, *, raw: bool) -> bool:
+        """Send an encoded event without waiting, for broadcasts; False when the session is closed or too slow."""
+        peer = self._session.peer
+        if not peer.open or peer.is_blocked(peer.choose_event_stream()):
+            return False
+        self._send(name, data, raw=raw, metadata=None)
+        return True
+
+    def lost(self, error: ConnectionLostError) -> None:
+        """No acknowledgement will come any more."""
+        for answer in self._acks:
+            if not answer.done():
+                answer.set_exception(error.again(session=self._session.id))
+
+    def _send(
+        self, name: str, data: bytes, *, raw: bool, metadata: Metadata | None, ack: _AckWaiter | None = None
+    ) -> int:
+        peer = self._session.peer
+        if peer.lost is not None:
+            raise peer.lost.again(operation=name, session=self._session.id)
+        event_id = peer.protocol.emit(name, data, raw=raw, metadata=metadata, ack_handle=ack)
+        peer.touch()
+        return event_id
+
+    async def _send_acknowledged(self, name: str, data: bytes, *, raw: bool, metadata: Metadata | None) -> EventAck:
+        peer = self._session.peer
+        limit = max(1, peer.protocol.link.peer_limits.max_unacknowledged_events)
+        while len(self._acks) >= limit:
+            await asyncio.wait(self._acks, return_when=asyncio.FIRST_COMPLETED)
+        answer: asyncio.Future[EventAck] = self._session.loop.create_future()
+        event_id = self._send(name, data, raw=raw, metadata=metadata, ack=_AckWaiter(answer))
+        self._acks.add(answer)
+        try:
+            return await answer
+        finally:
+            self._acks.discard(answer)
+            peer.protocol.forget_ack(event_id)
+
+
+def encode_event(event: object, payload: object = _NOTHING) -> tuple[str, WireValue]:
+    """Return (name, wire value) of an event object, or of a name and a payload.
+
+    Raises:
+        ConfigurationError: neither an object of an event class nor a name with or without a payload.
+    """
+    if isinstance(event, str):
+        return event, None if payload is _NOTHING else dump_any(payload)
+    name, binding = event_key(type(event))
+    if payload is not _NOTHING or binding is None:
+        raise ConfigurationError("event", f"give an event object or a name and a payload, not both ({name!r})")
+    return name, binding.encode(event)

@@ -1,0 +1,197 @@
+"""Delivery of one session's events to their listeners: in order per (event, listener), bounded, acknowledged."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Coroutine
+from contextvars import copy_context
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
+
+from echostream.errors import EchoStreamError
+from echostream.session.calling import decode_payload
+from echostream.session.context import Context, enter_context
+from echostream.session.listeners import Listener, ListenerTable
+
+if TYPE_CHECKING:
+    from echostream.protocol.frames import EventFrame
+    from echostream.session.peer import Peer
+    from echostream.session.session import Session
+    from echostream.session.tasks import TaskSet
+
+__all__ = ("EventInbox",)
+
+_log = logging.getLogger("echostream.session")
+
+
+class _Arrival:
+    """One event on its way to its listeners."""
+
+    __slots__ = ("failed", "frame", "listeners", "open", "payload")
+
+    def __init__(self, frame: EventFrame, payload: object, listeners: int) -> None:
+        self.frame = frame
+        self.payload = payload
+        self.listeners = listeners
+        self.open = listeners
+        self.failed = 0
+
+
+class _Delivery:
+    """One event for one listener."""
+
+    __slots__ = ("arrival", "dropped")
+
+    def __init__(self, arrival: _Arrival) -> None:
+        self.arrival = arrival
+        self.dropped = False
+
+
+class EventInbox:
+    """The events that one session received.
+
+    One call at a time for each (event name, listener), in order of arrival; others run concurrently. At most
+    `max_queued_events` wait: above it the oldest plain event is dropped and counted. Acknowledged events are never
+    dropped: the peer waits for their acknowledgements before it sends more.
+    """
+
+    def __init__(self, session: Session, peer: Peer, table: ListenerTable, tasks: TaskSet) -> None:
+        self._session = session
+        self._peer = peer
+        self._table = table
+        self._tasks = tasks
+        self._limit = peer.runtime.limits.max_queued_events
+        self._busy: dict[tuple[str, Listener], deque[_Delivery]] = {}
+        self._plain: dict[_Delivery, None] = {}
+        self._acknowledged = 0
+        self.dropped = 0
+        """Plain events dropped because listeners were too slow."""
+
+    @property
+    def queued(self) -> int:
+        """Deliveries that wait for their listener."""
+        return len(self._plain) + self._acknowledged
+
+    def receive(self, frame: EventFrame) -> None:
+        """Hand an event to its listeners, or queue it behind what they are busy with."""
+        listeners = self._table.match(frame.name)
+        if not listeners:
+            self._acknowledge(frame, 0, 0)
+            return
+        try:
+            payload = self._decode(frame)
+        except EchoStreamError as error:
+            _log.warning("! event %s dropped: %s", frame.name, error.message)
+            self._acknowledge(frame, len(listeners), len(listeners))
+            return
+        arrival = _Arrival(frame, payload, len(listeners))
+        for listener in listeners:
+            if listener.once:
+                listener.remove()
+            self._deliver(listener, arrival)
+
+    def _decode(self, frame: EventFrame) -> object:
+        value = decode_payload(self._peer, frame.payload, raw=frame.raw)
+        binding = self._table.binding(frame.name)
+        return value if binding is None else binding.decode(value)
+
+    def _deliver(self, listener: Listener, arrival: _Arrival) -> None:
+        key = (arrival.frame.name, listener)
+        waiting = self._busy.get(key)
+        if waiting is not None:
+            self._queue(waiting, arrival)
+            return
+        rest = self._run(listener, arrival)
+        if rest is not None:
+            self._busy[key] = deque()
+            self._tasks.start(self._work(key, rest, arrival), f"event {arrival.frame.name}")
+
+    def _queue(self, waiting: deque[_Delivery], arrival: _Arrival) -> None:
+        delivery = _Delivery(arrival)
+        waiting.append(delivery)
+        if arrival.frame.wants_ack:
+            self._acknowledged += 1
+        else:
+            self._plain[delivery] = None
+        if self.queued > self._limit and self._plain:
+            oldest = next(iter(self._plain))
+            del self._plain[oldest]
+            oldest.dropped = True
+            if not self.dropped:
+                _log.warning(
+                    "! session %s: listeners of %s are too slow, the oldest of %d queued events is dropped",
+                    self._session.id,
+                    oldest.arrival.frame.name,
+                    self._limit,
+                )
+            self.dropped += 1
+
+    def _run(self, listener: Listener, arrival: _Arrival) -> Coroutine[Any, Any, Any] | None:
+        """Call a listener; return what is left to await, or None when it is through."""
+        context = Context(self._session, arrival.frame.name, arrival.frame.metadata)
+        try:
+            result = copy_context().run(_call, listener, arrival.payload, context)
+        except Exception:  # noqa: BLE001 - the user's own code
+            self._failed(listener, arrival)
+            return None
+        if isawaitable(result):
+            return _in_context(context, result)
+        self._done(arrival)
+        return None
+
+    async def _work(self, key: tuple[str, Listener], first: Coroutine[Any, Any, Any], arrival: _Arrival) -> None:
+        """Run what a listener has to do until nothing waits for it."""
+        listener = key[1]
+        waiting = self._busy[key]
+        rest: Coroutine[Any, Any, Any] | None = first
+        try:
+            while True:
+                if rest is not None:
+                    try:
+                        await rest
+                    except Exception:  # noqa: BLE001 - the user's own code
+                        self._failed(listener, arrival)
+                    else:
+                        self._done(arrival)
+                if not waiting:
+                    return
+                delivery = waiting.popleft()
+                arrival, rest = delivery.arrival, None
+                if delivery.dropped:
+                    continue
+                if arrival.frame.wants_ack:
+                    self._acknowledged -= 1
+                else:
+                    del self._plain[delivery]
+                if listener.active or listener.once:
+                    rest = self._run(listener, arrival)
+                else:
+                    self._done(arrival)
+        finally:
+            self._busy.pop(key, None)
+
+    def _failed(self, listener: Listener, arrival: _Arrival) -> None:
+        _log.exception("! listener %s of event %s raised", listener.name, arrival.frame.name)
+        arrival.failed += 1
+        self._done(arrival)
+
+    def _done(self, arrival: _Arrival) -> None:
+        arrival.open -= 1
+        if arrival.open == 0:
+            self._acknowledge(arrival.frame, arrival.listeners, arrival.failed)
+
+    def _acknowledge(self, frame: EventFrame, listeners: int, failed: int) -> None:
+        if frame.wants_ack:
+            self._peer.protocol.acknowledge(frame.id, listeners, failed)
+            self._peer.touch()
+
+
+def _call(listener: Listener, payload: object, context: Context) -> Any:
+    enter_context(context)
+    return listener.call(payload, context)
+
+
+async def _in_context(context: Context, awaitable: Any) -> None:
+    enter_context(context)
+    await awaitable

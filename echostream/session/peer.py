@@ -1,0 +1,379 @@
+"""The asyncio driver of one connection: bytes to the protocol machine, its events to those whose business they are.
+
+Writes are gathered and flushed once per loop turn, at the end of a received burst, or early when enough are queued.
+What waits here: writers on a full transport stream, openers on a stream limit, callers on a free place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from echostream.errors import (
+    CloseCode,
+    ConnectionLostError,
+    EchoStreamError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    ResourceError,
+    RpcError,
+    Status,
+)
+from echostream.protocol import events as ev
+from echostream.protocol import frames as f
+from echostream.protocol.link import LANE
+from echostream.protocol.peer import PeerProtocol, State
+from echostream.session.runtime import Runtime
+from echostream.session.turns import Turns
+from echostream.transport.base import CloseReason, Connection
+
+__all__ = ("CallHandle", "Peer", "PeerOwner")
+
+_log = logging.getLogger("echostream.session")
+
+_EARLY_PUSH_BYTES: Final = 64 << 10
+
+
+class CallHandle(Protocol):
+    """What a call or an application stream of the machine has for its `handle`. No method may raise."""
+
+    def on_lost(self, error: EchoStreamError) -> None:
+        """The connection ended, or the peer will not see to it."""
+
+
+class PeerOwner(Protocol):
+    """What the peer reports to: the session."""
+
+    def on_hello(self) -> None:
+        """The peer introduced itself."""
+
+    def on_request(self, event: ev.RequestReceived) -> None:
+        """The peer calls."""
+
+    def on_event(self, frame: f.EventFrame) -> None:
+        """The peer's application gave notice."""
+
+    def on_stream(self, event: ev.StreamOpened) -> None:
+        """The peer opens an application stream."""
+
+    def on_go_away(self, event: ev.GoAwayReceived) -> None:
+        """The peer takes no new calls."""
+
+    def on_closed(self, error: ConnectionLostError) -> None:
+        """The connection ended."""
+
+
+class Peer:
+    """A `Receiver` of its connection."""
+
+    def __init__(self, connection: Connection, protocol: PeerProtocol, runtime: Runtime, owner: PeerOwner) -> None:
+        self.connection = connection
+        self.protocol = protocol
+        self.runtime = runtime
+        self.lost: ConnectionLostError | None = None
+        """Why the connection ended, once it has."""
+        self._owner = owner
+        self._loop = runtime.loop
+        self._early_push_frames = runtime.limits.early_push_frames
+        self._out = protocol.link.out
+        self._flush_scheduled = False
+        self._in_burst = False
+        self._blocked: set[int] = set()
+        self._write_waiters: dict[int, list[asyncio.Future[None]]] = {}
+        self._stream_waiters: deque[asyncio.Future[None]] = deque()
+        self._call_waiters: deque[asyncio.Future[None]] = deque()
+        self.large = Turns(runtime.loop, runtime.limits.max_large_bytes)
+        """Who may write a large payload on a stream of its own now: the peer holds unfinished ones in memory."""
+        self._event_stream_chosen = False
+        self._probes: dict[int, asyncio.Future[f.TimeSyncFrame]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.connection.peer_address} {self.protocol!r}>"
+
+    # Receiver: what the transport reports
+
+    def stream_data(self, stream_id: int, data: bytes, fin: bool) -> None:
+        """Take bytes."""
+        self._in_burst = True
+        try:
+            events = self.protocol.receive_data(stream_id, data, fin=fin)
+        except RemoteProtocolError as error:
+            self._violated(error)
+        else:
+            self._handle(events)
+
+    def stream_reset(self, stream_id: int, code: int) -> None:
+        """Take note that the peer abandoned a stream."""
+        self._guarded(self.protocol.receive_reset, stream_id)
+
+    def stream_stopped(self, stream_id: int, code: int) -> None:
+        """Take note that the peer reads no more of a stream."""
+        self.writable(stream_id)
+        self._guarded(self.protocol.receive_stop, stream_id)
+
+    def datagram(self, data: bytes) -> None:
+        """No frame of this version travels in datagrams: drop it."""
+        _log.debug("< datagram of %d bytes dropped", len(data))
+
+    def writable(self, stream_id: int) -> None:
+        """Wake the writers of a stream."""
+        self._blocked.discard(stream_id)
+        for waiter in self._write_waiters.pop(stream_id, ()):
+            _wake(waiter)
+
+    def streams_available(self) -> None:
+        """Wake those who want a transport stream."""
+        while self._stream_waiters:
+            _wake(self._stream_waiters.popleft())
+
+    def burst_ended(self) -> None:
+        """Send what the burst gave rise to."""
+        self._in_burst = False
+        if self._out.pending:
+            self.flush()
+
+    def closed(self, reason: CloseReason) -> None:
+        """Tell everybody who still waits."""
+        who = "the peer" if reason.by_peer else "this side"
+        text = f"connection closed by {who}: {reason.reason}" if reason.reason else f"connection closed by {who}"
+        self._lose(ConnectionLostError(text, close_code=reason.code))
+
+    # For the session layer
+
+    @property
+    def open(self) -> bool:
+        """Whether frames may be sent."""
+        return self.protocol.link.ready
+
+    def touch(self) -> None:
+        """Call after commands to the protocol machine: sends soon, or now when much is queued."""
+        if self._out.frames >= self._early_push_frames or self._out.size >= _EARLY_PUSH_BYTES:
+            self.flush()
+        elif not self._flush_scheduled and not self._in_burst:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush_soon)
+
+    def flush(self) -> None:
+        """Give everything queued to the transport now."""
+        write = self.connection.write
+        for stream_id, data, fin in self._out.take_writes():
+            if not write(stream_id, data, fin=fin):
+                self._blocked.add(stream_id)
+        for stream_id, reset, stop, code in self._out.take_aborts():
+            if reset:
+                self.connection.reset_stream(stream_id, code)
+                self.writable(stream_id)
+            if stop:
+                self.connection.stop_stream(stream_id, code)
+        self.connection.flush()
+
+    def is_blocked(self, stream_id: int) -> bool:
+        """Whether writers of this transport stream should wait."""
+        return stream_id in self._blocked
+
+    async def drain(self, stream_id: int) -> None:
+        """Wait until a transport stream takes more.
+
+        Raises:
+            ConnectionLostError: the connection ended meanwhile.
+        """
+        while stream_id in self._blocked:
+            self._check_alive()
+            waiter = self._loop.create_future()
+            self._write_waiters.setdefault(stream_id, []).append(waiter)
+            await waiter
+
+    async def open_transport_stream(self, *, unidirectional: bool = False) -> int:
+        """Return a fresh transport stream; wait while the peer allows none.
+
+        Raises:
+            ConnectionLostError: the connection ended meanwhile.
+        """
+        while (stream_id := self.connection.open_stream(unidirectional=unidirectional)) is None:
+            self._check_alive()
+            waiter = self._loop.create_future()
+            self._stream_waiters.append(waiter)
+            await waiter
+        return stream_id
+
+    @property
+    def may_call(self) -> bool:
+        """Whether the peer has a place for one more call now."""
+        return len(self.protocol.calls.outgoing) < self.protocol.link.peer_limits.max_concurrent_calls
+
+    async def wait_for_place(self) -> None:
+        """Wait until the peer takes one more call.
+
+        Raises:
+            ResourceError: too many wait already.
+            ConnectionLostError: the connection ended meanwhile.
+        """
+        limit = self.runtime.limits.max_waiting_calls
+        while not self.may_call:
+            self._check_alive()
+            if len(self._call_waiters) >= limit:
+                raise ResourceError(
+                    f"{len(self._call_waiters)} calls already wait for a free place (max_waiting_calls); slow down",
+                    current=len(self._call_waiters),
+                    limit=limit,
+                )
+            waiter = self._loop.create_future()
+            self._call_waiters.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter.done() and not waiter.cancelled():
+                    self.place_freed()  # the turn was ours already: hand it on
+                raise
+
+    def place_freed(self) -> None:
+        """A call ended: let the next one in."""
+        while self._call_waiters:
+            waiter = self._call_waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def choose_event_stream(self) -> int:
+        """Return the transport stream for events, opened at the first one; the lane where the peer allows none."""
+        if not self._event_stream_chosen:
+            self._event_stream_chosen = True
+            stream_id = self.connection.open_stream(unidirectional=True)
+            self.protocol.event_stream = LANE if stream_id is None else stream_id
+        return self.protocol.event_stream
+
+    async def probe(self, nonce: int) -> f.TimeSyncFrame:
+        """Send a TimeSync probe and wait for its answer. The caller bounds the wait."""
+        self._check_alive()
+        answer: asyncio.Future[f.TimeSyncFrame] = self._loop.create_future()
+        self._probes[nonce] = answer
+        try:
+            self.protocol.probe(nonce)
+            self.touch()
+            return await answer
+        finally:
+            self._probes.pop(nonce, None)
+
+    def introduce(self) -> None:
+        """Open the lane and say hello: the client's first act."""
+        lane = self.connection.open_stream()
+        if lane != LANE:
+            raise LocalProtocolError(f"the lane must be the connection's first stream, got {lane}")
+        self.protocol.send_hello()
+        self.touch()
+
+    def start_taking(self) -> None:
+        """The Hello exchange is over: handle what came meanwhile."""
+        self._guarded(self.protocol.take_early)
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Close in order; the rest follows through `closed`."""
+        if self.lost is None:
+            self.flush()
+            self.connection.close(code, reason)
+
+    # Inside
+
+    def _flush_soon(self) -> None:
+        self._flush_scheduled = False
+        if self._out.pending:
+            self.flush()
+
+    def _guarded(self, receive: Callable[..., list[ev.ProtocolEvent]], *args: int) -> None:
+        try:
+            events = receive(*args)
+        except RemoteProtocolError as error:
+            self._violated(error)
+        else:
+            self._handle(events)
+            self.touch()
+
+    def _violated(self, error: RemoteProtocolError) -> None:
+        """The peer broke the protocol: end the connection with a code, and nothing else."""
+        _log.warning("! %s: %s", self.connection.peer_address, error.message)
+        self._in_burst = False
+        self.connection.close(error.close_code, error.message[:200])
+        self._lose(ConnectionLostError(f"peer broke the protocol: {error.message}", close_code=error.close_code))
+
+    def _handle(self, events: list[ev.ProtocolEvent]) -> None:
+        handlers = _EVENT_HANDLERS
+        for event in events:
+            try:
+                handlers[type(event)](self, event)
+            except Exception:  # noqa: BLE001
+                # A bug of ours must not stay hidden, nor end a connection of others.
+                _log.exception("! %s: cannot handle %s", self.connection.peer_address, type(event).__name__)
+                self.connection.close(CloseCode.INTERNAL, "internal error")
+                self._lose(ConnectionLostError("internal error", close_code=CloseCode.INTERNAL))
+                return
+            if self._out.frames >= self._early_push_frames:
+                self.flush()
+
+    def _on_response(self, event: ev.ResponseReceived) -> None:
+        event.call.handle.on_response(event.frame)
+        if self._call_waiters:
+            self.place_freed()
+
+    def _on_go_away(self, event: ev.GoAwayReceived) -> None:
+        for item in event.rejected:
+            item.handle.on_lost(
+                RpcError(Status.UNAVAILABLE, "the peer is shutting down and did not see to this", retryable=True)
+            )
+        self._owner.on_go_away(event)
+
+    def _on_probe(self, event: ev.ProbeAnswered) -> None:
+        waiter = self._probes.pop(event.frame.id, None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(event.frame)
+
+    def _lose(self, error: ConnectionLostError) -> None:
+        if self.lost is not None:
+            return
+        self.lost = error
+        left = self.protocol.close() if self.protocol.state is not State.CLOSED else []
+        self._blocked.clear()
+        for item in left:
+            if item.handle is not None:
+                item.handle.on_lost(error)
+        waiters: list[asyncio.Future[Any]] = [waiter for group in self._write_waiters.values() for waiter in group]
+        waiters += [*self._stream_waiters, *self._call_waiters, *self.large.take_waiters()]
+        waiters += self._probes.values()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(error.again())
+        for table in (self._write_waiters, self._stream_waiters, self._call_waiters):
+            table.clear()
+        self._owner.on_closed(error)
+
+    def _check_alive(self) -> None:
+        if self.lost is not None:
+            raise self.lost.again()
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+_EVENT_HANDLERS: Final[dict[type[Any], Callable[[Peer, Any], None]]] = {
+    ev.HelloReceived: lambda peer, event: peer._owner.on_hello(),
+    ev.RequestReceived: lambda peer, event: peer._owner.on_request(event),
+    ev.ResponseReceived: Peer._on_response,
+    ev.ItemReceived: lambda peer, event: event.call.handle.on_item(event.frame),
+    ev.InputEnded: lambda peer, event: event.call.handle.on_input_ended(),
+    ev.CallCancelled: lambda peer, event: event.call.handle.on_cancelled(event.status),
+    ev.ProgressReceived: lambda peer, event: event.call.handle.on_progress(event.frame),
+    ev.CreditReceived: lambda peer, event: event.target.handle.on_credit(),
+    ev.EventReceived: lambda peer, event: peer._owner.on_event(event.frame),
+    ev.EventAcknowledged: lambda peer, event: event.handle.on_acknowledged(event.frame),
+    ev.StreamOpened: lambda peer, event: peer._owner.on_stream(event),
+    ev.StreamAccepted: lambda peer, event: event.stream.handle.on_accepted(),
+    ev.StreamItemReceived: lambda peer, event: event.stream.handle.on_item(event.frame),
+    ev.StreamEnded: lambda peer, event: event.stream.handle.on_ended(),
+    ev.StreamWasReset: lambda peer, event: event.stream.handle.on_reset(event.status, event.payload),
+    ev.GoAwayReceived: Peer._on_go_away,
+    ev.ProbeAnswered: Peer._on_probe,
+}

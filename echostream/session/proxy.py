@@ -1,0 +1,207 @@
+"""Typed proxies: an object that looks like the service and calls it over a session."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from echostream.binding import MethodBinding, bind_service
+from echostream.config import DEFAULT_CALL_TIMEOUT
+from echostream.session.calling import CallRequest, PendingCall, call_unary, check_response
+from echostream.session.streaming import StreamingCall
+from echostream_derive import CallShape
+
+if TYPE_CHECKING:
+    from echostream.protocol.frames import ResponseFrame
+    from echostream.session.session import Session
+    from echostream.types import Metadata
+
+__all__ = ("UNSET", "CallOptions", "ItemIterator", "ProxyMethod", "ServiceProxy", "make_proxy")
+
+UNSET: Final[Any] = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
+"""Nothing was said, where None means something."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """What a proxy adds to every call."""
+
+    timeout: float | None = UNSET
+    """Seconds, None for no deadline, UNSET for the handler's own or the default."""
+    metadata: Mapping[str, str | bytes] | None = None
+
+
+class ServiceProxy:
+    """Stands in for a service. Its attributes are the service's methods."""
+
+    def __init__(self, session: Session, service: type, options: CallOptions) -> None:
+        binding = bind_service(service)
+        self.__dict__["_echostream_methods"] = {
+            attribute: ProxyMethod(session, method, options) for attribute, method in binding.by_attribute.items()
+        }
+        self.__dict__["_echostream_name"] = binding.name
+
+    def __getattr__(self, name: str) -> ProxyMethod:
+        methods: dict[str, ProxyMethod] = self.__dict__["_echostream_methods"]
+        try:
+            return methods[name]
+        except KeyError:
+            known = ", ".join(sorted(methods))
+            raise AttributeError(
+                f"service {self.__dict__['_echostream_name']!r} has no handler {name!r}; it has {known}"
+            ) from None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a proxy holds nothing: {name!r} cannot be set; options go to client.proxy(...)")
+
+    def __repr__(self) -> str:
+        return f"<proxy of {self.__dict__['_echostream_name']}>"
+
+
+class ProxyMethod:
+    """One method of a proxy: call it."""
+
+    __slots__ = ("_session", "binding", "options")
+
+    def __init__(self, session: Session, binding: MethodBinding, options: CallOptions) -> None:
+        self._session = session
+        self.binding = binding
+        self.options = options
+
+    def __repr__(self) -> str:
+        return f"<proxy method {self.binding.name}>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Start the call: a coroutine for one result, an async iterator for many."""
+        shape = self.binding.shape
+        request = self.request(args, kwargs)
+        if shape is CallShape.UNARY:
+            return self.unary(request)
+        if shape is CallShape.CLIENT_STREAMING:
+            return self.collect(request)
+        return self.iterate(request)
+
+    def request(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CallRequest:
+        """Return what to call, with arguments encoded.
+
+        Raises:
+            TypeError: the arguments do not fit the signature.
+            InvalidArgumentError: a value does not fit its type.
+        """
+        binding = self.binding
+        args_left, kwargs_left, items = binding.take_items(args, kwargs)
+        options = self.options
+        return CallRequest(
+            binding.name,
+            binding.encode_arguments(args_left, kwargs_left),
+            self._timeout(),
+            dict(options.metadata) if options.metadata is not None else None,
+            binding.raises,
+            items,
+            binding.encode_input_item if items is not None else None,
+            binding.shape.returns_items,
+            self._session.id,
+        )
+
+    def _timeout(self) -> float | None:
+        if self.options.timeout is not UNSET:
+            return self.options.timeout
+        spec = self.binding.spec
+        if spec.timeout_set:
+            return spec.timeout
+        return DEFAULT_CALL_TIMEOUT if self.binding.shape is CallShape.UNARY else None
+
+    async def unary(
+        self,
+        request: CallRequest,
+        pending: PendingCall | None = None,
+        seen: Callable[[ResponseFrame], None] | None = None,
+    ) -> Any:
+        """Call and return the validated result; `seen` is shown the response frame."""
+        peer = self._session.peer
+        frame = await call_unary(peer, request, pending)
+        if seen is not None:
+            seen(frame)
+        return self.binding.decode_result(check_response(peer, frame, request))
+
+    async def collect(
+        self,
+        request: CallRequest,
+        seen: Callable[[ResponseFrame], None] | None = None,
+    ) -> Any:
+        """Call with a stream of items and return the validated result."""
+        peer = self._session.peer
+        call = StreamingCall(peer, request)
+        try:
+            await call.start()
+            frame = await call.response()
+            if seen is not None:
+                seen(frame)
+            return self.binding.decode_result(check_response(peer, frame, request))
+        finally:
+            await call.aclose()
+
+    def iterate(self, request: CallRequest) -> ItemIterator:
+        """Return the iterator over the items of the result; the call starts with the first one."""
+        return ItemIterator(StreamingCall(self._session.peer, request), self.binding.decode_output_item)
+
+
+class ItemIterator(AsyncIterator[Any]):
+    """Items of a streaming call. Closing it, or dropping it, ends the remote generator."""
+
+    __slots__ = ("_call", "_decode")
+
+    def __init__(self, call: StreamingCall, decode: Callable[[Any], Any]) -> None:
+        self._call = call
+        self._decode = decode
+
+    def __repr__(self) -> str:
+        return f"<items of {self._call.request.method}>"
+
+    @property
+    def initial_metadata(self) -> Metadata:
+        """What came with the first item."""
+        return self._call.initial_metadata
+
+    @property
+    def trailing_metadata(self) -> Metadata:
+        """What came with the end."""
+        return self._call.trailing_metadata
+
+    async def start(self) -> None:
+        """Send the request now instead of with the first item."""
+        if not self._call.started:
+            await self._call.start()
+
+    async def __anext__(self) -> Any:
+        call = self._call
+        if not call.started:
+            await call.start()
+        frame = await call.next_item()
+        peer = call.peer
+        try:
+            value = frame.payload if frame.raw else peer.runtime.payload.decode(frame.payload)
+            return self._decode(value)
+        except BaseException:
+            call.cancel()
+            raise
+
+    async def aclose(self) -> None:
+        """End the remote generator, if it has not ended."""
+        await self._call.aclose()
+
+    def __del__(self) -> None:
+        # `break` in `async for` leaves the iterator to the garbage collector: do not leave the other side running.
+        call: StreamingCall | None = getattr(self, "_call", None)
+        if call is not None and call.started and not call.peer.runtime.loop.is_closed():
+            call.cancel()
+
+
+def make_proxy(session: Session, service: Any, options: CallOptions) -> Any:
+    """Return a proxy for a service class or contract.
+
+    Raises:
+        SignatureError: the class is no service, or a type in it cannot be validated.
+    """
+    return ServiceProxy(session, service, options)

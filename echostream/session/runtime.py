@@ -1,0 +1,46 @@
+"""What all sessions of one server or client share: loop, limits, codecs, deadlines, tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from echostream.config import Limits
+from echostream.protocol.codec import FrameCodec
+from echostream.protocol.payload import PayloadCodec
+from echostream.session.deadlines import DeadlineWheel
+from echostream.session.tasks import TaskSet
+from echostream.types import Clock, clock
+
+__all__ = ("Runtime",)
+
+
+class Runtime:
+    """Made on the running loop; `close` ends what it owns."""
+
+    def __init__(self, limits: Limits, *, debug: bool = False, time: Clock = clock) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.limits = limits
+        self.debug = debug
+        """Whether the texts of unexpected errors travel to the peer."""
+        self.clock = time
+        self.payload = PayloadCodec(limits)
+        self.codec = FrameCodec(self.payload, limits)
+        self.deadlines = DeadlineWheel(self.loop)
+        self.tasks = TaskSet(self.loop)
+        self._threads: ThreadPoolExecutor | None = None
+
+    @property
+    def threads(self) -> ThreadPoolExecutor:
+        """The pool for `@handler(thread=True)`, made when it is first needed."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self.limits.max_threads, thread_name_prefix="echostream")
+        return self._threads
+
+    async def close(self) -> None:
+        """Cancel the tasks, forget the deadlines, let the threads end. Idempotent."""
+        await self.tasks.cancel()
+        self.deadlines.close()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None

@@ -1,0 +1,186 @@
+"""`Session`: one connection as the user holds it, the same type on both sides."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from echostream.errors import CloseCode, ConnectionLostError
+from echostream.protocol.peer import PeerProtocol, State
+from echostream.session.api import Conversation
+from echostream.session.emitter import Emitter
+from echostream.session.inbox import EventInbox
+from echostream.session.listeners import ListenerTable
+from echostream.session.peer import Peer
+from echostream.session.tasks import TaskSet
+from echostream.types import Role
+
+if TYPE_CHECKING:
+    from echostream.protocol import events as ev
+    from echostream.protocol import frames as f
+    from echostream.protocol.hello import Hello
+    from echostream.session.runtime import Runtime
+    from echostream.transport.base import Connection
+
+__all__ = ("Principal", "Services", "Session", "SessionOwner")
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who the peer has proved to be."""
+
+    name: str
+    permissions: frozenset[str] = frozenset()
+    """What ``requires=`` of handlers is checked against."""
+
+
+class Services(Protocol):
+    """What a session serves to its peer; made by the routing layer and handed down."""
+
+    @property
+    def listeners(self) -> ListenerTable:
+        """The listeners of the session's events."""
+        ...
+
+    def register(self, *targets: object) -> None:
+        """Add services and handlers for this session alone."""
+
+    def on_request(self, session: Session, event: ev.RequestReceived) -> None:
+        """Serve a call."""
+
+    def on_stream(self, session: Session, event: ev.StreamOpened) -> None:
+        """Serve an application stream."""
+
+
+class SessionOwner(Protocol):
+    """The server or client that a session belongs to."""
+
+    def on_hello(self, session: Session) -> None:
+        """The peer introduced itself."""
+
+    def on_closed(self, session: Session) -> None:
+        """The session ended."""
+
+
+class Session(Conversation):
+    """One conversation between two programs, both ways.
+
+    Attributes:
+        id: text that both sides know; given by the server.
+        role: which side this program is.
+        principal: who the peer has proved to be, or None.
+        loop: the event loop that it lives on.
+    """
+
+    def __init__(
+        self, connection: Connection, hello: Hello, runtime: Runtime, services: Services, owner: SessionOwner
+    ) -> None:
+        protocol = PeerProtocol(hello, runtime.codec, runtime.payload, runtime.limits, runtime.clock.monotonic_ns)
+        self.id = hello.session
+        self.role = hello.role
+        self.principal: Principal | None = None
+        self.loop = runtime.loop
+        self.runtime = runtime
+        self.peer = Peer(connection, protocol, runtime, self)
+        self.tasks = TaskSet(runtime.loop)
+        self.opened: asyncio.Future[None] = runtime.loop.create_future()
+        """Done when calls may be made; fails when the session ends before."""
+        self.services = services
+        """What is served to the peer here."""
+        self.listeners = services.listeners
+        self.events = Emitter(self)
+        self._owner = owner
+        self._inbox = EventInbox(self, self.peer, self.listeners, self.tasks)
+        self._closed = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id or '?'} {self.state} {self.peer_address}>"
+
+    @property
+    def _session(self) -> Session:
+        return self
+
+    @property
+    def state(self) -> str:
+        """``connecting``, ``open``, ``draining`` (no new calls) or ``closed``."""
+        state = self.peer.protocol.state
+        return state.name.lower() if state in (State.OPEN, State.DRAINING, State.CLOSED) else "connecting"
+
+    @property
+    def peer_address(self) -> str:
+        """Where the peer is, as ``host:port``."""
+        return self.peer.connection.peer_address
+
+    @property
+    def dropped_events(self) -> int:
+        """Plain events dropped here because listeners were too slow."""
+        return self._inbox.dropped
+
+    # Life
+
+    def expect_hello(self) -> None:
+        """Close the connection unless the Hello exchange is over in time (`hello_timeout`)."""
+        wheel = self.runtime.deadlines
+        entry = wheel.add(self.loop.time() + self.runtime.limits.hello_timeout, self._hello_late)
+        self.opened.add_done_callback(lambda _: wheel.remove(entry))
+
+    def _hello_late(self) -> None:
+        self.peer.close(CloseCode.HELLO_TIMEOUT, f"no hello within {self.runtime.limits.hello_timeout:g} s")
+
+    def open(self) -> None:
+        """The Hello exchange is over: calls may be made, and what came meanwhile is handled."""
+        if not self.opened.done():
+            self.opened.set_result(None)
+        self.peer.start_taking()
+
+    def drain(self, code: int, reason: str) -> None:
+        """Take no new calls and streams from the peer; those that run go on."""
+        if self.peer.open:
+            self.peer.protocol.go_away(code, reason)
+            self.peer.flush()
+
+    async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """End the session: what was written is sent, calls that still run fail. Idempotent."""
+        self.peer.close(code, reason)
+        await self._closed.wait()
+        await self.tasks.cancel()
+
+    async def wait_closed(self) -> ConnectionLostError | None:
+        """Wait until the session ended; return why."""
+        await self._closed.wait()
+        return self.peer.lost
+
+    # What the peer driver reports (PeerOwner)
+
+    def on_hello(self) -> None:
+        """Let the owner decide."""
+        hello = self.peer.protocol.peer_hello
+        if self.role is Role.CLIENT and hello is not None:
+            self.id = hello.session
+        self._owner.on_hello(self)
+
+    def on_request(self, event: ev.RequestReceived) -> None:
+        """Hand a call to the services."""
+        self.services.on_request(self, event)
+
+    def on_event(self, frame: f.EventFrame) -> None:
+        """Hand an event to the listeners."""
+        self._inbox.receive(frame)
+
+    def on_stream(self, event: ev.StreamOpened) -> None:
+        """Hand a stream to the services."""
+        self.services.on_stream(self, event)
+
+    def on_go_away(self, event: ev.GoAwayReceived) -> None:
+        """Nothing to do: the machine refuses new calls from now on."""
+
+    def on_closed(self, error: ConnectionLostError) -> None:
+        """Wake whoever waits for this session."""
+        if not self.opened.done():
+            self.opened.set_exception(error)
+            self.opened.exception()  # seen: a session that nobody waits for does not warn
+        self.events.lost(error)
+        self._closed.set()
+        self.tasks.cancel_now()
+        self._owner.on_closed(self)

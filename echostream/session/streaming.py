@@ -1,0 +1,233 @@
+"""The caller's side of a streaming call: items in, items out, deadline and cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable
+from typing import TYPE_CHECKING, Any
+
+from echostream.errors import ConnectionLostError, EchoStreamError, RpcError, Status
+from echostream.session.calling import (
+    CallRequest,
+    check_status,
+    deadline_error,
+    deadline_of,
+    encode_arguments,
+    encode_payload,
+    lost_error,
+    start_call,
+)
+
+if TYPE_CHECKING:
+    from echostream.protocol import frames as f
+    from echostream.protocol.records import OutgoingCall
+    from echostream.session.deadlines import Entry
+    from echostream.session.peer import Peer
+    from echostream.types import Metadata
+
+__all__ = ("StreamingCall",)
+
+
+class StreamingCall:
+    """A call with items, on a transport stream of its own: its handle and its life.
+
+    Results are read with `next_item` (raises StopAsyncIteration at the end) and `response`.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_deadline",
+        "_duration",
+        "_ended",
+        "_entry",
+        "_error",
+        "_items",
+        "_pump",
+        "_sendable",
+        "call",
+        "initial_metadata",
+        "peer",
+        "request",
+        "started",
+        "trailing_metadata",
+    )
+
+    def __init__(self, peer: Peer, request: CallRequest) -> None:
+        self.peer = peer
+        self.request = request
+        self.call: OutgoingCall | None = None
+        self.started = False
+        self.initial_metadata: Metadata = {}
+        self.trailing_metadata: Metadata = {}
+        self._items: deque[f.ItemFrame] = deque()
+        self._arrived = asyncio.Event()
+        self._sendable = asyncio.Event()
+        self._ended: f.ResponseFrame | None = None
+        self._error: EchoStreamError | None = None
+        self._deadline: float | None = None
+        self._duration: float | None = None
+        self._entry: Entry | None = None
+        self._pump: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Open the stream and send the request; input items follow from a task of their own.
+
+        Raises:
+            DeadlineExceededError, ConnectionLostError, ResourceError: as `call_unary`.
+        """
+        self.started = True
+        peer, request = self.peer, self.request
+        self._deadline, self._duration = deadline_of(peer.runtime.loop.time(), request.timeout)
+        payload, raw = encode_arguments(peer, request.arguments)
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                if peer.lost is not None:
+                    raise peer.lost.again(operation=request.method, session=request.session_id)
+                if not peer.may_call:
+                    await peer.wait_for_place()
+                stream_id = await peer.open_transport_stream()
+        except TimeoutError:
+            self._error = deadline_error(request.method, self._duration)
+            raise self._error from None
+        start_call(peer, request, self, payload, raw=raw, stream_id=stream_id, deadline=self._deadline)
+        if self._deadline is not None:
+            self._entry = peer.runtime.deadlines.add(self._deadline, self._expire)
+        if request.items is not None:
+            self._pump = peer.runtime.tasks.start(self._send_items(request.items), f"{request.method} input")
+
+    async def next_item(self) -> f.ItemFrame:
+        """Return the next item's frame.
+
+        Raises:
+            StopAsyncIteration: the call ended well.
+            EchoStreamError: it ended otherwise; items that came before are delivered first.
+        """
+        while not self._items:
+            if self._error is not None:
+                raise self._error
+            if self._ended is not None:
+                check_status(self.peer, self._ended, self.request)
+                raise StopAsyncIteration
+            self._arrived.clear()
+            await self._arrived.wait()
+        frame = self._items.popleft()
+        if self.call is not None:
+            self.peer.protocol.calls.item_consumed(self.call, len(frame.payload))
+            self.peer.touch()
+        return frame
+
+    async def response(self) -> f.ResponseFrame:
+        """Wait for the end of a call that returns one value; the frame may carry an error status."""
+        while self._ended is None:
+            if self._error is not None:
+                raise self._error
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._ended
+
+    def cancel(self, status: Status = Status.CANCELLED) -> None:
+        """Give up, if it has not ended: the remote handler is cancelled. Safe to call at any time."""
+        if self._error is None and self._ended is None and self.started:
+            self._fail(RpcError(Status.CANCELLED, "the call was closed", operation=self.request.method))
+            if self.call is not None and self.peer.protocol.calls.cancel(self.call, status):
+                self.peer.touch()
+            self.peer.place_freed()
+
+    async def aclose(self) -> None:
+        """Give up, if it has not ended, and wait until its input is no longer read."""
+        self.cancel()
+        if self._pump is not None and not self._pump.done():
+            await asyncio.wait({self._pump})
+
+    # The handle
+
+    def on_item(self, frame: f.ItemFrame) -> None:
+        """An item of the result."""
+        if frame.initial:
+            self.initial_metadata = frame.initial
+        self._items.append(frame)
+        self._arrived.set()
+
+    def on_response(self, frame: f.ResponseFrame) -> None:
+        """The end."""
+        if frame.initial:
+            self.initial_metadata = frame.initial
+        self.trailing_metadata = frame.metadata or {}
+        self._ended = frame
+        self._finish()
+
+    def on_credit(self) -> None:
+        """More input may be sent."""
+        self._sendable.set()
+
+    def on_progress(self, frame: f.ProgressFrame) -> None:
+        """Streams show their progress by their items; a report is dropped."""
+
+    def on_lost(self, error: EchoStreamError) -> None:
+        """There will be no end."""
+        self._fail(lost_error(error, self.request.method))
+
+    # Inside
+
+    def _expire(self) -> None:
+        if self._error is None and self._ended is None:
+            if self.call is not None and self.peer.protocol.calls.cancel(self.call, Status.DEADLINE_EXCEEDED):
+                self.peer.touch()
+            self._fail(deadline_error(self.request.method, self._duration))
+            self.peer.place_freed()
+
+    def _fail(self, error: EchoStreamError) -> None:
+        if self._error is None and self._ended is None:
+            self._error = error
+            self._finish()
+
+    def _finish(self) -> None:
+        self._arrived.set()
+        self._sendable.set()
+        if self._entry is not None:
+            self.peer.runtime.deadlines.remove(self._entry)
+        if self._pump is not None and self._pump is not asyncio.current_task():
+            self._pump.cancel()
+
+    async def _send_items(self, items: AsyncIterable[Any]) -> None:
+        """Send the input as credit and network allow."""
+        call, peer, encode = self.call, self.peer, self.request.encode_item
+        if call is None or call.send_credit is None:
+            return
+        iterator = aiter(items)
+        try:
+            async for item in iterator:
+                payload, raw = encode_payload(peer, item if encode is None else encode(item))
+                while not call.send_credit.available and self._ended is None and self._error is None:
+                    self._sendable.clear()
+                    await self._sendable.wait()
+                if self._ended is not None or self._error is not None or not call.input_open:
+                    return
+                peer.protocol.calls.send_item(call, payload, raw=raw)
+                peer.touch()
+                if peer.is_blocked(call.stream_id):
+                    await peer.drain(call.stream_id)
+            peer.protocol.calls.end_input(call)
+            peer.touch()
+        except ConnectionLostError:
+            pass  # told through `on_lost`
+        except Exception as error:  # noqa: BLE001 - the user's own iterator
+            self._input_failed(error)
+        finally:
+            close = getattr(iterator, "aclose", None)
+            if close is not None:
+                await close()
+
+    def _input_failed(self, error: Exception) -> None:
+        """The caller's own iterator raised: that error is what the caller sees."""
+        if self._error is None and self._ended is None:
+            if self.call is not None and self.peer.protocol.calls.cancel(self.call, Status.CANCELLED):
+                self.peer.touch()
+            if isinstance(error, EchoStreamError):
+                self._fail(error)
+            else:
+                wrapped = RpcError(Status.CANCELLED, f"the input of the call raised {error!r}")
+                wrapped.__cause__ = error
+                self._fail(wrapped)
+            self.peer.place_freed()
