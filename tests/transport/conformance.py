@@ -123,14 +123,15 @@ class World:
         self.clients.append(recorders[0])
         return recorders[0]
 
-    async def pair(self) -> tuple[Recorder, Recorder]:
-        """Return a new connection's (client, server)."""
-        count = len(self.servers)
-        client = await self.dial()
+    async def pair(self, url: str | None = None, *, to: World | None = None) -> tuple[Recorder, Recorder]:
+        """Return a new connection's (client, server); `to` is whose listener the URL leads to."""
+        servers = (to or self).servers
+        count = len(servers)
+        client = await self.dial(url)
         async with asyncio.timeout(PATIENCE):
-            while len(self.servers) == count:
+            while len(servers) == count:
                 await asyncio.sleep(0)
-        return client, self.servers[-1]
+        return client, servers[-1]
 
     async def close(self) -> None:
         """Close everything, and make sure that nothing is left and everybody was told, once."""
