@@ -126,7 +126,7 @@ class RpcClient(Conversation):
         address = Address.parse(url)
 
         async def start() -> RpcClient:
-            tls = _client_tls(address, ca, fingerprint, insecure=insecure)
+            tls = await asyncio.to_thread(_client_tls, address, ca, fingerprint, insecure=insecure)
             return await cls._dial(address, tls, credentials, timeout, engine, limits)
 
         start.__qualname__ = "RpcClient.connect"
@@ -187,7 +187,8 @@ class RpcClient(Conversation):
             info = found[0]
             dial = _Dial(connect_timeout, engine, limits, credentials)
             if ca is not None or fingerprint is not None:
-                tls = _client_tls(Address.parse(info.urls[0]), ca, fingerprint, insecure=False)
+                first = Address.parse(info.urls[0])
+                tls = await asyncio.to_thread(_client_tls, first, ca, fingerprint, insecure=False)
                 return await cls._dial_any(info, tls, dial)
             return await cls._dial_remembered(info, name or info.name, trust, dial)
 
@@ -259,7 +260,7 @@ class RpcClient(Conversation):
         if info.fingerprint is None:
             raise CertificateError(f"service {name!r} announced no certificate: name its ca= or fingerprint=")
         known = KnownServers()
-        state = known.check(name, info.fingerprint)
+        state = await asyncio.to_thread(known.check, name, info.fingerprint)
         trusted = state == "known" or trust == "first-use"
         if dial.credentials is not None and not trusted:
             raise CertificateError(
@@ -267,7 +268,7 @@ class RpcClient(Conversation):
                 ' them, or say trust="first-use", or name its ca or fingerprint'
             )
         client = await cls._dial_any(info, ClientTls.load(fingerprint=info.fingerprint), dial)
-        known.remember(name, info.fingerprint)
+        await asyncio.to_thread(known.remember, name, info.fingerprint)
         client._trusted = trusted
         return client
 

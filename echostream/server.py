@@ -179,6 +179,8 @@ class RpcServer:
         self._stopped = asyncio.Event()
         self._runtime = Runtime(self._limits, debug=self._debug)
         try:
+            if any(address.scheme != "memory" for address in self._addresses):
+                await asyncio.to_thread(self._load_tls)  # may make keys
             for address in self._addresses:
                 tls = self._load_tls() if address.scheme != "memory" else None
                 transport = self._transports[address.scheme]

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Self
 
 from echostream.binding import TypeCodec, codec_for, dump_any
 from echostream.errors import (
@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = ("Channel", "StreamReceiver", "StreamSender", "open_channel")
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=Any)  # a bare `StreamReceiver` is one of anything (PEP 696)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 _CLOSE_TIMEOUT: Final = 10.0
 """Seconds that leaving ``async with`` waits for the other side's handler to be through with what was sent."""
