@@ -197,8 +197,8 @@ class CallTable:
         if stream_id == LANE:
             if frame.sends_items or frame.accepts_items:
                 raise RemoteProtocolError("streaming call on the lane: it needs a stream of its own")
-        else:
-            link.claim(stream_id, "request")
+        elif not link.claim(stream_id, "request"):
+            return
         call = self.incoming[frame.id] = IncomingCall(
             frame.id, stream_id, frame.method, sends_items=frame.sends_items, accepts_items=frame.accepts_items
         )
@@ -293,3 +293,8 @@ class CallTable:
             if self._link.owners.pop(call.stream_id, None) is not None:
                 self._link.out.abort(call.stream_id, reset=call.output_open, stop=True, code=Status.CANCELLED)
         return rejected
+
+    def clear(self) -> None:
+        """Forget all calls."""
+        self.outgoing.clear()
+        self.incoming.clear()

@@ -17,6 +17,9 @@ __all__ = ("LANE", "Link")
 LANE: Final = 0
 """The transport stream that the client opens first."""
 
+_MAX_STOPPED: Final = 256
+"""Stops that are remembered because they may have overtaken what they are about; most came after it and its end."""
+
 
 class Link:
     """State of one connection that more than one part of the machine needs."""
@@ -36,6 +39,7 @@ class Link:
         "payload",
         "peer_limits",
         "ready",
+        "stopped",
     )
 
     def __init__(self, role: Role, codec: FrameCodec, payload: PayloadCodec, limits: Limits) -> None:
@@ -50,6 +54,8 @@ class Link:
         """Transport stream to the call or application stream that has it for its own."""
         self.claimed: set[int] = set()
         """Transport streams on which the peer opened a call or an application stream, until it ends its half."""
+        self.stopped: dict[int, None] = {}
+        """The last transport streams that the peer stopped reading while nothing was open there, oldest first."""
         self.features: frozenset[str] = frozenset()
         """What both sides can do."""
         self.bit = 1 if role is Role.CLIENT else 0
@@ -82,8 +88,11 @@ class Link:
             raise RemoteProtocolError(f"{what} id {number} is not one of the peer's")
         self.last_remote_id = max(self.last_remote_id, number)
 
-    def claim(self, stream_id: int, what: str) -> None:
+    def claim(self, stream_id: int, what: str) -> bool:
         """Note that a frame opens a call or an application stream on a transport stream.
+
+        Returns:
+            False when the peer gave it up already: the stop of the transport stream overtook the frame.
 
         Raises:
             RemoteProtocolError: this side could not answer there, or the stream had its one already.
@@ -93,6 +102,17 @@ class Link:
         if stream_id in self.claimed:
             raise RemoteProtocolError(f"second {what} on stream {stream_id}")
         self.claimed.add(stream_id)
+        if stream_id in self.stopped:
+            self.late_frames += 1
+            return False
+        return True
+
+    def note_stop(self, stream_id: int) -> None:
+        """The peer reads nothing of a transport stream on which nothing is open: not yet, or no longer."""
+        if stream_id & 3 == self.bit and stream_id not in self.claimed:
+            self.stopped[stream_id] = None
+            if len(self.stopped) > _MAX_STOPPED:
+                del self.stopped[next(iter(self.stopped))]
 
     def is_refused(self, number: int) -> bool:
         """Whether the peer uses an id above the one this side said would be the last."""
@@ -120,6 +140,12 @@ class Link:
         if not known or self.is_local(number) is not local:
             raise RemoteProtocolError(f"{what} for id {number}, which was never used")
         self.late_frames += 1
+
+    def clear(self) -> None:
+        """Forget which transport streams were whose."""
+        self.owners.clear()
+        self.claimed.clear()
+        self.stopped.clear()
 
     def failure(self, message: str) -> bytes:
         """Return the payload of a refusal."""

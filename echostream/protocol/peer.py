@@ -188,6 +188,7 @@ class PeerProtocol:
         if isinstance(owner, IncomingCall):
             return [self._abandon(owner, code, stop=True)]
         if owner is None:
+            self.link.note_stop(stream_id)
             self.link.out.abort(stream_id, reset=True, stop=False, code=Status.CANCELLED)
         elif owner.output_open:
             # The response or StreamReset that explains it is on its way: this may have overtaken it.
@@ -282,11 +283,9 @@ class PeerProtocol:
         self._move(Input.CLOSE)
         calls, streams = self.calls, self.streams
         left: list[Call | AppStream] = [*calls.outgoing.values(), *calls.incoming.values(), *streams.streams.values()]
-        calls.outgoing.clear()
-        calls.incoming.clear()
+        calls.clear()
         streams.clear()
-        self.link.owners.clear()
-        self.link.claimed.clear()
+        self.link.clear()
         self._readers.clear()
         self._unacknowledged.clear()
         self._early.take()

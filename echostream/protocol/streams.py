@@ -112,7 +112,8 @@ class StreamTable:
         link.note_remote_id(frame.id, "stream")
         if stream_id == LANE or frame.id in self.streams:
             raise RemoteProtocolError(f"stream {frame.id} needs a transport stream and an id of its own")
-        link.claim(stream_id, "stream")
+        if not link.claim(stream_id, "stream"):
+            return
         stream = AppStream(
             frame.id,
             stream_id,
