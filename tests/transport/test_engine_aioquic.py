@@ -1,0 +1,325 @@
+"""Tests for echostream.transport.quic.engine_aioquic: two engines on virtual time, and a canary per private attribute.
+
+A canary that fails after an update of aioquic names the one function of the adapter that has to follow.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.events import ConnectionTerminated
+
+from echostream.config import ALPN, QuicSettings
+from echostream.transport.quic import engine_aioquic as adapter
+from echostream.transport.quic.engine_aioquic import AioquicEngine, AioquicEngines
+from echostream.transport.tls import ServerTls
+
+CLIENT, SERVER = ("192.0.2.1", 1000), ("192.0.2.2", 4433)
+
+
+class Sink:
+    """Notes what an engine reports."""
+
+    def __init__(self) -> None:
+        self.protocol: str | None = None
+        self.calls: list[tuple[Any, ...]] = []
+
+    def on_handshake(self, protocol: str | None) -> None:
+        self.protocol = protocol
+
+    def on_stream_data(self, stream_id: int, data: bytes, fin: bool) -> None:
+        self.calls.append(("data", stream_id, data, fin))
+
+    def on_stream_reset(self, stream_id: int, code: int) -> None:
+        self.calls.append(("reset", stream_id, code))
+
+    def on_stream_stopped(self, stream_id: int, code: int) -> None:
+        self.calls.append(("stopped", stream_id, code))
+
+    def on_datagram(self, data: bytes) -> None:
+        self.calls.append(("datagram", data))
+
+    def on_streams_available(self) -> None:
+        self.calls.append(("available",))
+
+    def on_connection_id(self, connection_id: bytes, *, issued: bool) -> None: ...
+
+    def on_closed(self, *, application: bool, code: int, reason: str, by_peer: bool) -> None:
+        self.calls.append(("closed", application, code, reason, by_peer))
+
+
+class Lab:
+    """A client's and a server's engine with a wire of 10 ms and no loss."""
+
+    def __init__(self, tls: ServerTls, **settings: Any) -> None:
+        self.now = 1000.0
+        engines = AioquicEngines(QuicSettings(**settings))
+        self.client = engines.connect(SERVER, server_name="localhost", now=self.now)
+        first = self.client.transmit(self.now)
+        self.server: AioquicEngine = engines.acceptor(tls)(first[0][0][6:14], None)  # type: ignore[assignment]
+        self.at_client, self.at_server = Sink(), Sink()
+        self.lost = False
+        self.server.receive([data for data, _ in first], CLIENT, self.now)
+
+    def run(self, rounds: int = 12) -> None:
+        for _ in range(rounds):
+            self.now += 0.01
+            for engine, peer, address, sink in (
+                (self.client, self.server, CLIENT, self.at_client),
+                (self.server, self.client, SERVER, self.at_server),
+            ):
+                due = engine.timer()
+                if due is not None and due <= self.now:
+                    engine.handle_timer(self.now)
+                datagrams = [data for data, _ in engine.transmit(self.now)]
+                if datagrams and not self.lost:
+                    peer.receive(datagrams, address, self.now)
+                engine.deliver(sink)
+
+
+@pytest.fixture(scope="module")
+def tls() -> ServerTls:
+    return ServerTls.load()
+
+
+@pytest.fixture
+def lab(tls: ServerTls) -> Lab:
+    lab = Lab(tls)
+    lab.run()
+    assert lab.at_client.protocol == lab.at_server.protocol == ALPN
+    return lab
+
+
+def test_streams_and_datagrams_cross(lab: Lab) -> None:
+    stream = lab.client.open_stream(unidirectional=False)
+    assert stream == 0
+    assert lab.client.send(stream, b"hello", fin=True) == 5
+    assert lab.client.send_datagram(b"quick")
+    lab.run()
+    assert sorted(lab.at_server.calls) == [("data", 0, b"hello", True), ("datagram", b"quick")]
+    assert lab.client.unsent_bytes(stream) == 0
+
+
+def test_stop_is_answered_by_a_reset(lab: Lab) -> None:
+    stream = lab.client.open_stream(unidirectional=False)
+    assert stream is not None
+    lab.client.send(stream, b"x", fin=False)
+    lab.run()
+    lab.server.stop(stream, 7)
+    lab.run()
+    assert lab.at_client.calls == [("stopped", 0, 7)]
+    assert lab.at_server.calls[1:] == [("reset", 0, 7)]
+
+
+def test_calls_on_streams_that_are_not_there_do_nothing(lab: Lab) -> None:
+    lab.client.stop(0, 1)
+    lab.client.stop(3, 1)
+    lab.client.reset(3, 1)
+    assert lab.client.send(3, b"x", fin=False) == 0
+    assert lab.client.unsent_bytes(0) == 0
+    lab.run()
+    assert lab.at_server.calls == []
+
+
+def test_a_close_is_told_at_once_and_once(lab: Lab) -> None:
+    lab.client.close(4000, "bye")
+    lab.run(40)
+    assert lab.at_server.calls == [("closed", True, 4000, "bye", True)]
+    assert lab.at_client.calls == []
+
+
+def test_a_failure_is_told_with_its_code(lab: Lab) -> None:
+    lab.client.fail(0x12A, "no")
+    lab.run(1)
+    assert lab.at_server.calls == [("closed", False, 0x12A, "no", True)]
+
+
+def test_a_batch_is_bounded_and_more_tells(lab: Lab) -> None:
+    stream = lab.client.open_stream(unidirectional=True)
+    assert stream is not None
+    lab.client._quic._loss._cc.congestion_window = 1 << 20  # type: ignore[misc]
+    lab.now += 1.0
+    lab.client.send(stream, bytes(300_000), fin=True)
+    lab.client._pacer.packet_time = None
+    sizes = [len(lab.client.transmit(lab.now))]
+    while lab.client.more:
+        sizes.append(len(lab.client.transmit(lab.now)))
+    assert sizes[0] == 44
+    assert len(sizes) == 5
+    assert lab.client.unsent_bytes(stream) == 0
+
+
+def test_pacing_lets_two_milliseconds_go_at_once(lab: Lab) -> None:
+    pacer = lab.client._pacer
+    pacer.update_rate(congestion_window=14_520, smoothed_rtt=0.001)
+    assert pacer.bucket_max == 0.002
+    pacer.update_rate(congestion_window=14_520, smoothed_rtt=0.1)
+    assert pacer.bucket_max == pytest.approx(0.025)  # aioquic's own: a quarter of the window
+
+
+def test_a_datagram_that_is_too_large_or_not_wanted_is_refused(lab: Lab) -> None:
+    limit = lab.client.max_datagram_payload_bytes
+    assert limit == 1452 - 40
+    assert not lab.client.send_datagram(bytes(limit + 1))
+    assert lab.client.send_datagram(bytes(limit))
+    lab.run()
+    assert lab.at_server.calls == [("datagram", bytes(limit))]
+    lab.client._quic._remote_max_datagram_frame_size = 100
+    assert lab.client.max_datagram_payload_bytes == 97
+    lab.client._quic._remote_max_datagram_frame_size = None
+    assert lab.client.max_datagram_payload_bytes == 0
+    assert not lab.client.send_datagram(b"")
+
+
+def test_streams_are_counted_against_the_peers_limit(tls: ServerTls) -> None:
+    lab = Lab(tls, max_streams=16)
+    assert lab.client.open_stream(unidirectional=False) is None  # nothing is known yet
+    lab.run()
+    assert lab.at_client.calls == [("available",)]
+    opened = [lab.client.open_stream(unidirectional=True) for _ in range(17)]
+    assert opened == [*range(2, 66, 4), None]
+    for stream in opened[:16]:
+        assert stream is not None
+        lab.client.send(stream, b"x", fin=True)
+    lab.run(30)
+    assert lab.at_client.calls == [("available",)] * 2
+    assert lab.client.open_stream(unidirectional=True) == 66
+
+
+# Canaries: one per function that touches something private
+
+
+def test_canary_install_pacer(lab: Lab) -> None:
+    assert lab.client._quic._loss._pacer is lab.client._pacer
+    assert lab.client._pacer.packet_time is not None  # aioquic has told it the rate
+
+
+def test_canary_set_stream_limits(tls: ServerTls) -> None:
+    lab = Lab(tls, max_streams=500)
+    lab.run()
+    assert adapter._peer_stream_limit(lab.client._quic, unidirectional=False) == 500
+    assert adapter._peer_stream_limit(lab.client._quic, unidirectional=True) == 500
+    assert adapter._peer_stream_limit(lab.server._quic, unidirectional=False) == 500
+
+
+def test_canary_peer_stream_limit(lab: Lab) -> None:
+    assert adapter._peer_stream_limit(lab.client._quic, unidirectional=False) == QuicSettings().max_streams
+
+
+def test_canary_stream(lab: Lab) -> None:
+    stream = lab.client.open_stream(unidirectional=False)
+    assert stream is not None
+    found = adapter._stream(lab.client._quic, stream)
+    assert found is not None
+    assert found.stream_id == stream
+    assert adapter._stream(lab.client._quic, 400) is None
+
+
+def test_canary_unsent_bytes(lab: Lab) -> None:
+    stream = lab.client.open_stream(unidirectional=False)
+    assert stream is not None
+    assert lab.client.send(stream, bytes(100_000), fin=False) == 100_000
+    first = sum(len(data) for data, _ in lab.client.transmit(lab.now))
+    unsent = adapter._unsent_bytes(lab.client._quic, stream)
+    assert 100_000 - first <= unsent < 100_000
+    lab.client.reset(stream, 1)
+    assert adapter._unsent_bytes(lab.client._quic, stream) == 0
+
+
+def test_canary_has_undelivered(lab: Lab) -> None:
+    quic = lab.client._quic
+    assert not adapter._has_undelivered(quic)
+    data, fin, reset = (lab.client.open_stream(unidirectional=True) for _ in range(3))
+    assert data is not None
+    assert fin is not None
+    assert reset is not None
+    assert not adapter._has_undelivered(quic)
+    lab.client.send(data, b"x", fin=False)
+    assert adapter._has_undelivered(quic)
+    lab.client.transmit(lab.now)
+    assert adapter._has_undelivered(quic)  # sent is not delivered
+    lab.lost = True
+    lab.run(3)
+    assert adapter._has_undelivered(quic)
+    lab.lost = False
+    lab.run(40)
+    assert not adapter._has_undelivered(quic)
+    lab.client.send(fin, b"", fin=True)
+    assert adapter._has_undelivered(quic)
+    lab.run()
+    assert not adapter._has_undelivered(quic)
+    lab.client.send(reset, b"x", fin=False)
+    lab.client.reset(reset, 1)
+    assert not adapter._has_undelivered(quic)
+
+
+def test_canary_peer_datagram_limit(lab: Lab) -> None:
+    assert adapter._peer_datagram_limit(lab.client._quic) == 65_535
+
+
+def test_canary_datagram_queue(lab: Lab) -> None:
+    for index in range(QuicSettings().max_queued_datagrams):
+        assert lab.client.send_datagram(b"%d" % index)
+        assert len(adapter._datagram_queue(lab.client._quic)) == index + 1
+    assert not lab.client.send_datagram(b"one more")
+    lab.run()
+    assert len(adapter._datagram_queue(lab.client._quic)) == 0
+    assert len(lab.at_server.calls) == QuicSettings().max_queued_datagrams
+
+
+def test_canary_close_event(lab: Lab) -> None:
+    assert adapter._close_event(lab.client._quic) is None
+    lab.client._quic.close(error_code=5, reason_phrase="inside")
+    assert adapter._close_event(lab.client._quic) == ConnectionTerminated(5, None, "inside")
+    lab.run(1)
+    assert lab.at_client.calls == [("closed", True, 5, "inside", False)]
+
+
+def test_canary_is_draining(lab: Lab) -> None:
+    lab.client.close(5, "")
+    lab.run(1)
+    assert adapter._is_draining(lab.server._quic)
+    assert not adapter._is_draining(lab.client._quic)
+
+
+def test_canary_smoothed_rtt(tls: ServerTls) -> None:
+    lab = Lab(tls)
+    assert adapter._smoothed_rtt(lab.client._quic) is None
+    lab.run()
+    measured = lab.client.rtt
+    assert measured is not None
+    assert 0 < measured < 0.1
+
+
+def test_canary_peer_chain(lab: Lab, tls: ServerTls) -> None:
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    assert adapter._peer_chain(lab.client._quic) == tuple(item.public_bytes(Encoding.DER) for item in tls.chain)
+    assert adapter._peer_chain(lab.server._quic) == ()
+
+
+def test_canary_the_key_behind_the_certificate_is_checked_without_verification(
+    tls: ServerTls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CERT_NONE leaves out the chain only: who shows another's certificate without its key does not get in."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    thief = ServerTls(tls.chain, ec.generate_private_key(ec.SECP256R1()), tls.fingerprint)
+    lab = Lab(thief)
+    lab.run()
+    assert lab.at_client.protocol is None
+    assert lab.at_server.protocol is None
+    assert lab.at_client.calls == [("closed", False, 0x100 + 51, "", False)]  # decrypt_error
+
+
+def test_canary_no_private_attribute_is_touched_elsewhere() -> None:
+    """Above the marker the adapter keeps to the public surface."""
+    import inspect
+    import re
+
+    public, marker, _ = inspect.getsource(adapter).partition("# The private attributes of aioquic")
+    assert marker
+    assert re.findall(r"_quic\._\w+|\bquic\._\w+", public) == []
+    assert QuicConnection.datagrams_to_send
