@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Self
 from urllib.parse import urlsplit
 
 
@@ -20,7 +22,7 @@ class Relay:
         self.from_client: list[bytes] = []
         self.from_server: list[bytes] = []
 
-    async def __aenter__(self) -> Relay:
+    async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._front, _ = await loop.create_datagram_endpoint(lambda: _End(self._to_server), local_addr=("127.0.0.1", 0))
         host, port = self._front.get_extra_info("sockname")
@@ -64,7 +66,7 @@ class Relay:
 
 
 class _End(asyncio.DatagramProtocol):
-    def __init__(self, received) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, received: Callable[[bytes, tuple[str, int]], None]) -> None:
         self._received = received
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated
 
 from echostream.config import ALPN, QuicSettings
@@ -139,7 +138,7 @@ def test_a_failure_is_told_with_its_code(lab: Lab) -> None:
 def test_a_batch_is_bounded_and_more_tells(lab: Lab) -> None:
     stream = lab.client.open_stream(unidirectional=True)
     assert stream is not None
-    lab.client._quic._loss._cc.congestion_window = 1 << 20  # type: ignore[misc]
+    lab.client._quic._loss._cc.congestion_window = 1 << 20
     lab.now += 1.0
     lab.client.send(stream, bytes(300_000), fin=True)
     lab.client._pacer.packet_time = None
@@ -322,4 +321,3 @@ def test_canary_no_private_attribute_is_touched_elsewhere() -> None:
     public, marker, _ = inspect.getsource(adapter).partition("# The private attributes of aioquic")
     assert marker
     assert re.findall(r"_quic\._\w+|\bquic\._\w+", public) == []
-    assert QuicConnection.datagrams_to_send

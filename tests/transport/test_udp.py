@@ -15,7 +15,7 @@ import pytest
 from echostream.transport import udp
 from echostream.transport.sockets import SocketAddress, bind_udp, connect_udp, describe_error, format_address
 from echostream.transport.udp import Packet, UdpSocket, open_udp
-from tests.transport.conformance import PATIENCE, assert_nothing_left
+from tests.transport.conformance import PATIENCE, assert_nothing_left, eventually
 
 BUFFER_BYTES = 1 << 20
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="UDP_GRO and UDP_SEGMENT are Linux's")
@@ -249,9 +249,7 @@ async def test_a_handler_may_close_the_socket_when_it_fails(pair: Pair) -> None:
 
     pair.at_client.failed = close  # type: ignore[method-assign]
     pair.send(b"anybody there?")
-    async with asyncio.timeout(PATIENCE):
-        while not pair.client.closed:
-            await asyncio.sleep(0)
+    await eventually(lambda: pair.client.closed)
 
 
 @LINUX

@@ -128,7 +128,7 @@ class QuicConnection(Connection):
         if not self._in_burst:  # in a burst its end does the rest, once
             self._guard(self._look_after)
             if self._above and self._notice is None:  # not from within the writer's own call
-                self._notice = asyncio.get_running_loop().call_soon(self._guard, self._notify)
+                self._notice = asyncio.get_running_loop().call_soon(self._notify_later)
 
     def unsent_bytes(self, stream_id: int) -> int:
         return self._engine.unsent_bytes(stream_id) if self._state is _State.OPEN else 0
@@ -298,8 +298,11 @@ class QuicConnection(Connection):
             at = self._last_active + self._keepalive
         self._pump.arm(at)
 
-    def _notify(self) -> None:
+    def _notify_later(self) -> None:
         self._notice = None
+        self._guard(self._settle)
+
+    def _notify(self) -> None:
         outer, self._in_burst = self._in_burst, True
         for stream_id in tuple(self._above):
             if self._receiver is not None and self._engine.unsent_bytes(stream_id) <= self._low:

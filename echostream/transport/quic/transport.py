@@ -64,21 +64,21 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
 
     async def listen(self, address: Address, *, accept: Accept, tls: ServerTls) -> QuicListener:
         _require_port(address)
-        sock = _bind(address, await _resolve(address), self._settings.socket_buffer_bytes)
+        resolved = await _resolve(address)
         acceptor = Acceptor(self._load_engines(), accept=accept, tls=tls, settings=self._settings, limits=self._limits)
-        endpoint = acceptor.endpoint
-        await endpoint.open(sock, self._settings, connected=False)
+        sock = _bind(address, resolved, self._settings.socket_buffer_bytes)
+        await acceptor.endpoint.open(sock, self._settings, connected=False)
         return QuicListener(acceptor, Address(self.scheme, *sock.getsockname()[:2]))
 
     async def _dial_one(
         self, address: Address, target: Resolved, *, timeout: float, accept: Accept, tls: ClientTls
     ) -> QuicConnection:
-        family, peer = target
         endpoint = Endpoint()
         try:
-            sock = connect_udp(family, peer, buffer_bytes=self._settings.socket_buffer_bytes)
+            sock = connect_udp(*target, buffer_bytes=self._settings.socket_buffer_bytes)
         except OSError as error:
             raise _UnreachableError(describe_error(error)) from None
+        peer: SocketAddress = sock.getpeername()  # spelled as received packets will have it
         await endpoint.open(sock, self._settings, connected=True)
         dialler = _Dialler(address, accept=accept, tls=tls)
         try:
