@@ -128,7 +128,7 @@ class Connection(ABC):
 
     @abstractmethod
     def write(self, stream_id: int, data: bytes, *, fin: bool = False) -> bool:
-        """Queue bytes on a stream.
+        """Queue bytes on a stream; nothing happens when its sending side has ended (finished, reset, stopped).
 
         Returns:
             False when the stream holds more unsent bytes than the high watermark: wait for `writable` before
