@@ -670,3 +670,29 @@ async def test_a_quiet_client_keeps_its_connection_alive(opened: Open) -> None:
     assert client.reasons == server.reasons == []
     assert 3 <= stats(world)["packets_received"] - received <= 20
     await exchange(client, server)
+
+
+async def test_a_close_from_within_writable_works(opened: Open) -> None:
+    world = await opened()
+    client, server = await world.pair()
+    stream = client.connection.open_stream()
+    assert stream is not None
+    client.on_writable = lambda stream_id: client.connection.close(4004, "all written")
+    assert not client.connection.write(stream, bytes(300_000))
+    client.connection.flush()
+    assert await server.ended() == CloseReason(4004, "all written", by_peer=True)
+    assert len(server.data[stream]) == 300_000
+
+
+async def test_senders_wait_while_the_socket_has_no_room(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await opened()
+    client, server = await world.pair()
+    sock = client.connection._link._socket  # type: ignore[attr-defined]
+    sock._block(paused=True)
+    stream = client.connection.open_stream()
+    assert stream is not None
+    client.connection.write(stream, bytes(10_000), fin=True)
+    client.connection.flush()
+    assert client.connection.unsent_bytes(stream) == 10_000
+    await server.until(lambda: server.finished)
+    assert sock.dropped_count == 0

@@ -182,10 +182,6 @@ class QuicConnection(Connection):
         """Whether the first packet made no sense: the engine had no answer."""
         return self._state is _State.HANDSHAKE and self._pump.is_mute
 
-    def start(self) -> None:
-        """Send the client's first flight."""
-        self.resume()
-
     def receive(self, datagrams: Sequence[bytes], address: SocketAddress, source: bytes | None, now: float) -> None:
         """Take packets of one wake-up; `finish` follows when all were handed out."""
         self._last_active = now
@@ -203,7 +199,7 @@ class QuicConnection(Connection):
         self.resume()
 
     def resume(self) -> None:
-        """Transmit and look after all else, as after a wake-up or when the socket takes packets again."""
+        """Transmit and look after all else: the first flight, after a wake-up, when the socket takes packets again."""
         self._guard(self._pump.transmit)
         self._guard(self._settle)
 

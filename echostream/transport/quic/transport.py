@@ -94,7 +94,7 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
                 refused=dialler.refused,
             )
             endpoint.add(connection, engine.connection_id)
-            connection.start()
+            connection.resume()  # sends the first flight
             async with asyncio.timeout(timeout):
                 await dialler.done
         except TimeoutError:
