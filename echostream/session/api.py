@@ -44,6 +44,28 @@ class Conversation(ABC):
 
     # Calls
 
+    @overload
+    async def request(
+        self,
+        method: str,
+        /,
+        *args: Any,
+        returns: type[T],
+        timeout: float | None = ...,
+        metadata: Mapping[str, str | bytes] | None = ...,
+        **kwargs: Any,
+    ) -> T: ...
+    @overload
+    async def request(
+        self,
+        method: str,
+        /,
+        *args: Any,
+        returns: Any = ...,
+        timeout: float | None = ...,
+        metadata: Mapping[str, str | bytes] | None = ...,
+        **kwargs: Any,
+    ) -> Any: ...
     async def request(
         self,
         method: str,
@@ -112,7 +134,9 @@ class Conversation(ABC):
     @overload
     def stream(self, method: Callable[P, AsyncIterator[T]], /, *args: P.args, **kwargs: P.kwargs) -> _Block[T]: ...
     @overload
-    def stream(self, method: str, /, *args: Any, returns: Any = None, **kwargs: Any) -> _Block[Any]: ...
+    def stream(self, method: str, /, *args: Any, returns: type[T], **kwargs: Any) -> _Block[T]: ...
+    @overload
+    def stream(self, method: str, /, *args: Any, returns: Any = ..., **kwargs: Any) -> _Block[Any]: ...
     def stream(self, method: Any, /, *args: Any, **kwargs: Any) -> _Block[Any]:
         """Call a method that returns a stream, as a block: ``async with client.stream(orders.watch, "A") as ticks``.
 
