@@ -1,0 +1,112 @@
+"""Each example does what it says, in one program and as two processes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.examples.programs import EXAMPLES, free_url, output, serving
+
+LENGTH = 85
+"""Lines of an example, about: it must be read at one sitting."""
+
+DEMO = {"demo.py", "demo_report.py"}  # shows everything at once
+
+ECHO = """\
+say:    hello
+repeat: ['hello', 'hello']
+join:   hello out there
+talk:   ['HELLO', 'OUT', 'THERE']
+"""
+
+CALLBACK = """\
+client: what goes with soup? ['salad', 'chips']
+served: soup with salad
+"""
+
+CONTRACT = """\
+Report(city='Oslo', celsius=4.0)
+[22.5, 22.5]
+weather.report: NOT_FOUND: no thermometer in Atlantis, only in Oslo, Rome
+"""
+
+PRINTED = [
+    pytest.param("echo.py", ECHO, id="echo"),
+    pytest.param("callback.py", CALLBACK, id="callback"),
+    pytest.param("contract.py", CONTRACT, id="contract"),
+]
+
+
+def test_examples_are_short() -> None:
+    lines = {path.name: len(path.read_text("utf-8").splitlines()) for path in EXAMPLES.glob("*.py")}
+    assert {"echo.py", "callback.py", "broadcast.py", "file_transfer.py", "discovery.py", "contract.py"} <= set(lines)
+    assert {name: count for name, count in lines.items() if count > LENGTH and name not in DEMO} == {}
+
+
+@pytest.mark.parametrize(("program", "printed"), PRINTED)
+def test_it_runs_as_one_program(program: str, printed: str, tmp_path: Path) -> None:
+    assert output(program, folder=tmp_path, url=free_url()) == printed
+
+
+@pytest.mark.parametrize(("program", "printed"), PRINTED)
+def test_it_runs_as_two_processes(program: str, printed: str, tmp_path: Path) -> None:
+    url = free_url()
+    with serving(program, folder=tmp_path, url=url):
+        assert output(program, "client", folder=tmp_path, url=url) == printed
+
+
+@pytest.mark.slow
+def test_a_broadcast_reaches_all_clients(tmp_path: Path) -> None:
+    lines = output("broadcast.py", folder=tmp_path, url=free_url()).splitlines()
+    for name in ("anna", "ben", "carl"):
+        assert lines.count(f"server: {name} is here") == 1
+        assert lines.count(f"{name}: heard by 1 listener") == 1
+        prices = [float(line.split()[-1]) for line in lines if line.startswith(f"{name}: ACME costs ")]
+        assert prices == [prices[0], prices[0] + 0.25, prices[0] + 0.5]
+    assert "server: price sent to 3" in lines
+
+
+@pytest.mark.slow
+def test_a_client_hears_broadcasts_of_another_process(tmp_path: Path) -> None:
+    url = free_url()
+    with serving("broadcast.py", folder=tmp_path, url=url):
+        lines = output("broadcast.py", "client", folder=tmp_path, url=url).splitlines()
+    shown = Counter(re.sub(r"^client \d+: |[\d.]+$", "", line) for line in lines)
+    assert shown == {"heard by 1 listener": 1, "ACME costs ": 3}
+
+
+def test_a_made_up_file_arrives_whole(tmp_path: Path) -> None:
+    shown = output("file_transfer.py", folder=tmp_path, url=free_url())
+    assert re.fullmatch(r"made_up\.bin: 10,000,000 bytes, SHA-256 [0-9a-f]{64} on both sides\n", shown)
+
+
+@pytest.mark.parametrize("size", [0, 1_000_000])
+def test_a_file_goes_to_another_process(size: int, tmp_path: Path) -> None:
+    url = free_url()
+    content = bytes(index * 7 % 251 for index in range(size))
+    (tmp_path / "mine.bin").write_bytes(content)
+    with serving("file_transfer.py", folder=tmp_path, url=url):
+        shown = output("file_transfer.py", "client", "mine.bin", folder=tmp_path, url=url)
+    digest = hashlib.sha256(content).hexdigest()
+    assert shown == f"mine.bin: {size:,} bytes, SHA-256 {digest} on both sides\n"
+    assert {path.name: path.read_bytes() for path in (tmp_path / "received").iterdir()} == {"mine.bin": content}
+
+
+def _check_discovery(shown: str) -> None:
+    assert re.search(r"^   thermometer 1\.2\.0 quic://127\.0\.0\.1:\d+ room=kitchen$", shown, re.MULTILINE)
+    assert re.search(r"^found at 127\.0\.0\.1:\d+\ntemperature: 21\.5\n\Z", shown, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_a_server_is_found_without_an_address(tmp_path: Path) -> None:
+    _check_discovery(output("discovery.py", folder=tmp_path, url="quic://127.0.0.1:0"))
+
+
+@pytest.mark.slow
+def test_a_server_in_another_process_is_found_without_an_address(tmp_path: Path) -> None:
+    with serving("discovery.py", folder=tmp_path, url="quic://127.0.0.1:0"):
+        _check_discovery(output("discovery.py", "client", folder=tmp_path, url="quic://127.0.0.1:0"))
