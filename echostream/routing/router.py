@@ -81,7 +81,8 @@ class Router:
         """
         if name is not None and len(targets) != 1:
             raise ConfigurationError("name", f"{name!r} names one function, got {len(targets)}: register one at a time")
-        found = [self._read(target, name) for target in targets]
+        claimed: _Claimed = set()
+        found = [self._read(target, name, claimed) for target in targets]
         for add in [step for steps in found for step in steps]:
             add()
 
@@ -126,30 +127,30 @@ class Router:
 
     # Reading what was given, before anything is changed: all of it is registered or nothing.
 
-    def _read(self, target: object, name: str | None) -> list[Callable[[], None]]:
+    def _read(self, target: object, name: str | None, claimed: _Claimed) -> list[Callable[[], None]]:
         cls = type(target)
         if isinstance(target, type) and is_service(target):
             raise ConfigurationError("register", f"{target.__name__} is a class: give an object, {target.__name__}()")
         if is_service(cls):
             if name is not None:
                 raise ConfigurationError("name", f"the service {cls.__name__} has its name from @service")
-            return self._read_service(target, cls)
-        marks = marks_of(target)
+            return self._read_service(target, cls, claimed)
+        marks = [mark for mark in marks_of(target) if isinstance(mark, HandlerSpec | ListenerSpec | StreamSpec)]
         if not callable(target) or not (marks or name):
             raise ConfigurationError(
                 "register",
                 f"{getattr(target, '__qualname__', repr(target))} is neither an object of a @service class nor marked"
                 " with @handler, @listener or @stream",
             )
-        return self._read_function(target, name)
+        return self._read_function(target, name, claimed)
 
-    def _read_service(self, target: object, cls: type) -> list[Callable[[], None]]:
+    def _read_service(self, target: object, cls: type, claimed: _Claimed) -> list[Callable[[], None]]:
         binding = bind_service(cls)
-        self._check_free(binding.name, self._services, "service")
+        _claim("service", binding.name, self._services, claimed)
         for wire_name in binding.methods:
-            self._check_free(wire_name, self._methods, "method")
+            _claim("method", wire_name, self._methods, claimed)
         for item in binding.streams:
-            self._check_free(item.spec.name, self._streams, "stream")
+            _claim("stream", item.spec.name, self._streams, claimed)
 
         def add() -> None:
             self._services[binding.name] = binding.spec
@@ -162,7 +163,9 @@ class Router:
 
         return [add]
 
-    def _read_function(self, target: Callable[..., Any], name: str | None) -> list[Callable[[], None]]:
+    def _read_function(
+        self, target: Callable[..., Any], name: str | None, claimed: _Claimed
+    ) -> list[Callable[[], None]]:
         steps: list[Callable[[], None]] = []
         owner = type(getattr(target, "__self__", None)) if hasattr(target, "__self__") else None
         marks = marks_of(target)
@@ -171,14 +174,14 @@ class Router:
         if any(isinstance(mark, HandlerSpec) for mark in marks) or not (listener or stream):
             spec = handler_spec(target, name)
             method = bind_handler(spec, owner=owner, wire_name=name or spec.name)
-            self._check_free(method.name, self._methods, "method")
+            _claim("method", method.name, self._methods, claimed)
             steps.append(lambda: self._methods.__setitem__(method.name, MethodRoute(method, target)))
         if listener is not None:
             bound = bind_listener(listener, owner=owner)
             steps.append(lambda: self._add_listener(bound, target))
         if stream is not None:
             route = StreamRoute(bind_stream(stream, owner=owner), target)
-            self._check_free(route.binding.spec.name, self._streams, "stream")
+            _claim("stream", route.binding.spec.name, self._streams, claimed)
             steps.append(lambda: self._streams.__setitem__(route.binding.spec.name, route))
         return steps
 
@@ -196,7 +199,13 @@ class Router:
             )
         )
 
-    @staticmethod
-    def _check_free(name: str, table: Mapping[str, object], what: str) -> None:
-        if name in table:
-            raise ConfigurationError("register", f"the {what} {name!r} is registered already: every name serves once")
+
+_Claimed = set[tuple[str, str]]
+"""Kinds and names that one registration takes."""
+
+
+def _claim(what: str, name: str, table: Mapping[str, object], claimed: _Claimed) -> None:
+    """Take a name, or raise because another has it."""
+    if name in table or (what, name) in claimed:
+        raise ConfigurationError("register", f"the {what} {name!r} is registered already: every name serves once")
+    claimed.add((what, name))
