@@ -1,0 +1,61 @@
+"""EchoStream in the benches of typed calls: pydantic in and out, a deadline, the public API and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pydantic import BaseModel
+
+from benches.load import drive
+from benches.worker import Round
+from echostream import RpcClient, RpcServer, handler, service
+
+__all__ = ("TIMEOUT", "Order", "Orders", "Receipt", "connect", "serve")
+
+TIMEOUT = 10.0
+"""Seconds; every contender's calls carry it."""
+
+
+class Order(BaseModel):
+    symbol: str
+    quantity: int
+    price: float
+    note: str
+
+
+class Receipt(BaseModel):
+    id: int
+    total: float
+    note: str
+
+
+@service("orders")
+class Orders:
+    @handler
+    async def place(self, order: Order) -> Receipt:
+        return Receipt(id=order.quantity, total=order.quantity * order.price, note=order.note)
+
+
+@asynccontextmanager
+async def serve(engine: str) -> AsyncIterator[dict[str, Any]]:
+    server = RpcServer("quic://127.0.0.1:0", engine=engine)
+    server.register(Orders())
+    async with server:
+        yield {"url": server.addresses[0]}
+
+
+@asynccontextmanager
+async def connect(engine: str, url: str) -> AsyncIterator[Round]:
+    async with RpcClient.connect(url, ca="dev", engine=engine) as client:
+        orders = client.proxy(Orders, timeout=TIMEOUT)
+
+        async def call(number: int) -> bool:
+            receipt = await orders.place(Order(symbol="ACME", quantity=number, price=0.5, note="at the market"))
+            return receipt.id == number and receipt.total == number * 0.5 and receipt.note == "at the market"
+
+        async def measure(*, in_flight: int, seconds: float) -> dict[str, float]:
+            return await drive(call, in_flight=in_flight, seconds=seconds)
+
+        yield measure
