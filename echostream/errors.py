@@ -316,6 +316,8 @@ _BY_STATUS: Mapping[Status, type[RpcError]] = {
 def error_to_wire(error: EchoStreamError) -> tuple[Status, str, dict[str, Any]]:
     """Return (status, message, details) as a Response or StreamReset frame carries them."""
     details = dict(error.details)
+    if error.retryable is not (error.code in RETRYABLE_STATUSES):
+        details["retryable"] = error.retryable
     if error.retry_after is not None:
         details["retry_delay"] = error.retry_after
     if isinstance(error, ResourceError) and error.limit is not None:
@@ -351,10 +353,19 @@ def error_from_wire(
         cls = next((item for item in known if item.reason == reason), cls)
     delay = details.get("retry_delay")
     retry_after = float(delay) if isinstance(delay, int | float) else None
+    said = details.get("retryable")
+    retryable = said if isinstance(said, bool) else None
     error = cls.__new__(cls)
     # Straight to the base: a subclass may have an __init__ of its own that asks for what the wire does not carry.
     EchoStreamError.__init__(
-        error, message, code=status, retry_after=retry_after, details=details, session=session, operation=operation
+        error,
+        message,
+        code=status,
+        retryable=retryable,
+        retry_after=retry_after,
+        details=details,
+        session=session,
+        operation=operation,
     )
     if isinstance(error, DeadlineExceededError):
         error.duration = None

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from echostream.errors import (
+    CertificateError,
     ConnectionLostError,
     EchoStreamError,
     InvalidArgumentError,
@@ -38,7 +39,7 @@ _log = logging.getLogger("echostream.routing")
 class Dispatcher:
     """Serves the calls and streams of one session (`Services` of `session.py`)."""
 
-    __slots__ = ("_hints", "_router", "_runtime")
+    __slots__ = ("_hints", "_router", "_runtime", "_withheld")
 
     def __init__(self, router: Router, runtime: Runtime, *, hints: Callable[[Session], bool]) -> None:
         """Make one.
@@ -51,14 +52,26 @@ class Dispatcher:
         self._router = router
         self._runtime = runtime
         self._hints = hints
+        self._withheld: str | None = None
 
     @property
     def listeners(self) -> ListenerTable:
         """The listeners of this session's events."""
         return self._router.listeners
 
+    def withhold(self, reason: str) -> None:
+        """Let nothing be registered for a peer that is not trusted enough; `reason` says why, and the way out."""
+        self._withheld = reason
+
     def register(self, *targets: object, name: str | None = None) -> None:
-        """Serve more, to this session alone."""
+        """Serve more, to this session alone.
+
+        Raises:
+            CertificateError: the peer is not trusted enough.
+            SignatureError, ConfigurationError: as `Router.register`.
+        """
+        if self._withheld is not None:
+            raise CertificateError(self._withheld)
         self._router.register(*targets, name=name)
 
     # Calls
@@ -78,7 +91,7 @@ class Dispatcher:
         try:
             route = self._find(session, frame)
             if route.binding.shape.returns_items:
-                await self._serve_items(route, invocation, frame)
+                await watched(self._serve_items(route, invocation, frame), route.name, self._runtime.clock)
                 await invocation.respond(None)
             else:
                 result = await self._run(route, *self._arguments(route, invocation, frame))
@@ -158,10 +171,8 @@ class Dispatcher:
 
     def _public(self, error: Exception, what: str) -> EchoStreamError:
         """Return what the peer may know of an error. What the handler did not mean to say stays here, in the log."""
-        if isinstance(error, RpcError):
+        if isinstance(error, RpcError | ResourceError):
             return error
-        if isinstance(error, ResourceError):
-            return RpcError(Status.RESOURCE_EXHAUSTED, error.message, retryable=False)
         _log.error("! %s raised %s", what, type(error).__name__, exc_info=error)
         if self._runtime.debug:
             return RpcError(Status.INTERNAL, f"{type(error).__name__}: {error}")
