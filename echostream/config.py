@@ -17,6 +17,7 @@ __all__ = (
     "DEFAULT_CONNECT_TIMEOUT",
     "DEFAULT_DISCOVER_TIMEOUT",
     "DEFAULT_STOP_GRACE",
+    "DEFAULT_STREAM_CLOSE_TIMEOUT",
     "MAX_CERTIFICATE_CHAIN",
     "MAX_DISCOVERED_SERVICES",
     "MAX_TXT_BYTES",
@@ -39,6 +40,9 @@ DEFAULT_CONNECT_TIMEOUT = 10.0
 
 DEFAULT_DISCOVER_TIMEOUT = 3.0
 """Seconds to listen for mDNS answers: three queries of RFC 6762 section 5.2 fit in it."""
+
+DEFAULT_STREAM_CLOSE_TIMEOUT = 10.0
+"""Seconds that leaving a stream's block waits until the other side is through with what was sent; as for a call."""
 
 DEFAULT_STOP_GRACE = 15.0
 """Seconds that `stop()` waits for running calls: under the 30 s most supervisors give before they kill."""

@@ -256,10 +256,6 @@ class PeerProtocol:
         link.out.write(self.event_stream, frame)
         return event_id
 
-    def forget_ack(self, event_id: int) -> None:
-        """Nobody waits for this acknowledgement any more."""
-        self._unacknowledged.pop(event_id, None)
-
     def acknowledge(self, event_id: int, listeners: int, failed: int) -> None:
         """Report that the listeners of an event ran."""
         if self.state in _READY:

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from echostream.binding import codec_for, dump_any
-from echostream.config import DEFAULT_CALL_TIMEOUT, DEFAULT_CONNECT_TIMEOUT
+from echostream.config import DEFAULT_CALL_TIMEOUT, DEFAULT_CONNECT_TIMEOUT, DEFAULT_STREAM_CLOSE_TIMEOUT
 from echostream.errors import ConfigurationError, DeadlineExceededError
 from echostream.session.call import Call
 from echostream.session.calling import CallRequest, call_unary, check_response
@@ -258,6 +259,7 @@ class Conversation(ABC):
         returns: Any = None,
         metadata: Mapping[str, str | bytes] | None = None,
         timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        close_timeout: float | None = DEFAULT_STREAM_CLOSE_TIMEOUT,
     ) -> OpenStream:
         """Open a named application stream: ``async with client.open_stream("microphone") as sender``.
 
@@ -267,8 +269,18 @@ class Conversation(ABC):
             returns: type of the items that come back.
             metadata: sent along.
             timeout: seconds for the other side's yes.
+            close_timeout: seconds that the end of the block waits for the other side's handler, None for any time.
+
+        Raises:
+            SignatureError: a type cannot be validated.
         """
-        return OpenStream(self._session, name, item, returns, _plain(metadata), timeout)
+        session, codec, back = self._session, codec_or_none(item), codec_or_none(returns)
+
+        async def opened() -> StreamSender[Any]:
+            channel = await open_channel(session.peer, session.id, name, _plain(metadata), timeout)
+            return StreamSender(channel, codec, back=back, close_timeout=close_timeout)
+
+        return OpenStream(opened)
 
     async def ping(self, *, timeout: float = DEFAULT_CALL_TIMEOUT) -> float:
         """Measure one round trip in seconds with a TimeSync probe, the peer's own time taken off (RFC 5905 section 8).
@@ -289,19 +301,14 @@ class Conversation(ABC):
 class OpenStream:
     """What `open_stream` returns: await it for the sender, or use it as a block."""
 
-    __slots__ = ("_arguments", "_sender")
+    __slots__ = ("_open", "_sender")
 
-    def __init__(self, *arguments: Any) -> None:
-        self._arguments = arguments
+    def __init__(self, opened: Callable[[], Coroutine[Any, Any, StreamSender[Any]]]) -> None:
+        self._open = opened
         self._sender: StreamSender[Any] | None = None
 
-    def __await__(self) -> Any:
+    def __await__(self) -> Generator[Any, None, StreamSender[Any]]:
         return self._open().__await__()
-
-    async def _open(self) -> StreamSender[Any]:
-        session, name, item, returns, metadata, timeout = self._arguments
-        channel = await open_channel(session.peer, session.id, name, metadata, timeout)
-        return StreamSender(channel, codec_or_none(item), back=codec_or_none(returns))
 
     async def __aenter__(self) -> StreamSender[Any]:
         self._sender = await self._open()
@@ -331,7 +338,7 @@ def _proxy_method(method: Any) -> ProxyMethod:
 
 
 def _checked_timeout(timeout: float | None) -> float | None:
-    if timeout is not None and not timeout > 0:
+    if timeout is not None and not 0 < timeout < math.inf:
         raise ConfigurationError("timeout", f"{timeout!r} must be above 0 seconds, or None for no deadline")
     return timeout
 

@@ -46,7 +46,7 @@ class Call(Generic[T]):
             coroutine = method.unary(request, self._pending, self._seen)
         else:
             coroutine = method.collect(request, self._seen)
-        self._task: asyncio.Task[T] = session.tasks.start(coroutine, f"call {self._method}")
+        self._task: asyncio.Task[T] = session.calls.start(coroutine, f"call {self._method}")
         self._task.add_done_callback(self._ended)
 
     def __repr__(self) -> str:

@@ -135,6 +135,7 @@ class PendingCall:
         if not self.future.done():
             method = self.call.method if self.call is not None else None
             self.future.set_exception(lost_error(error, method))
+            self.future.exception()  # seen: who still writes a large request hears of the loss there
 
     def expire(self) -> None:
         """The deadline passed."""
@@ -145,9 +146,7 @@ class PendingCall:
 
     def give_up(self, status: Status) -> None:
         """Tell the peer that nobody waits any more."""
-        if self.call is not None and self.peer.protocol.calls.cancel(self.call, status):
-            self.peer.touch()
-        self.peer.place_freed()
+        self.peer.cancel_call(self.call, status)
 
 
 async def call_unary(peer: Peer, request: CallRequest, pending: PendingCall | None = None) -> f.ResponseFrame:
@@ -169,7 +168,7 @@ async def call_unary(peer: Peer, request: CallRequest, pending: PendingCall | No
     entry: Entry | None = None
     try:
         large = len(payload) > peer.runtime.limits.large_payload_bytes
-        if large or not peer.may_call or peer.is_blocked(LANE):
+        if large or not peer.places.free or peer.is_blocked(LANE):
             async with asyncio.timeout_at(deadline):
                 await _start_slowly(peer, request, pending, payload, raw=raw, large=large, deadline=deadline)
         else:
@@ -199,29 +198,34 @@ def start_call(
         RpcError: UNAVAILABLE, the peer is shutting down.
         ResourceError: the payload is over the peer's limit.
     """
-    if peer.protocol.peer_gone_away:
-        raise RpcError(
-            Status.UNAVAILABLE,
-            "the peer is shutting down and takes no new calls",
-            retryable=True,
-            operation=request.method,
-            session=request.session_id,
-        )
     timeout_ns = 0
     if deadline is not None:
         # Stamped when encoded: what waited on this side is gone already.
         timeout_ns = max(1, int((deadline - peer.runtime.loop.time()) * 1e9))
-    handle.call = peer.protocol.calls.start(
-        request.method,
-        payload,
-        handle=handle,
-        stream_id=stream_id,
-        timeout_ns=timeout_ns,
-        metadata=request.metadata,
-        sends_items=request.items is not None,
-        accepts_items=request.accepts_items,
-        raw=raw,
-    )
+    try:
+        if peer.protocol.peer_gone_away:
+            raise RpcError(
+                Status.UNAVAILABLE,
+                "the peer is shutting down and takes no new calls",
+                retryable=True,
+                operation=request.method,
+                session=request.session_id,
+            )
+        handle.call = peer.protocol.calls.start(
+            request.method,
+            payload,
+            handle=handle,
+            stream_id=stream_id,
+            timeout_ns=timeout_ns,
+            metadata=request.metadata,
+            sends_items=request.items is not None,
+            accepts_items=request.accepts_items,
+            raw=raw,
+        )
+    except EchoStreamError:
+        if stream_id != LANE:
+            peer.give_back(stream_id)
+        raise
     peer.touch()
 
 
@@ -229,17 +233,21 @@ async def _start_slowly(
     peer: Peer, request: CallRequest, handle: Any, payload: bytes, *, raw: bool, large: bool, deadline: float | None
 ) -> None:
     """Start a call that has to wait for something first: a place, the lane, or a stream of its own."""
-    if not peer.may_call:
-        await peer.wait_for_place()
     if not large:
-        await peer.drain(LANE)
-        start_call(peer, request, handle, payload, raw=raw, stream_id=LANE, deadline=deadline)
+        async with peer.places.one():
+            await peer.drain(LANE)
+            start_call(peer, request, handle, payload, raw=raw, stream_id=LANE, deadline=deadline)
         return
     size = len(payload)
-    await peer.large.claim(size)
+    async with peer.places.one():
+        await peer.large.claim(size)
+        try:
+            stream_id = await peer.open_transport_stream()
+            start_call(peer, request, handle, payload, raw=raw, stream_id=stream_id, deadline=deadline)
+        except BaseException:
+            peer.large.release(size)
+            raise
     try:
-        stream_id = await peer.open_transport_stream()
-        start_call(peer, request, handle, payload, raw=raw, stream_id=stream_id, deadline=deadline)
         peer.flush()
         await peer.drain(stream_id)
     finally:

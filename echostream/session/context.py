@@ -31,8 +31,9 @@ class Context:
     __slots__ = (
         "_deadline",
         "_initial",
-        "_last_progress",
+        "_progress",
         "_report",
+        "_reported",
         "_trailing",
         "cancelled",
         "metadata",
@@ -58,7 +59,8 @@ class Context:
         self._report = report
         self._initial: Metadata | None = None
         self._trailing: Metadata | None = None
-        self._last_progress: float | None = None
+        self._progress = 0.0
+        self._reported: float | None = None
 
     def __repr__(self) -> str:
         return f"<Context {self.method} of session {self.session.id}>"
@@ -111,14 +113,17 @@ class Context:
         Reports less than 0.1 s after the one before are dropped, except the last one (``progress == total``).
 
         Raises:
-            ConfigurationError: this is no call (an event or a stream), or progress does not rise.
+            ConfigurationError: this is no call (an event or a stream), or progress falls.
         """
         if self._report is None:
             raise ConfigurationError("progress", f"{self.method} is not a call: only calls report progress")
+        if progress < self._progress:
+            raise ConfigurationError("progress", f"{progress:g} falls behind {self._progress:g}: progress only rises")
+        self._progress = progress
         now = self.session.loop.time()
-        if self._last_progress is not None and now - self._last_progress < _PROGRESS_INTERVAL and progress != total:
+        if self._reported is not None and now - self._reported < _PROGRESS_INTERVAL and progress != total:
             return
-        self._last_progress = now
+        self._reported = now
         self._report(progress, total, message)
 
 

@@ -88,19 +88,19 @@ class Emitter:
 
     def lost(self, error: ConnectionLostError) -> None:
         """No acknowledgement will come any more."""
-        for answer in self._acks:
+        for answer in list(self._acks):
             if not answer.done():
                 answer.set_exception(error.again(session=self._session.id))
+                answer.exception()  # seen: perhaps nobody waits for it any more
 
     def _send(
         self, name: str, data: bytes, *, raw: bool, metadata: Metadata | None, ack: _AckWaiter | None = None
-    ) -> int:
+    ) -> None:
         peer = self._session.peer
         if peer.lost is not None:
             raise peer.lost.again(operation=name, session=self._session.id)
-        event_id = peer.protocol.emit(name, data, raw=raw, metadata=metadata, ack_handle=ack)
+        peer.protocol.emit(name, data, raw=raw, metadata=metadata, ack_handle=ack)
         peer.touch()
-        return event_id
 
     async def _send_acknowledged(self, name: str, data: bytes, *, raw: bool, metadata: Metadata | None) -> EventAck:
         peer = self._session.peer
@@ -108,13 +108,11 @@ class Emitter:
         while len(self._acks) >= limit:
             await asyncio.wait(self._acks, return_when=asyncio.FIRST_COMPLETED)
         answer: asyncio.Future[EventAck] = self._session.loop.create_future()
-        event_id = self._send(name, data, raw=raw, metadata=metadata, ack=_AckWaiter(answer))
+        self._send(name, data, raw=raw, metadata=metadata, ack=_AckWaiter(answer))
         self._acks.add(answer)
-        try:
-            return await answer
-        finally:
-            self._acks.discard(answer)
-            peer.protocol.forget_ack(event_id)
+        answer.add_done_callback(self._acks.discard)
+        # Shielded: the event counts until the other side is through with it, even when nobody waits here any more.
+        return await asyncio.shield(answer)
 
 
 def encode_event(event: object, payload: object = _NOTHING) -> tuple[str, WireValue]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Coroutine
@@ -87,6 +88,9 @@ class EventInbox:
             return
         arrival = _Arrival(frame, payload, len(listeners))
         for listener in listeners:
+            if not listener.active:  # unsubscribed by a listener before it
+                self._skipped(arrival)
+                continue
             if listener.once:
                 listener.remove()
             self._deliver(listener, arrival)
@@ -152,6 +156,10 @@ class EventInbox:
                         await rest
                     except Exception:  # noqa: BLE001 - the user's own code
                         self._failed(listener, arrival)
+                    except asyncio.CancelledError:
+                        if self._peer.lost is not None:
+                            raise
+                        self._failed(listener, arrival)  # its own doing: others still wait for their turn
                     else:
                         self._done(arrival)
                 if not waiting:
@@ -164,16 +172,20 @@ class EventInbox:
                     self._acknowledged -= 1
                 else:
                     del self._plain[delivery]
-                if listener.active or listener.once:
+                if listener.active:
                     rest = self._run(listener, arrival)
                 else:
-                    self._done(arrival)
+                    self._skipped(arrival)
         finally:
             self._busy.pop(key, None)
 
     def _failed(self, listener: Listener, arrival: _Arrival) -> None:
         _log.exception("! listener %s of event %s raised", listener.name, arrival.frame.name)
         arrival.failed += 1
+        self._done(arrival)
+
+    def _skipped(self, arrival: _Arrival) -> None:
+        arrival.listeners -= 1
         self._done(arrival)
 
     def _done(self, arrival: _Arrival) -> None:

@@ -1,7 +1,7 @@
 """The asyncio driver of one connection: bytes to the protocol machine, its events to those whose business they are.
 
 Writes are gathered and flushed once per loop turn, at the end of a received burst, or early when enough are queued.
-What waits here: writers on a full transport stream, openers on a stream limit, callers on a free place.
+What waits here: writers on a full transport stream and openers on a stream limit; callers wait in `places`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from echostream.errors import (
@@ -18,7 +19,6 @@ from echostream.errors import (
     EchoStreamError,
     LocalProtocolError,
     RemoteProtocolError,
-    ResourceError,
     RpcError,
     Status,
 )
@@ -26,6 +26,8 @@ from echostream.protocol import events as ev
 from echostream.protocol import frames as f
 from echostream.protocol.link import LANE
 from echostream.protocol.peer import PeerProtocol, State
+from echostream.protocol.records import OutgoingCall
+from echostream.session.places import Places
 from echostream.session.runtime import Runtime
 from echostream.session.turns import Turns
 from echostream.transport.base import CloseReason, Connection
@@ -82,9 +84,10 @@ class Peer:
         self._flush_scheduled = False
         self._in_burst = False
         self._blocked: set[int] = set()
-        self._write_waiters: dict[int, list[asyncio.Future[None]]] = {}
+        self._write_waiters: dict[int, deque[asyncio.Future[None]]] = {}
         self._stream_waiters: deque[asyncio.Future[None]] = deque()
-        self._call_waiters: deque[asyncio.Future[None]] = deque()
+        self.places = Places(runtime.loop, protocol.calls.outgoing, protocol.link)
+        """How many more calls the peer takes now."""
         self.large = Turns(runtime.loop, runtime.limits.max_large_bytes)
         """Who may write a large payload on a stream of its own now: the peer holds unfinished ones in memory."""
         self._event_stream_chosen = False
@@ -181,10 +184,7 @@ class Peer:
             ConnectionLostError: the connection ended meanwhile.
         """
         while stream_id in self._blocked:
-            self._check_alive()
-            waiter = self._loop.create_future()
-            self._write_waiters.setdefault(stream_id, []).append(waiter)
-            await waiter
+            await self._wait_in(self._write_waiters.setdefault(stream_id, deque()))
 
     async def open_transport_stream(self, *, unidirectional: bool = False) -> int:
         """Return a fresh transport stream; wait while the peer allows none.
@@ -193,49 +193,18 @@ class Peer:
             ConnectionLostError: the connection ended meanwhile.
         """
         while (stream_id := self.connection.open_stream(unidirectional=unidirectional)) is None:
-            self._check_alive()
-            waiter = self._loop.create_future()
-            self._stream_waiters.append(waiter)
-            await waiter
+            await self._wait_in(self._stream_waiters)
         return stream_id
 
-    @property
-    def may_call(self) -> bool:
-        """Whether the peer has a place for one more call now."""
-        return len(self.protocol.calls.outgoing) < self.protocol.link.peer_limits.max_concurrent_calls
+    def give_back(self, stream_id: int) -> None:
+        """End a transport stream that was opened and then not used, so that it does not count for ever."""
+        self.connection.reset_stream(stream_id, Status.CANCELLED)
 
-    async def wait_for_place(self) -> None:
-        """Wait until the peer takes one more call.
-
-        Raises:
-            ResourceError: too many wait already.
-            ConnectionLostError: the connection ended meanwhile.
-        """
-        limit = self.runtime.limits.max_waiting_calls
-        while not self.may_call:
-            self._check_alive()
-            if len(self._call_waiters) >= limit:
-                raise ResourceError(
-                    f"{len(self._call_waiters)} calls already wait for a free place (max_waiting_calls); slow down",
-                    current=len(self._call_waiters),
-                    limit=limit,
-                )
-            waiter = self._loop.create_future()
-            self._call_waiters.append(waiter)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                if waiter.done() and not waiter.cancelled():
-                    self.place_freed()  # the turn was ours already: hand it on
-                raise
-
-    def place_freed(self) -> None:
-        """A call ended: let the next one in."""
-        while self._call_waiters:
-            waiter = self._call_waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
+    def cancel_call(self, call: OutgoingCall | None, status: Status) -> None:
+        """Tell the peer that nobody waits for a call any more, if it started and has not ended."""
+        if call is not None and self.protocol.calls.cancel(call, status):
+            self.touch()
+            self.places.freed()
 
     def choose_event_stream(self) -> int:
         """Return the transport stream for events, opened at the first one; the lane where the peer allows none."""
@@ -277,6 +246,18 @@ class Peer:
 
     # Inside
 
+    async def _wait_in(self, waiters: deque[asyncio.Future[None]]) -> None:
+        """Wait until woken; who gives up is not left in the line."""
+        self._check_alive()
+        waiter = self._loop.create_future()
+        waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter.cancelled():
+                with suppress(ValueError):
+                    waiters.remove(waiter)
+
     def _flush_soon(self) -> None:
         self._flush_scheduled = False
         if self._out.pending:
@@ -314,14 +295,14 @@ class Peer:
 
     def _on_response(self, event: ev.ResponseReceived) -> None:
         event.call.handle.on_response(event.frame)
-        if self._call_waiters:
-            self.place_freed()
+        self.places.freed()
 
     def _on_go_away(self, event: ev.GoAwayReceived) -> None:
         for item in event.rejected:
             item.handle.on_lost(
                 RpcError(Status.UNAVAILABLE, "the peer is shutting down and did not see to this", retryable=True)
             )
+        self.places.freed()
         self._owner.on_go_away(event)
 
     def _on_probe(self, event: ev.ProbeAnswered) -> None:
@@ -339,12 +320,12 @@ class Peer:
             if item.handle is not None:
                 item.handle.on_lost(error)
         waiters: list[asyncio.Future[Any]] = [waiter for group in self._write_waiters.values() for waiter in group]
-        waiters += [*self._stream_waiters, *self._call_waiters, *self.large.take_waiters()]
+        waiters += [*self._stream_waiters, *self.places.take_waiters(), *self.large.take_waiters()]
         waiters += self._probes.values()
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(error.again())
-        for table in (self._write_waiters, self._stream_waiters, self._call_waiters):
+        for table in (self._write_waiters, self._stream_waiters):
             table.clear()
         self._owner.on_closed(error)
 

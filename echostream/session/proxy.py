@@ -194,8 +194,8 @@ class ItemIterator(AsyncIterator[Any]):
     def __del__(self) -> None:
         # `break` in `async for` leaves the iterator to the garbage collector: do not leave the other side running.
         call: StreamingCall | None = getattr(self, "_call", None)
-        if call is not None and call.started and not call.peer.runtime.loop.is_closed():
-            call.cancel()
+        if call is not None and call.running and not call.peer.runtime.loop.is_closed():
+            call.peer.runtime.loop.call_soon_threadsafe(call.cancel)  # the collector runs in any thread
 
 
 def make_proxy(session: Session, service: Any, options: CallOptions) -> Any:

@@ -84,6 +84,9 @@ class Session(Conversation):
         self.runtime = runtime
         self.peer = Peer(connection, protocol, runtime, self)
         self.tasks = TaskSet(runtime.loop)
+        """What runs for the peer: handlers and listeners. Cancelled at the end."""
+        self.calls = TaskSet(runtime.loop)
+        """What runs for this side: `Call` objects. They end by themselves, because their connection does."""
         self.opened: asyncio.Future[None] = runtime.loop.create_future()
         """Done when calls may be made; fails when the session ends before."""
         self.services = services
@@ -144,6 +147,7 @@ class Session(Conversation):
         """End the session: what was written is sent, calls that still run fail. Idempotent."""
         self.peer.close(code, reason)
         await self._closed.wait()
+        await self.calls.wait()
         await self.tasks.cancel()
 
     async def wait_closed(self) -> ConnectionLostError | None:

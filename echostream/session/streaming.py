@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
-from echostream.errors import ConnectionLostError, EchoStreamError, RpcError, Status
+from echostream.errors import EchoStreamError, RpcError, Status
 from echostream.session.calling import (
     CallRequest,
     check_status,
@@ -79,18 +79,22 @@ class StreamingCall:
         self.started = True
         peer, request = self.peer, self.request
         self._deadline, self._duration = deadline_of(peer.runtime.loop.time(), request.timeout)
-        payload, raw = encode_arguments(peer, request.arguments)
         try:
-            async with asyncio.timeout_at(self._deadline):
-                if peer.lost is not None:
-                    raise peer.lost.again(operation=request.method, session=request.session_id)
-                if not peer.may_call:
-                    await peer.wait_for_place()
+            payload, raw = encode_arguments(peer, request.arguments)
+            if peer.lost is not None:
+                raise peer.lost.again(operation=request.method, session=request.session_id)
+            async with asyncio.timeout_at(self._deadline), peer.places.one():
                 stream_id = await peer.open_transport_stream()
+                start_call(peer, request, self, payload, raw=raw, stream_id=stream_id, deadline=self._deadline)
         except TimeoutError:
             self._error = deadline_error(request.method, self._duration)
             raise self._error from None
-        start_call(peer, request, self, payload, raw=raw, stream_id=stream_id, deadline=self._deadline)
+        except EchoStreamError as error:
+            self._error = error
+            raise
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
         if self._deadline is not None:
             self._entry = peer.runtime.deadlines.add(self._deadline, self._expire)
         if request.items is not None:
@@ -126,13 +130,16 @@ class StreamingCall:
             await self._arrived.wait()
         return self._ended
 
-    def cancel(self, status: Status = Status.CANCELLED) -> None:
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self.started and self._error is None and self._ended is None
+
+    def cancel(self) -> None:
         """Give up, if it has not ended: the remote handler is cancelled. Safe to call at any time."""
-        if self._error is None and self._ended is None and self.started:
+        if self.running:
             self._fail(RpcError(Status.CANCELLED, "the call was closed", operation=self.request.method))
-            if self.call is not None and self.peer.protocol.calls.cancel(self.call, status):
-                self.peer.touch()
-            self.peer.place_freed()
+            self.peer.cancel_call(self.call, Status.CANCELLED)
 
     async def aclose(self) -> None:
         """Give up, if it has not ended, and wait until its input is no longer read."""
@@ -171,14 +178,12 @@ class StreamingCall:
     # Inside
 
     def _expire(self) -> None:
-        if self._error is None and self._ended is None:
-            if self.call is not None and self.peer.protocol.calls.cancel(self.call, Status.DEADLINE_EXCEEDED):
-                self.peer.touch()
+        if self.running:
             self._fail(deadline_error(self.request.method, self._duration))
-            self.peer.place_freed()
+            self.peer.cancel_call(self.call, Status.DEADLINE_EXCEEDED)
 
     def _fail(self, error: EchoStreamError) -> None:
-        if self._error is None and self._ended is None:
+        if self.running:
             self._error = error
             self._finish()
 
@@ -199,10 +204,10 @@ class StreamingCall:
         try:
             async for item in iterator:
                 payload, raw = encode_payload(peer, item if encode is None else encode(item))
-                while not call.send_credit.available and self._ended is None and self._error is None:
+                while not call.send_credit.available and self.running:
                     self._sendable.clear()
                     await self._sendable.wait()
-                if self._ended is not None or self._error is not None or not call.input_open:
+                if not (self.running and call.input_open):
                     return
                 peer.protocol.calls.send_item(call, payload, raw=raw)
                 peer.touch()
@@ -210,8 +215,9 @@ class StreamingCall:
                     await peer.drain(call.stream_id)
             peer.protocol.calls.end_input(call)
             peer.touch()
-        except ConnectionLostError:
-            pass  # told through `on_lost`
+        except asyncio.CancelledError as error:  # by the iterator's own doing, if the call still runs
+            self._input_failed(error)
+            raise
         except Exception as error:  # noqa: BLE001 - the user's own iterator
             self._input_failed(error)
         finally:
@@ -219,15 +225,15 @@ class StreamingCall:
             if close is not None:
                 await close()
 
-    def _input_failed(self, error: Exception) -> None:
+    def _input_failed(self, error: BaseException) -> None:
         """The caller's own iterator raised: that error is what the caller sees."""
-        if self._error is None and self._ended is None:
-            if self.call is not None and self.peer.protocol.calls.cancel(self.call, Status.CANCELLED):
-                self.peer.touch()
+        if self.running:
             if isinstance(error, EchoStreamError):
                 self._fail(error)
             else:
-                wrapped = RpcError(Status.CANCELLED, f"the input of the call raised {error!r}")
+                wrapped = RpcError(
+                    Status.CANCELLED, f"the input of the call raised {error!r}", operation=self.request.method
+                )
                 wrapped.__cause__ = error
                 self._fail(wrapped)
-            self.peer.place_freed()
+            self.peer.cancel_call(self.call, Status.CANCELLED)

@@ -6,9 +6,10 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, Self
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 from echostream.binding import TypeCodec, codec_for, dump_any
+from echostream.config import DEFAULT_STREAM_CLOSE_TIMEOUT
 from echostream.errors import (
     ConnectionLostError,
     DeadlineExceededError,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from echostream.session.peer import Peer
     from echostream.types import Metadata
 
-__all__ = ("Channel", "StreamReceiver", "StreamSender", "open_channel")
+__all__ = ("Channel", "StreamReceiver", "StreamSender", "codec_or_none", "open_channel")
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -36,9 +37,6 @@ else:
     from typing import TypeVar
 
     T = TypeVar("T")
-
-_CLOSE_TIMEOUT: Final = 10.0
-"""Seconds that leaving ``async with`` waits for the other side's handler to be through with what was sent."""
 
 
 class Channel:
@@ -218,7 +216,7 @@ class StreamSender(Generic[T]):
         codec: TypeCodec | None = None,
         *,
         back: TypeCodec | None = None,
-        close_timeout: float | None = _CLOSE_TIMEOUT,
+        close_timeout: float | None = DEFAULT_STREAM_CLOSE_TIMEOUT,
     ) -> None:
         self._channel = channel
         self._codec = codec
@@ -349,7 +347,11 @@ async def open_channel(peer: Peer, session_id: str, name: str, metadata: Metadat
     try:
         async with asyncio.timeout(timeout):
             stream_id = await peer.open_transport_stream()
-            channel.stream = peer.protocol.streams.open(name, stream_id, channel, metadata)
+            try:
+                channel.stream = peer.protocol.streams.open(name, stream_id, channel, metadata)
+            except EchoStreamError:
+                peer.give_back(stream_id)
+                raise
             peer.touch()
             await channel.wait_accepted()
     except TimeoutError:

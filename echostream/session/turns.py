@@ -34,8 +34,11 @@ class Turns:
         try:
             await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            if not waiter.cancelled() and waiter.exception() is None:
                 self.release(size)  # the turn was ours already: hand it on
+            elif (size, waiter) in self._waiters:
+                self._waiters.remove((size, waiter))
+                self.release(0)  # those behind may be smaller
             raise
 
     def release(self, size: int) -> None:
@@ -43,9 +46,8 @@ class Turns:
         self._claimed -= size
         while self._waiters and self._fits(self._waiters[0][0]):
             wanted, waiter = self._waiters.popleft()
-            if not waiter.done():
-                self._claimed += wanted
-                waiter.set_result(None)
+            self._claimed += wanted
+            waiter.set_result(None)
 
     def take_waiters(self) -> list[asyncio.Future[None]]:
         """Return those who wait, and forget them: their connection has ended."""

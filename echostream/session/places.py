@@ -1,0 +1,96 @@
+"""Places for calls: the peer says how many it serves at once, and callers above that wait in line on this side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Sized
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from echostream.errors import ResourceError
+
+if TYPE_CHECKING:
+    from echostream.protocol.link import Link
+
+__all__ = ("Places",)
+
+
+class Places:
+    """Who may call now. A place is promised to the first in line as soon as it is free, or others would be faster."""
+
+    __slots__ = ("_link", "_loop", "_max_waiting", "_promised", "_running", "_waiters")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, running: Sized, link: Link) -> None:
+        """Make the places of one connection.
+
+        Args:
+            loop: the loop that it lives on.
+            running: the calls that have started and not ended.
+            link: knows the peer's limit.
+        """
+        self._loop = loop
+        self._running = running
+        self._link = link
+        self._max_waiting = link.limits.max_waiting_calls
+        self._promised = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def free(self) -> bool:
+        """Whether a call may start now."""
+        return len(self._running) + self._promised < self._link.peer_limits.max_concurrent_calls
+
+    @property
+    def waiting(self) -> int:
+        """Callers in line."""
+        return len(self._waiters)
+
+    @asynccontextmanager
+    async def one(self) -> AsyncGenerator[None]:
+        """Wait for a place and keep it for the block, in which the call starts or fails to.
+
+        Raises:
+            ResourceError: too many wait already.
+            ConnectionLostError: the connection ended meanwhile.
+        """
+        if self.free:
+            self._promised += 1
+        else:
+            await self._wait()
+        try:
+            yield
+        finally:
+            self._promised -= 1
+            self.freed()
+
+    def freed(self) -> None:
+        """Calls ended: let the next ones in."""
+        while self._waiters and self.free:
+            self._promised += 1
+            self._waiters.popleft().set_result(None)
+
+    def take_waiters(self) -> list[asyncio.Future[None]]:
+        """Return those who wait, and forget them: their connection has ended."""
+        waiters = list(self._waiters)
+        self._waiters.clear()
+        return waiters
+
+    async def _wait(self) -> None:
+        if len(self._waiters) >= self._max_waiting:
+            raise ResourceError(
+                f"{self._max_waiting} calls already wait for a free place (max_waiting_calls); slow down",
+                current=len(self._waiters),
+                limit=self._max_waiting,
+            )
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.cancelled():
+                self._waiters.remove(waiter)
+            elif waiter.exception() is None:  # the place was ours already: hand it on
+                self._promised -= 1
+                self.freed()
+            raise

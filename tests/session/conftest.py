@@ -1,0 +1,36 @@
+"""After each test: no task is left, and no error that nobody saw."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+
+import pytest
+
+
+@pytest.fixture
+def scheme() -> str:
+    """The transport, unless a test asks for others."""
+    return "memory"
+
+
+@pytest.fixture
+def way() -> str:
+    """Who calls, unless a test asks for the other way too."""
+    return "up"
+
+
+@pytest.fixture(autouse=True)
+async def _nothing_left() -> AsyncIterator[None]:
+    loop = asyncio.get_running_loop()
+    before = asyncio.all_tasks()
+    unseen: list[str] = []
+    loop.set_exception_handler(lambda _, context: unseen.append(str(context)))
+    yield
+    await asyncio.sleep(0)
+    gc.collect()
+    await asyncio.sleep(0)
+    left = {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()}
+    assert not left
+    assert not unseen

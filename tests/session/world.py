@@ -1,0 +1,127 @@
+"""Two ends of one connection, and the check that nothing is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from echostream import Limits, RpcClient, RpcServer, Session
+from tests.serving import QUIC, joined, served, session_of
+
+__all__ = ("ALL_WAYS", "BOTH", "MS", "Duo", "Gate", "duo", "left_of", "numbers")
+
+MS = 0.001
+"""Tests that have to wait for time wait for a few of these."""
+
+BOTH = pytest.mark.parametrize("scheme", ["memory", "quic"])
+"""Run over both transports."""
+
+ALL_WAYS = pytest.mark.parametrize(("scheme", "way"), [("memory", "up"), ("memory", "down"), ("quic", "up")])
+"""Run with the client calling and with the server calling, and over both transports."""
+
+
+@dataclass
+class Duo:
+    """A server and its one client; `here` calls what `there` serves."""
+
+    server: RpcServer
+    client: RpcClient
+    here: Session
+    there: Session
+
+
+@asynccontextmanager
+async def duo(
+    *targets: object,
+    scheme: str = "memory",
+    way: str = "up",
+    limits: Limits | None = None,
+    there_limits: Limits | None = None,
+    **options: Any,
+) -> AsyncGenerator[Duo]:
+    """Connect two ends, of which one calls and one serves `targets`; nothing may be left of them.
+
+    Args:
+        targets: what the far end serves.
+        scheme: ``memory`` or ``quic``.
+        way: ``up``, the client calls, or ``down``, the server does.
+        limits: of the end that calls.
+        there_limits: of the end that serves.
+        options: of the server.
+    """
+    up = way == "up"
+    ends: list[Session] = []
+    try:
+        async with (
+            served(
+                *(targets if up else ()),
+                url=QUIC if scheme == "quic" else None,
+                limits=there_limits if up else limits,
+                **options,
+            ) as server,
+            joined(server, limits=limits if up else there_limits) as client,
+        ):
+            ends += [client.session, session_of(server, client)]
+            if not up:
+                client.register(*targets)
+            here, there = ends if up else reversed(ends)
+            yield Duo(server, client, here, there)
+    finally:
+        for end in ends:
+            assert left_of(end) == {}
+
+
+def left_of(session: Session) -> dict[str, int]:
+    """Count what a session, and what it shares with others, still holds; empty when all is tidy."""
+    peer, runtime = session.peer, session.runtime
+    counts = {
+        "tasks": len(session.tasks),
+        "calls": len(session.calls),
+        "shared tasks": len(runtime.tasks),
+        "deadlines": len(runtime.deadlines),
+        "outgoing": len(peer.protocol.calls.outgoing),
+        "incoming": len(peer.protocol.calls.incoming),
+        "streams": len(peer.protocol.streams.streams),
+        "unacknowledged": len(peer.protocol._unacknowledged),
+        "owners": len(peer.protocol.link.owners),
+        "writers": len(peer._write_waiters),
+        "openers": len(peer._stream_waiters),
+        "callers": peer.places.waiting,
+        "promised places": peer.places._promised,
+        "large bytes": peer.large.claimed_bytes,
+        "probes": len(peer._probes),
+        "acknowledgements": len(session.events._acks),
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+class Gate:
+    """Where a handler waits until the test lets it go on, and where the test waits for the handler."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.opened = asyncio.Event()
+        self.left = asyncio.Event()
+        self.cancelled = False
+
+    async def pass_through(self) -> None:
+        """Wait until the gate is opened."""
+        self.reached.set()
+        try:
+            await self.opened.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        finally:
+            self.left.set()
+
+
+async def numbers(count: int) -> AsyncIterator[int]:
+    """Give 0, 1, ..."""
+    for number in range(count):
+        yield number
