@@ -1,13 +1,14 @@
 """A hypothesis state machine: two correct sides do anything that is legal, in any order, over streams that overtake.
 
-Each side's driver is modelled here: it answers, cancels, consumes and ends when the rules say so. What must hold at every
-step is asserted when an event arrives; what must hold at the end, in `teardown`. `talk` goes deeper than hypothesis
-does: long conversations, most of whose steps keep calls and streams busy.
+Each side's driver is modelled here: it answers, cancels, consumes and ends when the rules say so. What must hold at
+every step is asserted when an event arrives; what must hold at the end, in `teardown`. `talk` goes deeper than
+hypothesis does: long conversations, most of whose steps keep calls and streams busy.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from inspect import signature
@@ -270,7 +271,7 @@ class Conversation(RuleBasedStateMachine):
 
     @rule(client=which, number=pick)
     def go_away(self, client: bool, number: int) -> None:
-        if number % 50 == 0:  # not too often: nothing begins after it
+        if number % 20 == 0:  # not too often: nothing begins after it
             self.side(client).protocol.go_away(3001, "shutdown")
 
     # What arrives
@@ -279,31 +280,32 @@ class Conversation(RuleBasedStateMachine):
         for side in self.pair.sides:
             events, side.events[:] = list(side.events), []
             for event in events:
-                getattr(self, f"_on_{type(event).__name__}")(side, event)
+                name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
+                getattr(self, f"_on_{name}")(side, event)
 
-    def _on_RequestReceived(self, side: Side, event: ev.RequestReceived) -> None:
+    def _on_request_received(self, side: Side, event: ev.RequestReceived) -> None:
         model = self.calls[self.pair.other(side), event.call.id]
         assert model.incoming is None
         assert model.outcome in (None, "cancelled")
         model.incoming = event.call
 
-    def _on_ItemReceived(self, side: Side, event: ev.ItemReceived) -> None:
+    def _on_item_received(self, side: Side, event: ev.ItemReceived) -> None:
         if isinstance(event.call, OutgoingCall):
             event.call.handle.down.take(event.frame.payload)
         else:
             self.calls[self.pair.other(side), event.call.id].up.take(event.frame.payload)
 
-    def _on_InputEnded(self, side: Side, event: ev.InputEnded) -> None:
+    def _on_input_ended(self, side: Side, event: ev.InputEnded) -> None:
         model = self.calls[self.pair.other(side), event.call.id]
         assert model.up.got == model.up.sent
 
-    def _on_CallCancelled(self, side: Side, event: ev.CallCancelled) -> None:
+    def _on_call_cancelled(self, side: Side, event: ev.CallCancelled) -> None:
         model = self.calls[self.pair.other(side), event.call.id]
         assert (model.outcome, model.over) == ("cancelled", False)
         assert event.status == Status.DEADLINE_EXCEEDED
         model.over = True
 
-    def _on_ResponseReceived(self, side: Side, event: ev.ResponseReceived) -> None:
+    def _on_response_received(self, side: Side, event: ev.ResponseReceived) -> None:
         model: CallModel = event.call.handle
         assert model.outcome is None
         model.outcome = "response"
@@ -315,48 +317,48 @@ class Conversation(RuleBasedStateMachine):
             assert (event.frame.status, event.frame.payload) == (Status.OK, model.answer)
             assert model.down.got == model.down.sent
 
-    def _on_ProgressReceived(self, side: Side, event: ev.ProgressReceived) -> None:
+    def _on_progress_received(self, side: Side, event: ev.ProgressReceived) -> None:
         assert event.call.handle.outcome is None
 
-    def _on_CreditReceived(self, side: Side, event: ev.CreditReceived) -> None:
+    def _on_credit_received(self, side: Side, event: ev.CreditReceived) -> None:
         assert event.target.send_credit is not None
         assert event.target.send_credit.granted <= event.target.send_credit.sent + LIMITS.stream_window_bytes
 
-    def _on_StreamOpened(self, side: Side, event: ev.StreamOpened) -> None:
+    def _on_stream_opened(self, side: Side, event: ev.StreamOpened) -> None:
         model = self.streams[event.stream.id]
         assert model.opener is not side
         model.ends[side] = event.stream
 
-    def _on_StreamAccepted(self, side: Side, event: ev.StreamAccepted) -> None:
+    def _on_stream_accepted(self, side: Side, event: ev.StreamAccepted) -> None:
         assert self.streams[event.stream.id].opener is side
 
-    def _on_StreamItemReceived(self, side: Side, event: ev.StreamItemReceived) -> None:
+    def _on_stream_item_received(self, side: Side, event: ev.StreamItemReceived) -> None:
         self.streams[event.stream.id].flows[self.pair.other(side)].take(event.frame.payload)
 
-    def _on_StreamEnded(self, side: Side, event: ev.StreamEnded) -> None:
+    def _on_stream_ended(self, side: Side, event: ev.StreamEnded) -> None:
         flow = self.streams[event.stream.id].flows[self.pair.other(side)]
         assert flow.got == flow.sent
 
-    def _on_StreamWasReset(self, side: Side, event: ev.StreamWasReset) -> None:
+    def _on_stream_was_reset(self, side: Side, event: ev.StreamWasReset) -> None:
         model, other = self.streams[event.stream.id], self.pair.other(side)
         if other in model.reset_by:
             assert (event.status, event.payload) == (Status.ABORTED, model.reset_by[other]), "the reason was lost"
         else:
             assert (model.opener is side, event.status in REFUSALS, event.payload != b"") == (True, True, True)
 
-    def _on_EventReceived(self, side: Side, event: ev.EventReceived) -> None:
+    def _on_event_received(self, side: Side, event: ev.EventReceived) -> None:
         assert event.frame.payload == self.emitted[self.pair.other(side)][self.noticed[side]], "events out of order"
         self.noticed[side] += 1
         if event.frame.wants_ack:
             self.to_acknowledge[side].append(event.frame.id)
 
-    def _on_EventAcknowledged(self, side: Side, event: ev.EventAcknowledged) -> None:
+    def _on_event_acknowledged(self, side: Side, event: ev.EventAcknowledged) -> None:
         self.unacknowledged[side].remove(event.handle)
 
-    def _on_ProbeAnswered(self, side: Side, event: ev.ProbeAnswered) -> None:
+    def _on_probe_answered(self, side: Side, event: ev.ProbeAnswered) -> None:
         assert event.frame.t1_ns < event.frame.t2_ns <= event.frame.t3_ns
 
-    def _on_GoAwayReceived(self, side: Side, event: ev.GoAwayReceived) -> None:
+    def _on_go_away_received(self, side: Side, event: ev.GoAwayReceived) -> None:
         for item in event.rejected:
             if isinstance(item, OutgoingCall):
                 assert (item.handle.outcome, item.handle.incoming) == (None, None)
@@ -375,12 +377,12 @@ class Conversation(RuleBasedStateMachine):
             elif model.outcome is None:
                 assert model.caller.protocol.calls.cancel(model.call, Status.DEADLINE_EXCEEDED)
                 model.outcome = "cancelled"
-        for model, side, stream in self._ends():
+        for opened, side, stream in self._ends():
             if stream.id % 3:
                 side.protocol.streams.end(stream)
             else:
                 side.protocol.streams.reset(stream, Status.ABORTED, b"the end")
-                model.reset_by[side] = b"the end"
+                opened.reset_by[side] = b"the end"
         for side in self.pair.sides:
             while self.to_acknowledge[side]:
                 self.acknowledge(side is self.pair.client)

@@ -109,7 +109,8 @@ class Side:
         half.fin = fin
 
     def send(self, frame: f.Frame, *, on: int = LANE, fin: bool = False) -> None:
-        """Send any frame, whatever the machine would say about it."""
+        """Send any frame, whatever the machine would say about it, behind what it has queued."""
+        self.flush()
         self.write(on, self.codec.encode(frame), fin=fin)
 
     def _reset(self, stream_id: int, code: int) -> None:
@@ -131,7 +132,7 @@ class Side:
 
     def take_all(self, kind: type[EventT]) -> list[EventT]:
         """Return the events of one kind, and forget all."""
-        found = [event for event in self.events if isinstance(event, kind)]
+        found: list[EventT] = [event for event in self.events if isinstance(event, kind)]
         self.events.clear()
         return found
 

@@ -23,11 +23,10 @@ names = st.text(max_size=40) | st.sampled_from(["orders.place", "\0", "\U0001f60
 payloads = st.binary(max_size=60)
 
 _keys = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=12).map(str.lower)
-metadata = st.none() | st.dictionaries(_keys.filter(lambda key: not key.endswith("-bin")), st.text(max_size=20), min_size=1, max_size=4).flatmap(
-    lambda plain: st.dictionaries(_keys.map(lambda key: key + "-bin"), st.binary(max_size=20), max_size=3).map(
-        lambda binary: {**plain, **binary}
-    )
-)  # fmt: skip
+_plain = st.dictionaries(_keys.filter(lambda key: not key.endswith("-bin")), st.text(max_size=20), max_size=4)
+_binary = st.dictionaries(_keys.map(lambda key: f"{key}-bin"), st.binary(max_size=20), max_size=3)
+metadata = st.builds(lambda plain, binary: {**plain, **binary} or None, _plain, _binary)
+"""Proper metadata, or None."""
 
 frames = st.one_of(
     st.builds(f.HelloFrame, u64, payloads),

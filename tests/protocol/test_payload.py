@@ -163,7 +163,7 @@ def test_what_is_not_one_whole_value_is_refused(data: bytes, text: str) -> None:
     ids=["32 bits", "64 bits", "96 bits"],
 )
 def test_each_length_of_timestamp_is_read(data: str, seconds: float) -> None:
-    assert codec.decode(bytes.fromhex(data)) == dt.datetime.fromtimestamp(seconds, dt.timezone.utc)
+    assert codec.decode(bytes.fromhex(data)) == dt.datetime.fromtimestamp(seconds, dt.UTC)
 
 
 @deterministic
@@ -265,6 +265,12 @@ def test_bytes_within_a_value_are_not_taken_for_containers(data: bytes) -> None:
     whole = b"\x93" + data * 3
     assert len(limited.decode(whole)) == 3
     assert excess(b"\x94" + data * 4, by=limited).limit == 4
+
+
+def test_a_byte_that_msgpack_never_uses_is_refused_behind_the_count_too() -> None:
+    assert refusal(b"\x93" + b"\xc1" * 3, PayloadCodec(Limits(max_payload_elements=4, max_payload_depth=2))) == (
+        "payload is not valid msgpack: FormatError"
+    )
 
 
 def test_a_million_empty_maps_are_refused_at_the_price_of_their_bytes() -> None:

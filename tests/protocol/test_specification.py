@@ -9,7 +9,7 @@ from echostream.errors import CloseCode, Status
 from echostream.protocol.codec import _DECODERS, _OPTIONAL_FLAGS, _OPTIONAL_KINDS
 from echostream.protocol.flow import ITEM_COST_BYTES
 from echostream.protocol.frames import Flag, FrameKind
-from echostream.protocol.hello import FEATURES, Hello, PeerLimits, _MAX_FEATURES, _MAX_TEXT
+from echostream.protocol.hello import _MAX_FEATURES, _MAX_TEXT, FEATURES, Hello, PeerLimits
 from echostream.protocol.payload import MAX_NAME_BYTES
 from echostream.types import Role
 from tests.protocol import page
