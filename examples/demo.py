@@ -248,7 +248,13 @@ def make_file(path: Path) -> str:
 @asynccontextmanager
 async def server_process(run: str, folder: Path) -> AsyncGenerator[Process]:
     arguments = (__file__, "--serve", run, "--folder", str(folder))
-    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=PIPE, stdout=PIPE)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        stdin=PIPE,
+        stdout=PIPE,
+        start_new_session=True,  # Ctrl-C reaches this program alone, which stops the other one in order
+    )
     try:
         yield process
     finally:
@@ -278,10 +284,9 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both programs; the other one stops this one
         asyncio.run(serve(arguments.serve, arguments.folder))
         return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     steps, failure = Steps(), None
     with tempfile.TemporaryDirectory(prefix="echostream-demo-") as name:
         os.environ["ECHOSTREAM_STATE_DIR"] = str(Path(name) / "state")
