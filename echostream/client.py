@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from echostream.config import DEFAULT_CONNECT_TIMEOUT, DEFAULT_DISCOVER_TIMEOUT, Limits
 from echostream.errors import (
@@ -40,6 +40,11 @@ __all__ = ("Connecting", "RpcClient")
 _log = logging.getLogger("echostream.client")
 
 Trust = Literal["known", "first-use"]
+
+_MET_FIRST: Final = (
+    "this server was met for the first time, so nothing is served to it: connect once more now that its certificate is"
+    ' remembered, or say trust="first-use", or name its ca or fingerprint'
+)
 
 
 class Connecting(Coroutine[Any, Any, "RpcClient"]):
@@ -84,7 +89,7 @@ class RpcClient(Conversation):
         """For `connect` and `discover`."""
         self._runtime = runtime
         self._current: Session | None = None
-        self._trusted = True
+        self._services = Dispatcher(Router(), runtime, hints=lambda _: True)
 
     def __repr__(self) -> str:
         return f"<RpcClient {self._current!r}>"
@@ -228,19 +233,6 @@ class RpcClient(Conversation):
             raise ConnectionLostError("the client is not connected")
         return self._current
 
-    def register(self, *targets: object) -> None:
-        """Serve objects and functions to the server: ``client.register(Ui())``. See `RpcServer.register`.
-
-        Raises:
-            CertificateError: the server was met for the first time and ``trust`` is ``"known"``.
-        """
-        if not self._trusted:
-            raise CertificateError(
-                "this server was met for the first time, so nothing is served to it: connect once more now that its"
-                ' certificate is remembered, or say trust="first-use", or name its ca or fingerprint'
-            )
-        super().register(*targets)
-
     async def close(self) -> None:
         """End the session; what was written is sent. Idempotent."""
         if self._current is not None:
@@ -268,8 +260,13 @@ class RpcClient(Conversation):
                 ' them, or say trust="first-use", or name its ca or fingerprint'
             )
         client = await cls._dial_any(info, ClientTls.load(fingerprint=info.fingerprint), dial)
-        await asyncio.to_thread(known.remember, name, info.fingerprint)
-        client._trusted = trusted
+        try:
+            await asyncio.to_thread(known.remember, name, info.fingerprint)
+        except BaseException:
+            await client.close()
+            raise
+        if not trusted:
+            client._services.withhold(_MET_FIRST)
         return client
 
     @classmethod
@@ -315,8 +312,7 @@ class RpcClient(Conversation):
         return client
 
     def _accept(self, connection: Connection, hello: Hello) -> Receiver:
-        services = Dispatcher(Router(), self._runtime, hints=lambda _: True)
-        session = self._current = Session(connection, hello, self._runtime, services, self)
+        session = self._current = Session(connection, hello, self._runtime, self._services, self)
         session.peer.introduce()
         return session.peer
 

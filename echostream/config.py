@@ -109,7 +109,7 @@ class Limits(_Checked):
     max_unauthenticated_bytes: int = _int(64 << 10, 1 << 10, 1 << 20)
     """Bytes taken from a peer before its Hello was accepted."""
     hello_timeout: float = _bounded(10.0, 0.05, 600.0)
-    """Seconds a peer has for its Hello."""
+    """Seconds a peer has for its Hello, and then `authenticate` for its answer."""
     call_window_bytes: int = _int(256 << 10, 1 << 10, 1 << 30)
     """Credit of one direction of a streaming call: two to three round trips of a fast local network."""
     stream_window_bytes: int = _int(1 << 20, 1 << 10, 1 << 30)

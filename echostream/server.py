@@ -33,8 +33,7 @@ __all__ = ("Authenticate", "RpcServer", "ServerBuilder")
 
 _log = logging.getLogger("echostream.server")
 
-_AUTHENTICATE_TIMEOUT: Final = 10.0
-"""Seconds that an `authenticate` function has: as long as a peer has for its Hello."""
+_SHUTTING_DOWN: Final = "server is shutting down"
 
 Authenticate = Callable[[str | None], Principal | Awaitable[Principal | None] | None]
 """Given the client's credentials, returns who it is, or None to refuse; plain or async."""
@@ -88,6 +87,7 @@ class RpcServer:
         self._tls: ServerTls | None = None
         self._discovery: Announcement | None = None
         self._advertiser: Advertiser | None = None
+        self._stopping = False
         self._stopped = asyncio.Event()
         if debug and not all(_is_local(address) for address in self._addresses):
             _log.warning("! debug=True on a public address: clients see the texts of internal errors")
@@ -176,6 +176,7 @@ class RpcServer:
         """
         if self._runtime is not None:
             raise LocalProtocolError("the server runs already")
+        self._stopping = False
         self._stopped = asyncio.Event()
         self._runtime = Runtime(self._limits, debug=self._debug)
         try:
@@ -196,10 +197,24 @@ class RpcServer:
         _log.info("= serving at %s", ", ".join(self.addresses))
 
     async def stop(self, grace: float = DEFAULT_STOP_GRACE) -> None:
-        """Stop: say goodbye, take no new calls, let running ones end for up to `grace` seconds. Idempotent."""
-        runtime, self._runtime = self._runtime, None
+        """Stop: say goodbye, take no new calls, let running ones end for up to `grace` seconds.
+
+        Idempotent; a second call meanwhile waits for the first. When it is cancelled, the grace is over.
+        """
+        runtime = self._runtime
         if runtime is None:
             return
+        if self._stopping:
+            await self._stopped.wait()
+            return
+        self._stopping = True
+        try:
+            await self._wind_down(grace)
+        finally:
+            await self._shut(runtime)
+        _log.info("= stopped")
+
+    async def _wind_down(self, grace: float) -> None:
         if self._advertiser is not None:
             advertiser, self._advertiser = self._advertiser, None
             await advertiser.close()
@@ -207,15 +222,18 @@ class RpcServer:
             listener.stop_accepting()
         sessions = [*self._sessions, *self._arriving]
         for session in sessions:
-            session.drain(CloseCode.SHUTDOWN, "server is shutting down")
+            session.drain(CloseCode.SHUTDOWN, _SHUTTING_DOWN)
         await asyncio.gather(*(session.tasks.wait(grace) for session in sessions))
-        await asyncio.gather(*(session.close(CloseCode.SHUTDOWN, "server is shutting down") for session in sessions))
+
+    async def _shut(self, runtime: Runtime) -> None:
+        sessions = [*self._sessions, *self._arriving]
+        await asyncio.gather(*(session.close(CloseCode.SHUTDOWN, _SHUTTING_DOWN) for session in sessions))
         for listener in self._listeners:
             await listener.close()
         self._listeners.clear()
         await runtime.close()
+        self._runtime = None
         self._stopped.set()
-        _log.info("= stopped")
 
     async def serve(self) -> None:
         """Start, and run until SIGINT, SIGTERM, `stop()` or cancellation; then stop in order."""
@@ -277,7 +295,7 @@ class RpcServer:
         hello = session.peer.protocol.peer_hello
         credentials = hello.credentials if hello is not None else None
         try:
-            async with asyncio.timeout(_AUTHENTICATE_TIMEOUT):
+            async with asyncio.timeout(self._limits.hello_timeout):
                 answer = authenticate(credentials)
                 principal = await answer if isawaitable(answer) else answer
         except Exception:  # noqa: BLE001 - the user's own code
@@ -293,6 +311,9 @@ class RpcServer:
 
     def _admit(self, session: Session) -> None:
         if session.peer.lost is not None:
+            return
+        if self._stopping:
+            session.peer.close(CloseCode.SHUTDOWN, _SHUTTING_DOWN)
             return
         self._arriving.discard(session)
         self._sessions.add(session)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from echostream.protocol import events as ev
     from echostream.protocol import frames as f
     from echostream.protocol.hello import Hello
+    from echostream.session.deadlines import Entry
     from echostream.session.runtime import Runtime
     from echostream.transport.base import Connection
 
@@ -96,6 +97,7 @@ class Session(Conversation):
         self._owner = owner
         self._inbox = EventInbox(self, self.peer, self.listeners, self.tasks)
         self._closed = asyncio.Event()
+        self._hello_due: Entry | None = None
 
     def __repr__(self) -> str:
         return f"<Session {self.id or '?'} {self.state} {self.peer_address}>"
@@ -123,10 +125,13 @@ class Session(Conversation):
     # Life
 
     def expect_hello(self) -> None:
-        """Close the connection unless the Hello exchange is over in time (`hello_timeout`)."""
-        wheel = self.runtime.deadlines
-        entry = wheel.add(self.loop.time() + self.runtime.limits.hello_timeout, self._hello_late)
-        self.opened.add_done_callback(lambda _: wheel.remove(entry))
+        """Close the connection unless the peer's Hello comes in time (`hello_timeout`)."""
+        due = self.loop.time() + self.runtime.limits.hello_timeout
+        self._hello_due = self.runtime.deadlines.add(due, self._hello_late)
+
+    def _hello_over(self) -> None:
+        if self._hello_due is not None:
+            self.runtime.deadlines.remove(self._hello_due)
 
     def _hello_late(self) -> None:
         self.peer.close(CloseCode.HELLO_TIMEOUT, f"no hello within {self.runtime.limits.hello_timeout:g} s")
@@ -159,6 +164,7 @@ class Session(Conversation):
 
     def on_hello(self) -> None:
         """Let the owner decide."""
+        self._hello_over()
         hello = self.peer.protocol.peer_hello
         if self.role is Role.CLIENT and hello is not None:
             self.id = hello.session
@@ -181,6 +187,7 @@ class Session(Conversation):
 
     def on_closed(self, error: ConnectionLostError) -> None:
         """Wake whoever waits for this session."""
+        self._hello_over()
         if not self.opened.done():
             self.opened.set_exception(error)
             self.opened.exception()  # seen: a session that nobody waits for does not warn
