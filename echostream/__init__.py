@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from echostream.builder import ServerBuilder
     from echostream.client import RpcClient
     from echostream.config import Limits
     from echostream.discovery.service import Arrived, Departed, ServiceInfo
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
         StreamResetError,
         TransportError,
     )
-    from echostream.server import RpcServer, ServerBuilder
+    from echostream.server import RpcServer
     from echostream.session.call import Call
     from echostream.session.calling import Progress
     from echostream.session.context import Context
@@ -86,6 +87,7 @@ __all__ = (
 )
 
 _MODULES = {
+    "echostream.builder": ("ServerBuilder",),
     "echostream.client": ("RpcClient",),
     "echostream.config": ("Limits",),
     "echostream.discovery.service": ("Arrived", "Departed", "ServiceInfo"),
@@ -108,7 +110,7 @@ _MODULES = {
         "StreamResetError",
         "TransportError",
     ),
-    "echostream.server": ("RpcServer", "ServerBuilder"),
+    "echostream.server": ("RpcServer",),
     "echostream.session.call": ("Call",),
     "echostream.session.calling": ("Progress",),
     "echostream.session.context": ("Context",),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import isawaitable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from echostream.builder import Authenticate, ServerBuilder
 from echostream.config import DEFAULT_STOP_GRACE, Limits
 from echostream.errors import CloseCode, LocalProtocolError
 from echostream.hosting import Announcement, make_advertiser, on_stop_signals
@@ -18,7 +19,7 @@ from echostream.routing.dispatch import Dispatcher
 from echostream.routing.router import Router
 from echostream.session.manager import BroadcastResult, SessionManager
 from echostream.session.runtime import Runtime
-from echostream.session.session import Principal, Session
+from echostream.session.session import Session
 from echostream.transport.base import Address, Connection, Listener, Receiver, Transport
 from echostream.types import Role, random_bytes
 from echostream.wiring import AGENT, EPOCH, make_transport
@@ -29,14 +30,11 @@ if TYPE_CHECKING:
     from echostream.discovery.mdns import Advertiser
     from echostream.transport.tls import ServerTls
 
-__all__ = ("Authenticate", "RpcServer", "ServerBuilder")
+__all__ = ("RpcServer",)
 
 _log = logging.getLogger("echostream.server")
 
 _SHUTTING_DOWN: Final = "server is shutting down"
-
-Authenticate = Callable[[str | None], Principal | Awaitable[Principal | None] | None]
-"""Given the client's credentials, returns who it is, or None to refuse; plain or async."""
 
 
 class RpcServer:
@@ -97,9 +95,9 @@ class RpcServer:
         return f"<RpcServer {state} {len(self._sessions)} sessions>"
 
     @staticmethod
-    def builder() -> ServerBuilder:
+    def builder() -> ServerBuilder[RpcServer]:
         """Return a builder: ``RpcServer.builder().bind("quic://...").register(Orders()).build()``."""
-        return ServerBuilder()
+        return ServerBuilder(RpcServer)
 
     # Before it starts
 
@@ -332,76 +330,6 @@ class RpcServer:
         if self._tls is None:
             self._tls = ServerTls.load(self._certificate, self._private_key)
         return self._tls
-
-
-class ServerBuilder:
-    """Builds an `RpcServer` step by step; every step returns the builder."""
-
-    def __init__(self) -> None:
-        self._urls: list[str] = []
-        self._options: dict[str, Any] = {}
-        self._targets: list[object] = []
-        self._discovery: Announcement | None = None
-
-    def bind(self, url: str) -> Self:
-        """Listen at an address; may be repeated."""
-        self._urls.append(url)
-        return self
-
-    def register(self, *targets: object) -> Self:
-        """Serve objects and functions; may be repeated."""
-        self._targets.extend(targets)
-        return self
-
-    def certificate(self, certificate: str | PathLike[str] | bytes, private_key: str | PathLike[str] | bytes) -> Self:
-        """Show this certificate."""
-        self._options.update(certificate=certificate, private_key=private_key)
-        return self
-
-    def authenticate(self, authenticate: Authenticate) -> Self:
-        """Decide who a client is."""
-        self._options["authenticate"] = authenticate
-        return self
-
-    def engine(self, engine: str) -> Self:
-        """Choose the QUIC engine."""
-        self._options["engine"] = engine
-        return self
-
-    def limits(self, limits: Limits) -> Self:
-        """Set what a session may cost."""
-        self._options["limits"] = limits
-        return self
-
-    def debug(self, debug: bool = True) -> Self:
-        """Send the texts of unexpected errors to the peer."""
-        self._options["debug"] = debug
-        return self
-
-    def enable_discovery(
-        self,
-        name: str | None = None,
-        *,
-        version: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        interfaces: Sequence[str] | None = None,
-    ) -> Self:
-        """Announce the server on the local network."""
-        self._discovery = Announcement(name, version, metadata, interfaces)
-        return self
-
-    def build(self) -> RpcServer:
-        """Return the server.
-
-        Raises:
-            ConfigurationError, SignatureError: as `RpcServer` and `RpcServer.register`.
-        """
-        server = RpcServer(*self._urls, **self._options)
-        server.register(*self._targets)
-        if self._discovery is not None:
-            name, version, metadata, interfaces = self._discovery
-            server.enable_discovery(name, version=version, metadata=metadata, interfaces=interfaces)
-        return server
 
 
 def _is_local(address: Address) -> bool:

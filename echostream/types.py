@@ -10,7 +10,8 @@ import enum
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, Final
 
 __all__ = (
@@ -24,6 +25,8 @@ __all__ = (
     "clock",
     "random_bytes",
     "random_source",
+    "seeded_random",
+    "simulated",
 )
 
 Metadata = dict[str, str | bytes]
@@ -82,8 +85,40 @@ class SystemClock(Clock):
 clock: Final[Clock] = SystemClock()
 """The process-wide system clock."""
 
-random_bytes: Final[Callable[[int], bytes]] = os.urandom
-"""Cryptographically strong random bytes: ids, nonces, keys."""
-
 random_source: Final[random.Random] = random.Random()
 """Pseudo-random numbers for jitter and choice; never for secrets."""
+
+_entropy: Callable[[int], bytes] = os.urandom
+
+
+def random_bytes(count: int) -> bytes:
+    """Return cryptographically strong random bytes: ids, nonces, keys."""
+    return _entropy(count)
+
+
+def seeded_random(seed: str | int) -> random.Random:
+    """Return a generator of its own whose numbers follow from the seed; never for secrets."""
+    return random.Random(seed)
+
+
+@contextmanager
+def simulated(time_source: Clock, seed: int) -> Generator[None, None, None]:
+    """Replace time and randomness of this process by virtual ones; for the simulator only.
+
+    `clock` keeps its identity, because everybody has it by name: its methods are shadowed.
+    """
+    global _entropy  # noqa: PLW0603
+    shadowed = ("monotonic", "monotonic_ns", "wall")
+    state, entropy = random_source.getstate(), _entropy
+    generator = seeded_random(seed)
+    for name in shadowed:
+        setattr(clock, name, getattr(time_source, name))
+    random_source.seed(seed)
+    _entropy = generator.randbytes
+    try:
+        yield
+    finally:
+        for name in shadowed:
+            delattr(clock, name)
+        random_source.setstate(state)
+        _entropy = entropy

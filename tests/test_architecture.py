@@ -32,6 +32,7 @@ LEVELS: dict[str, float] = {
     "echostream.settings": 7,
     "echostream.wiring": 6.5,
     "echostream.hosting": 7,
+    "echostream.builder": 7.5,
     "echostream.server": 8,
     "echostream.client": 8,
     "echostream.cluster": 9,
@@ -64,6 +65,7 @@ DOORS = {
     "starlette": ["echostream/admin/*", "echostream/observability/*"],
     "typer": ["echostream/cli/*"],
     "uvicorn": ["echostream/admin/*", "echostream/observability/*"],
+    "typing_extensions": ["echostream/*"],  # for type checkers only
     "uvloop": ["echostream/cli/*"],
     "watchfiles": ["echostream/cli/*"],
     "websockets": ["echostream/transport/websocket.py"],

@@ -102,6 +102,8 @@ class PeerProtocol:
         self.peer_hello: Hello | None = None
         self.event_stream: int = LANE
         """Transport stream for events; the driver sets it before the first one."""
+        self.observe: Callable[[f.Frame, FrameCodec], None] | None = None
+        """Told of every frame that arrived, before it is acted on: for traces."""
         self.peer_gone_away = False
         """Whether the peer asked for no more calls and streams."""
         self.link = Link(self.role, codec, payload, limits)
@@ -304,8 +306,10 @@ class PeerProtocol:
         events.append(ev.HelloReceived(hello))
 
     def _read(self, stream_id: int, data: bytes, fin: bool, events: list[ev.ProtocolEvent]) -> None:
-        handlers = self._handlers
+        handlers, observe = self._handlers, self.observe
         for frame in self._readers.feed(stream_id, data):
+            if observe is not None:
+                observe(frame, self.link.codec)
             handlers[type(frame)](stream_id, frame, events)
         if not fin:
             return

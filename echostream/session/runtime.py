@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from echostream.config import Limits
 from echostream.protocol.codec import FrameCodec
+from echostream.protocol.frames import Frame
 from echostream.protocol.payload import PayloadCodec
 from echostream.session.deadlines import DeadlineWheel
 from echostream.session.tasks import TaskSet
@@ -24,6 +26,10 @@ class Runtime:
         self.debug = debug
         """Whether the texts of unexpected errors travel to the peer."""
         self.clock = time
+        self.observe_frame: Callable[[Frame, FrameCodec], None] | None = getattr(
+            getattr(self.loop, "surroundings", None), "observe_frame", None
+        )
+        """Told of every frame that arrives; a simulated loop brings it along."""
         self.payload = PayloadCodec(limits)
         self.codec = FrameCodec(self.payload, limits)
         self.deadlines = DeadlineWheel(self.loop)

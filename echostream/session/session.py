@@ -78,6 +78,7 @@ class Session(Conversation):
         self, connection: Connection, hello: Hello, runtime: Runtime, services: Services, owner: SessionOwner
     ) -> None:
         protocol = PeerProtocol(hello, runtime.codec, runtime.payload, runtime.limits, runtime.clock.monotonic_ns)
+        protocol.observe = runtime.observe_frame
         self.id = hello.session
         self.role = hello.role
         self.principal: Principal | None = None

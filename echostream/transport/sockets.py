@@ -2,22 +2,64 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
+from typing import TYPE_CHECKING, Protocol
 
-__all__ = ("SocketAddress", "bind_udp", "connect_udp", "describe_error", "format_address")
+if TYPE_CHECKING:
+    from echostream.transport.udp import UdpHandler, UdpSocket
+
+__all__ = ("SocketAddress", "UdpNetwork", "VirtualPort", "bind_udp", "connect_udp", "describe_error", "format_address")
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 """As the socket module has it: (host, port), for IPv6 also flow information and scope."""
 
 
-def bind_udp(family: int, address: SocketAddress, *, buffer_bytes: int) -> socket.socket:
+class VirtualPort(Protocol):
+    """A socket of a network that is not the system's; `udp.open_udp` attaches it."""
+
+    def getsockname(self) -> SocketAddress:
+        """Where it is bound."""
+        ...
+
+    def getpeername(self) -> SocketAddress:
+        """Where it is connected to."""
+        ...
+
+    def close(self) -> None:
+        """Release it before it was attached."""
+
+    def attach(self, handler: UdpHandler, *, max_pending: int) -> UdpSocket:
+        """Begin to read."""
+        ...
+
+
+class UdpNetwork(Protocol):
+    """A network that the running loop brings along in ``loop.surroundings``: the simulator's."""
+
+    def bind(self, family: int, address: SocketAddress) -> VirtualPort:
+        """Make a server's socket; raises OSError."""
+        ...
+
+    def connect(self, family: int, address: SocketAddress) -> VirtualPort:
+        """Make a client's socket; raises OSError."""
+        ...
+
+
+def bind_udp(family: int, address: SocketAddress, *, buffer_bytes: int) -> socket.socket | VirtualPort:
     """Make a server's socket; raises OSError."""
+    network = _network_of_loop()
+    if network is not None:
+        return network.bind(family, address)
     return _make(family, buffer_bytes, bind=address)
 
 
-def connect_udp(family: int, address: SocketAddress, *, buffer_bytes: int) -> socket.socket:
+def connect_udp(family: int, address: SocketAddress, *, buffer_bytes: int) -> socket.socket | VirtualPort:
     """Make a client's socket: connected, so that the kernel reports a refusal and drops strangers; raises OSError."""
+    network = _network_of_loop()
+    if network is not None:
+        return network.connect(family, address)
     return _make(family, buffer_bytes, connect=address)
 
 
@@ -30,6 +72,12 @@ def format_address(address: SocketAddress) -> str:
 def describe_error(error: OSError) -> str:
     """Return the operating system's text in our style, such as ``"connection refused"``."""
     return (error.strerror or str(error)).lower()
+
+
+def _network_of_loop() -> UdpNetwork | None:
+    surroundings = getattr(asyncio.get_running_loop(), "surroundings", None)
+    network: UdpNetwork | None = None if surroundings is None else surroundings.udp_network
+    return network
 
 
 def _make(

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol, cast
 
-from echostream.transport.sockets import SocketAddress
+from echostream.transport.sockets import SocketAddress, VirtualPort
 
 __all__ = ("Packet", "UdpHandler", "UdpSocket", "open_udp")
 
@@ -69,7 +69,7 @@ class UdpSocket(ABC):
 
 
 async def open_udp(
-    sock: socket.socket,
+    sock: socket.socket | VirtualPort,
     handler: UdpHandler,
     *,
     connected: bool,
@@ -89,6 +89,8 @@ async def open_udp(
         gro: take merged packets where the kernel can.
         gso: send runs in one call where the kernel can.
     """
+    if not isinstance(sock, socket.socket):
+        return sock.attach(handler, max_pending=max_pending)
     loop = asyncio.get_running_loop()
     batched = _BatchedSocket(
         sock, handler, loop=loop, connected=connected, receive_burst=receive_burst, max_pending=max_pending

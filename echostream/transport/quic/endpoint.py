@@ -14,7 +14,7 @@ from typing import Protocol
 from echostream.config import QuicSettings
 from echostream.transport.quic.connection import QuicConnection
 from echostream.transport.quic.demux import CONNECTION_ID_BYTES, LongHeader
-from echostream.transport.sockets import SocketAddress
+from echostream.transport.sockets import SocketAddress, VirtualPort
 from echostream.transport.udp import Packet, UdpSocket, open_udp
 from echostream.types import clock
 
@@ -67,7 +67,7 @@ class Endpoint:
         self._routes: dict[bytes, QuicConnection] = {}
         self._socket: UdpSocket | None = None
 
-    async def open(self, sock: socket.socket, settings: QuicSettings, *, connected: bool) -> None:
+    async def open(self, sock: socket.socket | VirtualPort, settings: QuicSettings, *, connected: bool) -> None:
         """Take over a socket of `bind_udp` or `connect_udp`."""
         self._socket = await open_udp(
             sock,

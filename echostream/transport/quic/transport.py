@@ -14,7 +14,14 @@ from echostream.transport.quic.codes import Refusal, TransportCode
 from echostream.transport.quic.connection import QuicConnection
 from echostream.transport.quic.endpoint import Endpoint
 from echostream.transport.quic.engine import QuicEngines
-from echostream.transport.sockets import SocketAddress, bind_udp, connect_udp, describe_error, format_address
+from echostream.transport.sockets import (
+    SocketAddress,
+    VirtualPort,
+    bind_udp,
+    connect_udp,
+    describe_error,
+    format_address,
+)
 from echostream.transport.tls import ClientTls, ServerTls
 from echostream.types import clock
 
@@ -68,7 +75,8 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
         acceptor = Acceptor(self._load_engines(), accept=accept, tls=tls, settings=self._settings, limits=self._limits)
         sock = _bind(address, resolved, self._settings.socket_buffer_bytes)
         await acceptor.endpoint.open(sock, self._settings, connected=False)
-        return QuicListener(acceptor, Address(self.scheme, *sock.getsockname()[:2]))
+        bound: SocketAddress = sock.getsockname()
+        return QuicListener(acceptor, Address(self.scheme, bound[0], bound[1]))
 
     async def _dial_one(
         self, address: Address, target: Resolved, *, timeout: float, accept: Accept, tls: ClientTls
@@ -200,7 +208,7 @@ async def _resolve(address: Address) -> list[Resolved]:
     return list(resolved)
 
 
-def _bind(address: Address, resolved: list[Resolved], buffer_bytes: int) -> socket.socket:
+def _bind(address: Address, resolved: list[Resolved], buffer_bytes: int) -> socket.socket | VirtualPort:
     """Bind the first address that this machine has."""
     failure: OSError | None = None
     for family, target in resolved:

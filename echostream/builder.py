@@ -1,0 +1,111 @@
+"""`ServerBuilder`: an `RpcServer` put together step by step instead of by keyword arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+
+from echostream.hosting import Announcement
+from echostream.session.session import Principal
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from echostream.config import Limits
+
+__all__ = ("Authenticate", "ServerBuilder")
+
+Authenticate = Callable[[str | None], Principal | Awaitable[Principal | None] | None]
+"""Given the client's credentials, returns who it is, or None to refuse; plain or async."""
+
+
+class Buildable(Protocol):
+    """What the builder needs of a server."""
+
+    def register(self, *targets: object) -> None:
+        """Serve more."""
+
+    def enable_discovery(
+        self,
+        name: str | None = None,
+        *,
+        version: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        interfaces: Sequence[str] | None = None,
+    ) -> None:
+        """Announce it."""
+
+
+ServerT = TypeVar("ServerT", bound=Buildable)
+
+
+class ServerBuilder(Generic[ServerT]):
+    """Builds an `RpcServer` step by step; every step returns the builder."""
+
+    def __init__(self, make: Callable[..., ServerT]) -> None:
+        """For `RpcServer.builder`, which hands itself down."""
+        self._make = make
+        self._urls: list[str] = []
+        self._options: dict[str, Any] = {}
+        self._targets: list[object] = []
+        self._discovery: Announcement | None = None
+
+    def bind(self, url: str) -> Self:
+        """Listen at an address; may be repeated."""
+        self._urls.append(url)
+        return self
+
+    def register(self, *targets: object) -> Self:
+        """Serve objects and functions; may be repeated."""
+        self._targets.extend(targets)
+        return self
+
+    def certificate(self, certificate: str | PathLike[str] | bytes, private_key: str | PathLike[str] | bytes) -> Self:
+        """Show this certificate."""
+        self._options.update(certificate=certificate, private_key=private_key)
+        return self
+
+    def authenticate(self, authenticate: Authenticate) -> Self:
+        """Decide who a client is."""
+        self._options["authenticate"] = authenticate
+        return self
+
+    def engine(self, engine: str) -> Self:
+        """Choose the QUIC engine."""
+        self._options["engine"] = engine
+        return self
+
+    def limits(self, limits: Limits) -> Self:
+        """Set what a session may cost."""
+        self._options["limits"] = limits
+        return self
+
+    def debug(self, debug: bool = True) -> Self:
+        """Send the texts of unexpected errors to the peer."""
+        self._options["debug"] = debug
+        return self
+
+    def enable_discovery(
+        self,
+        name: str | None = None,
+        *,
+        version: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        interfaces: Sequence[str] | None = None,
+    ) -> Self:
+        """Announce the server on the local network."""
+        self._discovery = Announcement(name, version, metadata, interfaces)
+        return self
+
+    def build(self) -> ServerT:
+        """Return the server.
+
+        Raises:
+            ConfigurationError, SignatureError: as `RpcServer` and `RpcServer.register`.
+        """
+        server = self._make(*self._urls, **self._options)
+        server.register(*self._targets)
+        if self._discovery is not None:
+            name, version, metadata, interfaces = self._discovery
+            server.enable_discovery(name, version=version, metadata=metadata, interfaces=interfaces)
+        return server
