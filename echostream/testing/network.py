@@ -227,7 +227,8 @@ class SimNetwork:
         return next((host for host in self._hosts.values() if host.address_of(family) == address), None)
 
     def _state(self, sender: str, receiver: str) -> LinkState:
-        self.host(sender), self.host(receiver)
+        for name in (sender, receiver):
+            self.host(name)  # both are there from now on
         state = self._links.get((sender, receiver))
         if state is None:
             link = _LOOPBACK if sender == receiver else self._link
