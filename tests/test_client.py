@@ -1,0 +1,240 @@
+"""Tests for echostream.client: ways to connect, what connecting is as an object, and the client's end.
+
+Discovery end to end is in tests/system/test_discovery.py, servers that cannot be trusted in tests/system/.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import warnings
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import pytest
+
+from echostream import (
+    ConfigurationError,
+    ConnectError,
+    ConnectionLostError,
+    Limits,
+    RpcClient,
+    RpcServer,
+    Session,
+    Status,
+    handler,
+    service,
+)
+from echostream.errors import CloseCode
+from tests.serving import PATIENCE, QUIC, joined, memory_url, nothing_left, served, session_of, until
+
+
+@handler("echo")
+async def echo(text: str) -> str:
+    return text
+
+
+@service("ui")
+class Ui:
+    @handler
+    async def ask(self, question: str) -> str:
+        return f"{question}? yes"
+
+
+@pytest.fixture(params=[QUIC, None], ids=["quic", "memory"])
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[RpcServer]:
+    async with served(echo, url=request.param) as server:
+        yield server
+
+
+def connect(server: RpcServer, **options: Any) -> Any:
+    return RpcClient.connect(server.addresses[0], ca="dev", **options)
+
+
+# What connecting is
+
+
+async def test_connecting_can_be_awaited(server: RpcServer) -> None:
+    client = await connect(server)
+    assert await client.request("echo", "hi") == "hi"
+    await client.close()
+
+
+async def test_connecting_is_a_block_that_closes_the_client(server: RpcServer) -> None:
+    with nothing_left(but_timers=True):
+        async with connect(server) as client:
+            assert await client.request("echo", "hi") == "hi"
+            assert client.session.state == "open"
+        assert client.session.state == "closed"
+        await until(lambda: not len(server.sessions))
+
+
+async def test_connecting_is_a_coroutine_for_tasks_and_timeouts(server: RpcServer) -> None:
+    connecting = connect(server)
+    assert isinstance(connecting, Coroutine)
+    task = asyncio.create_task(connecting)
+    client = await asyncio.wait_for(connect(server), PATIENCE)
+    for made in (client, await task):
+        assert await made.request("echo", "hi") == "hi"
+        await made.close()
+    assert {str(warning.message) for warning in _unawaited(lambda: connect(server))} == {
+        "coroutine 'RpcClient.connect' was never awaited"
+    }
+
+
+def _unawaited(make: Any) -> list[warnings.WarningMessage]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        make()
+    return caught
+
+
+async def test_connecting_that_is_given_up_is_a_closed_coroutine() -> None:
+    connecting = RpcClient.connect(memory_url())
+    connecting.close()
+    with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+        await connecting
+    raised = RpcClient.connect(memory_url())
+    with pytest.raises(ZeroDivisionError):
+        raised.throw(ZeroDivisionError())
+
+
+async def test_the_error_of_a_block_that_never_connected_is_the_connections() -> None:
+    url = memory_url()
+    with pytest.raises(ConnectError) as caught:
+        async with RpcClient.connect(url):
+            raise AssertionError("connected")
+    assert caught.value.message == f"nobody listens on {url}: listen on it first, in the same event loop"
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("here", "url: 'here' has no scheme, expected like quic://host:4433"),
+        ("quic://", "url: 'quic://' names no host, expected like quic://host:4433"),
+        ("quic://h:99999", "url: 'quic://h:99999' is not a URL (Port out of range 0-65535), expected like"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_at_once(url: str, text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RpcClient.connect(url)
+    assert caught.value.message.startswith(text)
+
+
+async def test_an_unknown_scheme_is_refused() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        await RpcClient.connect("http://127.0.0.1:80", ca="dev")
+    assert caught.value.message == "url: unknown scheme 'http', expected quic:// or memory://"
+
+
+async def test_nobody_there_says_so() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    with nothing_left(), pytest.raises(ConnectError) as caught:
+        await RpcClient.connect(f"quic://127.0.0.1:{port}", ca="dev")
+    assert caught.value.code is Status.UNAVAILABLE
+    assert caught.value.message == (
+        f"cannot reach quic://127.0.0.1:{port}: connection refused: no program listens on that UDP port"
+    )
+
+
+async def test_silence_says_so_in_time() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        url = f"quic://127.0.0.1:{silent.getsockname()[1]}"
+        with nothing_left(), pytest.raises(ConnectError) as caught:
+            await RpcClient.connect(url, ca="dev", timeout=0.1)
+    assert caught.value.message == f"cannot reach {url} within 0.1 s"
+
+
+async def test_the_timeout_covers_the_hello_too() -> None:
+    async def undecided(credentials: str | None) -> None:
+        await asyncio.Event().wait()
+
+    async with served(url=QUIC, authenticate=undecided) as server:
+        with nothing_left(but_timers=True):
+            with pytest.raises(ConnectError) as caught:
+                await connect(server, timeout=0.1)
+            assert caught.value.message == f"cannot reach {server.addresses[0]} within 0.1 s"
+            await until(lambda: not server._arriving)
+
+
+async def test_connecting_that_is_cancelled_leaves_nothing() -> None:
+    asked = asyncio.Event()
+
+    async def undecided(credentials: str | None) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with served(url=QUIC, authenticate=undecided) as server:
+        with nothing_left(but_timers=True):
+            task = asyncio.create_task(connect(server))
+            await asked.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await until(lambda: not server._arriving)
+
+
+async def test_the_address_of_the_other_end_is_known(server: RpcServer) -> None:
+    async with connect(server) as client:
+        url = server.addresses[0]
+        assert client.session.peer_address in (url, url.removeprefix("quic://"))
+        assert session_of(server, client).peer_address
+
+
+# The client
+
+
+async def test_a_client_is_its_session(server: RpcServer) -> None:
+    async with connect(server) as client:
+        assert isinstance(client.session, Session)
+        assert repr(client) == f"<RpcClient <Session {client.session.id} open {client.session.peer_address}>>"
+        client.register(Ui())
+        assert await session_of(server, client).request("ui.ask", "sure") == "sure? yes"
+        with pytest.raises(ConfigurationError, match="the service 'ui' is registered already"):
+            client.session.register(Ui())
+
+
+async def test_closing_twice_is_fine_and_nothing_works_afterwards(server: RpcServer) -> None:
+    client = await connect(server)
+    await client.close()
+    await client.close()
+    with pytest.raises(ConnectionLostError) as caught:
+        await client.request("echo", "hi")
+    assert caught.value.close_code == CloseCode.NORMAL
+    assert caught.value.message == "connection closed by this side"
+    with pytest.raises(ConnectionLostError):
+        await client.emit("note", 1)
+
+
+async def test_a_client_that_never_connected_says_so() -> None:
+    from echostream.session.runtime import Runtime
+
+    runtime = Runtime(Limits())
+    client = RpcClient(runtime)
+    assert repr(client) == "<RpcClient None>"
+    with pytest.raises(ConnectionLostError) as caught:
+        _ = client.session
+    assert caught.value.message == "the client is not connected"
+    await client.close()
+
+
+async def test_a_client_notices_that_its_server_went() -> None:
+    async with served(echo, url=QUIC) as server, joined(server) as client:
+        await server.stop()
+        lost = await asyncio.wait_for(client.session.wait_closed(), PATIENCE)
+        assert lost is not None
+        assert (lost.close_code, lost.message) == (
+            CloseCode.SHUTDOWN,
+            "connection closed by the peer: server is shutting down",
+        )
+
+
+async def test_limits_of_the_client_are_told_to_the_server() -> None:
+    async with served(echo) as server, joined(server, limits=Limits(max_concurrent_calls=3)) as client:
+        assert session_of(server, client).peer.protocol.link.peer_limits.max_concurrent_calls == 3
