@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from echostream.errors import EchoStreamError, ResourceError, Status, error_to_wire
 from echostream.protocol.link import LANE
@@ -94,6 +94,9 @@ class Invocation:
         """The handler has ended."""
         if self._entry is not None:
             self._peer.runtime.deadlines.remove(self._entry)
+        # Both point back here: such cycles would wait for the garbage collector.
+        self.context.end()
+        self.call.handle = _ENDED
 
     async def items(self, decode: Callable[[WireValue], Any]) -> AsyncIterator[Any]:
         """Iterate over the caller's items, validated."""
@@ -201,3 +204,18 @@ class Invocation:
     def _wake(event: asyncio.Event | None) -> None:
         if event is not None:
             event.set()
+
+
+class _Ended:
+    """The handle of a call whose handler has ended: what still arrives for it changes nothing."""
+
+    __slots__ = ()
+
+    def on_item(self, frame: f.ItemFrame) -> None: ...
+    def on_input_ended(self) -> None: ...
+    def on_credit(self) -> None: ...
+    def on_cancelled(self, status: int) -> None: ...
+    def on_lost(self, error: EchoStreamError) -> None: ...
+
+
+_ENDED: Final = _Ended()

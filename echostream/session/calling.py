@@ -20,10 +20,10 @@ from echostream.errors import (
 from echostream.protocol import frames as f
 from echostream.protocol.link import LANE
 from echostream.session.context import current_deadline
+from echostream.session.deadlines import Entry
 
 if TYPE_CHECKING:
     from echostream.protocol.records import OutgoingCall
-    from echostream.session.deadlines import Entry
     from echostream.session.peer import Peer
     from echostream.types import Metadata, WireValue
 
@@ -97,8 +97,8 @@ def encode_arguments(peer: Peer, arguments: tuple[list[WireValue], dict[str, Wir
     return peer.runtime.payload.encode(arguments), False
 
 
-class PendingCall:
-    """The handle of a call whose single response is awaited."""
+class PendingCall(Entry):
+    """The handle of a call whose single response is awaited, and its deadline."""
 
     __slots__ = ("call", "duration", "future", "peer", "progress", "progress_changed")
 
@@ -112,6 +112,7 @@ class PendingCall:
 
     def on_response(self, frame: f.ResponseFrame) -> None:
         """The answer."""
+        self.call = None  # it points back here: a cycle would wait for the garbage collector
         if not self.future.done():
             self.future.set_result(frame)
 
@@ -165,7 +166,7 @@ async def call_unary(peer: Peer, request: CallRequest, pending: PendingCall | No
     payload, raw = encode_arguments(peer, request.arguments)
     if peer.lost is not None:
         raise peer.lost.again(operation=request.method, session=request.session_id)
-    entry: Entry | None = None
+    timed = False
     try:
         large = len(payload) > peer.runtime.limits.large_payload_bytes
         if large or not peer.places.free or peer.is_blocked(LANE):
@@ -174,7 +175,8 @@ async def call_unary(peer: Peer, request: CallRequest, pending: PendingCall | No
         else:
             start_call(peer, request, pending, payload, raw=raw, stream_id=LANE, deadline=deadline)
         if deadline is not None:
-            entry = peer.runtime.deadlines.add(deadline, pending.expire)
+            peer.runtime.deadlines.put(deadline, pending)
+            timed = True
         return await pending.future
     except TimeoutError as error:
         if isinstance(error, DeadlineExceededError):
@@ -185,8 +187,8 @@ async def call_unary(peer: Peer, request: CallRequest, pending: PendingCall | No
         pending.give_up(Status.CANCELLED)
         raise
     finally:
-        if entry is not None:
-            peer.runtime.deadlines.remove(entry)
+        if timed:
+            peer.runtime.deadlines.remove(pending)
 
 
 def start_call(

@@ -102,6 +102,10 @@ class Context:
         initial, self._initial = self._initial, None
         return initial
 
+    def end(self) -> None:
+        """The call is over: nobody hears of its progress any more; for the dispatcher."""
+        self._report = _unheard  # and what it pointed to can go
+
     @property
     def trailing(self) -> Metadata | None:
         """The trailing metadata; for the dispatcher."""
@@ -139,6 +143,10 @@ def current_deadline() -> float | None:
     """Return the deadline that nested calls inherit, or None."""
     context = _current.get()
     return None if context is None else context._deadline
+
+
+def _unheard(_progress: float, _total: float | None, _message: str | None) -> None:
+    """Where reports of a call that is over go."""
 
 
 def _keys(metadata: Mapping[str, str | bytes]) -> Metadata:

@@ -12,18 +12,27 @@ from collections.abc import Callable
 
 __all__ = ("DeadlineWheel", "Entry")
 
-_TICK = 0.010
-"""Seconds of one slot. A deadline fires up to this much late, never early."""
+_TICKS_PER_SECOND = 100
+"""Slots in a second. A deadline fires up to 10 ms late, never early."""
 
 
 class Entry:
-    """One deadline."""
+    """Something that has a deadline. What is made for every call anyway inherits from it, and no more is made."""
 
-    __slots__ = ("callback", "slot")
+    __slots__ = ("slot",)
 
-    def __init__(self, slot: int, callback: Callable[[], None]) -> None:
-        self.slot = slot
-        self.callback = callback
+    slot: int
+
+    def expire(self) -> None:
+        """The deadline passed."""
+        raise NotImplementedError
+
+
+class _Callback(Entry):
+    __slots__ = ("expire",)
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.expire = callback  # type: ignore[method-assign]
 
 
 class DeadlineWheel:
@@ -43,8 +52,13 @@ class DeadlineWheel:
 
     def add(self, when: float, callback: Callable[[], None]) -> Entry:
         """Call back at `when` (the loop's time in seconds) or up to 10 ms later."""
-        slot = int(when / _TICK) + 1
-        entry = Entry(slot, callback)
+        entry = _Callback(callback)
+        self.put(when, entry)
+        return entry
+
+    def put(self, when: float, entry: Entry) -> None:
+        """Let an entry expire at `when` (the loop's time in seconds) or up to 10 ms later."""
+        slot = entry.slot = int(when * _TICKS_PER_SECOND) + 1
         entries = self._slots.get(slot)
         if entries is None:
             self._slots[slot] = {entry}
@@ -53,7 +67,6 @@ class DeadlineWheel:
                 self._arm(slot)
         else:
             entries.add(entry)
-        return entry
 
     def remove(self, entry: Entry) -> None:
         """Forget a deadline; nothing happens when it has fired."""
@@ -73,15 +86,15 @@ class DeadlineWheel:
         if self._timer is not None:
             self._timer.cancel()
         self._armed_slot = slot
-        self._timer = self._loop.call_at(slot * _TICK, self._fire)
+        self._timer = self._loop.call_at(slot / _TICKS_PER_SECOND, self._fire)
 
     def _fire(self) -> None:
         self._timer = None
-        now_slot = int(self._loop.time() / _TICK + 1e-6)
+        now_slot = int(self._loop.time() * _TICKS_PER_SECOND + 1e-6)
         due: list[Entry] = []
         while self._order and (self._order[0] <= now_slot or not self._slots[self._order[0]]):
             due.extend(self._slots.pop(heapq.heappop(self._order)))
         if self._order:
             self._arm(self._order[0])
         for entry in due:
-            entry.callback()
+            entry.expire()

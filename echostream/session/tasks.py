@@ -29,10 +29,10 @@ def start_eagerly(
         return asyncio.Task(coroutine, loop=loop, name=name, eager_start=True)
     if asyncio.current_task(loop) is not None:
         return loop.create_task(coroutine, name=name)
-    caught: list[tuple[Callable[..., object], contextvars.Context | None]] = []
+    caught: _Caught = []
 
-    def catch(callback: Callable[..., object], *_args: object, context: contextvars.Context | None = None) -> None:
-        caught.append((callback, context))
+    def catch(callback: Callable[..., object], *args: object, context: contextvars.Context | None = None) -> None:
+        caught.append((callback, args, context))
 
     try:
         loop.call_soon = catch  # type: ignore[method-assign, assignment]
@@ -42,12 +42,29 @@ def start_eagerly(
         task = asyncio.Task(coroutine, loop=loop, name=name)
     finally:
         del loop.call_soon
-    step, context = caught[0]
+    if len(caught) > 1:
+        caught = _own_step(task, caught, loop)
+    step, _, context = caught[0]
     if context is None:
         step()
     else:
         context.run(step)
     return task
+
+
+_Caught = list[tuple[Callable[..., object], tuple[object, ...], contextvars.Context | None]]
+
+
+def _own_step(task: asyncio.Task[Any], caught: _Caught, loop: asyncio.AbstractEventLoop) -> _Caught:
+    """Return the task's step; what a finaliser wanted called, because the collector ran just then, goes to the loop."""
+    own: _Caught = []
+    for item in caught:
+        if getattr(item[0], "__self__", None) is task:
+            own.append(item)
+        else:
+            callback, args, context = item
+            loop.call_soon(callback, *args, context=context)
+    return own
 
 
 class TaskSet:

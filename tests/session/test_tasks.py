@@ -103,6 +103,23 @@ async def test_an_eager_step_sees_a_copy_of_the_context() -> None:
     assert await _in_a_callback(run) == "green"
 
 
+async def test_what_a_finaliser_wants_called_meanwhile_reaches_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, called = asyncio.get_running_loop(), list[int]()
+
+    class Task(asyncio.Task[Any]):
+        def __init__(self, coroutine: Any, **options: Any) -> None:
+            loop.call_soon(called.append, 7)  # as the collector may do at any allocation
+            super().__init__(coroutine, **options)
+
+    async def work() -> int:
+        return 3
+
+    monkeypatch.setattr("echostream.session.tasks.sys.version_info", (3, 11))
+    monkeypatch.setattr("echostream.session.tasks.asyncio.Task", Task)
+    task = await _in_a_callback(lambda: start_eagerly(work(), loop=loop))
+    assert (task.done(), await task, called) == (True, 3, [7])
+
+
 async def test_inside_a_task_it_starts_too() -> None:
     outer = asyncio.current_task()
 
