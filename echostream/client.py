@@ -330,7 +330,7 @@ class RpcClient(Conversation):
 
     def on_closed(self, session: Session) -> None:
         """The session ended."""
-        _log.info("= session %s to %s ended: %s", session.id or "?", session.peer_address, session.peer.lost)
+        _log.info("= session %s to %s ended: %s", session.id or "?", session.peer_address, session.ending)
 
 
 class _Dial:

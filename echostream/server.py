@@ -287,7 +287,7 @@ class RpcServer:
         """A session ended."""
         self._arriving.discard(session)
         self._sessions.discard(session)
-        _log.info("= session %s of %s ended: %s", session.id, session.peer_address, session.peer.lost)
+        _log.info("= session %s of %s ended: %s", session.id, session.peer_address, session.ending)
 
     async def _check_credentials(self, session: Session, authenticate: Authenticate) -> None:
         hello = session.peer.protocol.peer_hello

@@ -114,6 +114,11 @@ class Session(Conversation):
         return state.name.lower() if state in (State.OPEN, State.DRAINING, State.CLOSED) else "connecting"
 
     @property
+    def ending(self) -> str:
+        """How the session ended, in words for a log; empty before."""
+        return "" if self.peer.lost is None else self.peer.lost.message
+
+    @property
     def peer_address(self) -> str:
         """Where the peer is, as ``host:port``."""
         return self.peer.connection.peer_address
