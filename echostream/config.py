@@ -140,6 +140,11 @@ class Limits(_Checked):
                 "low_watermark_bytes",
                 f"{self.low_watermark_bytes} must be below high_watermark_bytes ({self.high_watermark_bytes})",
             )
+        if self.max_reassembly_bytes < self.max_payload_bytes:
+            raise ConfigurationError(
+                "max_reassembly_bytes",
+                f"{self.max_reassembly_bytes} cannot hold one payload of max_payload_bytes ({self.max_payload_bytes})",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -362,6 +362,16 @@ def test_unfinished_frames_of_a_session_are_bounded() -> None:
     refused(pair, "unfinished frames hold 90012 bytes, limit 65536", CloseCode.LIMIT_EXCEEDED)
 
 
+def test_an_observer_sees_every_frame_that_arrives_before_it_is_acted_on(pair: ProtocolPair) -> None:
+    seen: list[tuple[f.Frame, int]] = []
+    machine = pair.server.protocol
+    machine.observe = lambda frame, codec: seen.append((frame, len(machine.calls.incoming)))
+    pair.client.protocol.calls.start("m", b"", handle=None)
+    pair.client.protocol.emit("e", b"")
+    pair.pump()
+    assert seen == [(f.RequestFrame(1, "m", b""), 0), (f.EventFrame(3, "e", b""), 1)]
+
+
 # Events
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echostream.config import Limits
-from echostream.errors import CloseCode, RemoteProtocolError
+from echostream.errors import CloseCode, ConfigurationError, RemoteProtocolError
 from echostream.protocol import frames as f
 from echostream.protocol.codec import FrameCodec
 from echostream.protocol.payload import PayloadCodec
@@ -115,3 +115,11 @@ def test_a_stream_that_ends_inside_a_frame_is_refused() -> None:
 
 def test_the_limit_of_unfinished_frames_holds_the_largest_frame_by_default() -> None:
     assert FrameCodec(PayloadCodec()).max_frame_bytes <= Limits().max_reassembly_bytes
+
+
+def test_limits_under_which_a_frame_could_never_finish_are_refused() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Limits(max_payload_bytes=1 << 25)
+    assert caught.value.message == (
+        "max_reassembly_bytes: 16777216 cannot hold one payload of max_payload_bytes (33554432)"
+    )
