@@ -268,7 +268,7 @@ def test_bytes_within_a_value_are_not_taken_for_containers(data: bytes) -> None:
 
 
 def test_a_byte_that_msgpack_never_uses_is_refused_behind_the_count_too() -> None:
-    assert refusal(b"\x93" + b"\xc1" * 3, PayloadCodec(Limits(max_payload_elements=4, max_payload_depth=2))) == (
+    assert refusal(b"\x93\xc1\xa2ab\xc1", PayloadCodec(Limits(max_payload_elements=4, max_payload_depth=2))) == (
         "payload is not valid msgpack: FormatError"
     )
 
