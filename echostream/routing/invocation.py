@@ -196,9 +196,11 @@ class Invocation:
         self._stop()
 
     def _stop(self) -> None:
-        self.context.cancelled = True
-        if self.task is not None:
-            self.task.cancel()
+        """Cancel the handler, once: its cleaning up is not disturbed by the next reason to."""
+        if not self.context.cancelled:
+            self.context.cancelled = True
+            if self.task is not None:
+                self.task.cancel()
 
     @staticmethod
     def _wake(event: asyncio.Event | None) -> None:

@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from echostream.errors import (
     ConnectionLostError,
@@ -45,6 +45,9 @@ __all__ = (
 )
 
 _log = logging.getLogger("echostream.session")
+
+_LONGEST: Final = 1e9
+"""Seconds beyond which a timeout is the same as none: 31 years, which fit in the nanoseconds of a Request frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +292,7 @@ def deadline_of(now: float, timeout: float | None) -> tuple[float | None, float 
     inherited = current_deadline()
     if timeout is None:
         return inherited, None if inherited is None else max(0.0, inherited - now)
-    own = now + timeout
+    own = now + min(timeout, _LONGEST)
     if inherited is not None and inherited < own:
         return inherited, max(0.0, inherited - now)
     return own, timeout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sized
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from echostream.errors import ResourceError
@@ -67,8 +67,10 @@ class Places:
     def freed(self) -> None:
         """Calls ended: let the next ones in."""
         while self._waiters and self.free:
-            self._promised += 1
-            self._waiters.popleft().set_result(None)
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                self._promised += 1
+                waiter.set_result(None)
 
     def take_waiters(self) -> list[asyncio.Future[None]]:
         """Return those who wait, and forget them: their connection has ended."""
@@ -89,7 +91,8 @@ class Places:
             await waiter
         except asyncio.CancelledError:
             if waiter.cancelled():
-                self._waiters.remove(waiter)
+                with suppress(ValueError):
+                    self._waiters.remove(waiter)
             elif waiter.exception() is None:  # the place was ours already: hand it on
                 self._promised -= 1
                 self.freed()

@@ -46,8 +46,9 @@ class Turns:
         self._claimed -= size
         while self._waiters and self._fits(self._waiters[0][0]):
             wanted, waiter = self._waiters.popleft()
-            self._claimed += wanted
-            waiter.set_result(None)
+            if not waiter.done():
+                self._claimed += wanted
+                waiter.set_result(None)
 
     def take_waiters(self) -> list[asyncio.Future[None]]:
         """Return those who wait, and forget them: their connection has ended."""

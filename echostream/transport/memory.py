@@ -282,6 +282,8 @@ class MemoryConnection(Connection):
         side.unsent_bytes -= len(data)
         if fin:
             del self._sending[stream_id]
+            if side.is_waiting and self._receiver is not None and self._is_open:
+                self._guard(self._receiver.writable, stream_id)
         peer._learn_stream(stream_id)
         if peer._receiver is not None and peer._is_open:
             peer._receiver.stream_data(stream_id, data, fin)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from echostream import Limits, RpcClient, RpcServer, Session
 from tests.serving import QUIC, joined, served, session_of
 
-__all__ = ("ALL_WAYS", "BOTH", "MS", "Duo", "Gate", "duo", "left_of", "numbers")
+__all__ = ("ALL_WAYS", "BOTH", "MS", "Duo", "Gate", "duo", "frozen", "left_of", "numbers")
 
 MS = 0.001
 """Tests that have to wait for time wait for a few of these."""
@@ -125,3 +125,17 @@ async def numbers(count: int) -> AsyncIterator[int]:
     """Give 0, 1, ..."""
     for number in range(count):
         yield number
+
+
+@contextmanager
+def frozen(ends: Duo) -> Generator[None]:
+    """Let nothing that `here` sends over ``memory://`` arrive during the block."""
+    connection: Any = ends.here.peer.connection
+    carry, asked = connection._carry, list[bool]()
+    connection._carry = lambda: asked.append(True)
+    try:
+        yield
+    finally:
+        del connection._carry
+        if asked:
+            carry()

@@ -382,6 +382,16 @@ class TransportConformance:
         await server.until(lambda: len(server.data[stream]) == (256 << 10) + 1)
         assert client.writables == [stream]
 
+    async def test_writable_follows_on_a_stream_that_was_ended_with_the_write_too(self, world: World) -> None:
+        client, server = await world.pair()
+        stream = client.connection.open_stream()
+        assert stream is not None
+        assert not client.connection.write(stream, bytes(1 << 20), fin=True)
+        client.connection.flush()
+        await client.until(lambda: client.writables)
+        await server.until(lambda: server.finished)
+        assert client.writables == [stream]
+
     async def test_datagrams_travel_both_ways_up_to_the_limit(self, world: World) -> None:
         client, server = await world.pair()
         limit = client.connection.max_datagram_payload_bytes
