@@ -171,6 +171,7 @@ def _check_shape(data: bytes, max_elements: int, max_depth: int) -> None:
                     f"payload has more than {max_elements} elements (max_payload_elements)",
                     current=elements,
                     limit=max_elements,
+                    retryable=False,
                 )
             open_counts.append(children)
             if len(open_counts) - 1 > max_depth:
@@ -178,6 +179,7 @@ def _check_shape(data: bytes, max_elements: int, max_depth: int) -> None:
                     f"payload is nested deeper than {max_depth} levels (max_payload_depth)",
                     current=len(open_counts) - 1,
                     limit=max_depth,
+                    retryable=False,
                 )
 
 
