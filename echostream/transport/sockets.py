@@ -5,17 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from echostream.transport.udp import UdpHandler, UdpSocket
 
-__all__ = ("SocketAddress", "UdpNetwork", "VirtualPort", "bind_udp", "connect_udp", "describe_error", "format_address")
+__all__ = (
+    "SocketAddress",
+    "UdpNetwork",
+    "VirtualPort",
+    "bind_udp",
+    "connect_udp",
+    "describe_error",
+    "dial_udp",
+    "format_address",
+    "listen_udp",
+)
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 """As the socket module has it: (host, port), for IPv6 also flow information and scope."""
 
 
+@runtime_checkable
 class VirtualPort(Protocol):
     """A socket of a network that is not the system's; `udp.open_udp` attaches it."""
 
@@ -47,19 +58,27 @@ class UdpNetwork(Protocol):
         ...
 
 
-def bind_udp(family: int, address: SocketAddress, *, buffer_bytes: int) -> socket.socket | VirtualPort:
-    """Make a server's socket; raises OSError."""
+def listen_udp(family: int, address: SocketAddress, *, buffer_bytes: int) -> socket.socket | VirtualPort:
+    """Make a server's socket on the network of the running loop; raises OSError."""
     network = _network_of_loop()
-    if network is not None:
-        return network.bind(family, address)
+    return bind_udp(family, address, buffer_bytes=buffer_bytes) if network is None else network.bind(family, address)
+
+
+def dial_udp(family: int, address: SocketAddress, *, buffer_bytes: int) -> socket.socket | VirtualPort:
+    """Make a client's socket on the network of the running loop; raises OSError."""
+    network = _network_of_loop()
+    if network is None:
+        return connect_udp(family, address, buffer_bytes=buffer_bytes)
+    return network.connect(family, address)
+
+
+def bind_udp(family: int, address: SocketAddress, *, buffer_bytes: int) -> socket.socket:
+    """Make a server's socket; raises OSError."""
     return _make(family, buffer_bytes, bind=address)
 
 
-def connect_udp(family: int, address: SocketAddress, *, buffer_bytes: int) -> socket.socket | VirtualPort:
+def connect_udp(family: int, address: SocketAddress, *, buffer_bytes: int) -> socket.socket:
     """Make a client's socket: connected, so that the kernel reports a refusal and drops strangers; raises OSError."""
-    network = _network_of_loop()
-    if network is not None:
-        return network.connect(family, address)
     return _make(family, buffer_bytes, connect=address)
 
 

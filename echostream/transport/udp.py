@@ -89,7 +89,7 @@ async def open_udp(
         gro: take merged packets where the kernel can.
         gso: send runs in one call where the kernel can.
     """
-    if not isinstance(sock, socket.socket):
+    if isinstance(sock, VirtualPort):
         return sock.attach(handler, max_pending=max_pending)
     loop = asyncio.get_running_loop()
     batched = _BatchedSocket(

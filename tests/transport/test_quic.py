@@ -433,7 +433,7 @@ async def test_other_reasons_against_listening_are_said(
     def fail(*args: object, **options: object) -> socket.socket:
         raise OSError(number, "Network is down")
 
-    monkeypatch.setattr(transport, "bind_udp", fail)
+    monkeypatch.setattr(transport, "listen_udp", fail)
     with pytest.raises(ConnectError) as caught:
         await world.listen("quic://127.0.0.1:0")
     assert caught.value.message == text

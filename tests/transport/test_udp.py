@@ -100,7 +100,7 @@ class Pair:
         self.server = await open_udp(server, self.at_server, connected=False, **settings)
         client = connect_udp(socket.AF_INET, server.getsockname(), buffer_bytes=BUFFER_BYTES)
         self.fussy = FussySocket(client)
-        self.client = await open_udp(self.fussy, self.at_client, connected=True, **settings)  # type: ignore[arg-type]
+        self.client = await open_udp(self.fussy, self.at_client, connected=True, **settings)
 
     def send(self, *payloads: bytes) -> None:
         self.client.send([(payload, self.server.address) for payload in payloads])

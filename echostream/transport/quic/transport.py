@@ -17,10 +17,10 @@ from echostream.transport.quic.engine import QuicEngines
 from echostream.transport.sockets import (
     SocketAddress,
     VirtualPort,
-    bind_udp,
-    connect_udp,
     describe_error,
+    dial_udp,
     format_address,
+    listen_udp,
 )
 from echostream.transport.tls import ClientTls, ServerTls
 from echostream.types import clock
@@ -83,7 +83,7 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
     ) -> QuicConnection:
         endpoint = Endpoint()
         try:
-            sock = connect_udp(*target, buffer_bytes=self._settings.socket_buffer_bytes)
+            sock = dial_udp(*target, buffer_bytes=self._settings.socket_buffer_bytes)
         except OSError as error:
             raise _UnreachableError(describe_error(error)) from None
         peer: SocketAddress = sock.getpeername()  # spelled as received packets will have it
@@ -213,7 +213,7 @@ def _bind(address: Address, resolved: list[Resolved], buffer_bytes: int) -> sock
     failure: OSError | None = None
     for family, target in resolved:
         try:
-            return bind_udp(family, target, buffer_bytes=buffer_bytes)
+            return listen_udp(family, target, buffer_bytes=buffer_bytes)
         except OSError as error:
             failure = failure or error
     raise ConnectError(_explain_bind_error(address, failure)) from None
