@@ -45,7 +45,7 @@ class MethodBinding:
     Attributes:
         name: the whole name on the wire.
         spec: the description it was compiled from.
-        shape: the shape of its calls.
+        shape: the shape of its calls; `sends_items` and `returns_items` as it says.
         raises: errors that a proxy raises again as the same class.
         items_parameter: parameter that gets the caller's stream of items, by keyword; None without one.
         context_parameter: parameter that gets the context, by keyword; None without one.
@@ -55,7 +55,7 @@ class MethodBinding:
 
     __slots__ = (
         "_arguments", "_items_index", "context_parameter", "input_codec", "items_parameter", "name", "output_codec",
-        "raises", "shape", "spec",
+        "raises", "returns_items", "sends_items", "shape", "spec",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +64,8 @@ class MethodBinding:
         self.name = name
         self.spec = spec
         self.shape: CallShape = spec.shape
+        self.sends_items = self.shape.sends_items
+        self.returns_items = self.shape.returns_items
         self.raises = cast("tuple[type[RpcError], ...]", spec.raises)
         self.items_parameter = _name_of(ParameterRole.ITEMS, spec.parameters)
         self.context_parameter = _name_of(ParameterRole.CONTEXT, spec.parameters)

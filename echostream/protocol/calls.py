@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from echostream.errors import LocalProtocolError, RemoteProtocolError, Status
 from echostream.protocol import events as ev
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from echostream.types import Metadata
 
 __all__ = ("CallTable",)
+
+
+_RAW: Final = int(Flag.RAW)  # plain numbers: flags of an enum are combined in Python code
+_SENDS: Final = int(Flag.SENDS_ITEMS)
+_ACCEPTS: Final = int(Flag.ACCEPTS_ITEMS)
 
 
 class CallTable:
@@ -66,10 +71,7 @@ class CallTable:
         link = self._link
         link.require_ready("call")
         link.check_payload(len(payload))
-        flags = 0
-        if sends_items or accepts_items or raw:
-            flags = (Flag.SENDS_ITEMS if sends_items else 0) | (Flag.ACCEPTS_ITEMS if accepts_items else 0)
-            flags |= Flag.RAW if raw else 0
+        flags = (_SENDS if sends_items else 0) | (_ACCEPTS if accepts_items else 0) | (_RAW if raw else 0)
         frame = link.codec.request(
             link.next_id, encode_name(method), payload, timeout_ns=timeout_ns, metadata=metadata, flags=flags
         )
@@ -169,7 +171,7 @@ class CallTable:
         link = self._link
         link.check_payload(len(payload))
         frame = link.codec.response(
-            call.id, status, payload, metadata=metadata, initial=initial, flags=Flag.RAW if raw else 0
+            call.id, status, payload, metadata=metadata, initial=initial, flags=_RAW if raw else 0
         )
         del self.incoming[call.id]
         if call.stream_id == LANE:

@@ -172,15 +172,15 @@ class FrameCodec:
         if length < HEADER_BYTES - _LENGTH_BYTES:
             raise RemoteProtocolError(f"truncated frame of {length} bytes")
         _, kind, flags, frame_id = _HEADER.unpack_from(data, start)
-        decoder = _DECODERS.get(kind)
+        decoder = _BY_KIND.get(kind)
         if decoder is None:
             if kind >= _OPTIONAL_KINDS:
                 return None
             raise RemoteProtocolError(f"unknown frame kind {kind}")
-        known_flags, shortest, decode = decoder
+        wrong_flags, shortest, decode = decoder
         if length < shortest:
             raise RemoteProtocolError(f"truncated {FrameKind(kind).name} frame of {length} bytes")
-        if flags & ~known_flags & ~_OPTIONAL_FLAGS:
+        if flags & wrong_flags:
             raise RemoteProtocolError(f"{FrameKind(kind).name} frame has unknown flags 0x{flags:02x}")
         try:
             frame = decode(self, data, start + HEADER_BYTES, end, flags, frame_id)
@@ -329,6 +329,9 @@ _DECODERS: Final[dict[int, tuple[int, int, _Decoder]]] = {
     FrameKind.TIME_SYNC: (_ACK_FLAG, 34, _decode_time_sync),
     FrameKind.GO_AWAY: (0, 12, _decode_go_away),
 }
+
+# The same with the flags that a frame must not have.
+_BY_KIND: Final = {kind: (~(flags | _OPTIONAL_FLAGS), size, read) for kind, (flags, size, read) in _DECODERS.items()}
 
 
 def _encode_request(codec: FrameCodec, frame: f.RequestFrame) -> bytes:

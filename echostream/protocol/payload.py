@@ -10,6 +10,7 @@ import decimal
 import enum
 import pathlib
 import uuid
+from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 import msgpack  # type: ignore[import-untyped]
@@ -78,6 +79,7 @@ class PayloadCodec:
             raise InvalidArgumentError(f"payload is not valid msgpack: {_one_line(error)}") from None
 
 
+@lru_cache(maxsize=1024)
 def encode_name(name: str) -> bytes:
     """Return the name of a method, an event or a stream as it travels.
 

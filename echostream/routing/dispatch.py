@@ -90,12 +90,20 @@ class Dispatcher:
         enter_context(context)
         try:
             route = self._find(session, frame)
-            if route.binding.shape.returns_items:
-                await watched(self._serve_items(route, invocation, frame), route.name, self._runtime.clock)
-                await invocation.respond(None)
+            binding = route.binding
+            if binding.returns_items:
+                await watched(self._serve_items(route, invocation, frame), binding.name, self._runtime.clock)
+                result = None
             else:
-                result = await self._run(route, *self._arguments(route, invocation, frame))
-                await invocation.respond(route.binding.encode_result(result))
+                args, kwargs = self._arguments(route, invocation, frame)
+                if binding.spec.thread:
+                    result = await self._run_in_thread(route, args, kwargs)
+                else:
+                    result = await watched(route.function(*args, **kwargs), binding.name, self._runtime.clock)
+                result = binding.encode_result(result)
+            rest = invocation.respond(result)
+            if rest is not None:
+                await rest
         except asyncio.CancelledError:
             await self._on_cancelled(invocation)
         except ConnectionLostError:
@@ -111,13 +119,13 @@ class Dispatcher:
         if route is None:
             raise RpcError(Status.UNIMPLEMENTED, self._unknown(session, "method", frame.method, self._router.near))
         binding = route.binding
-        _check_permission(session, binding.name, binding.spec.requires)
-        shape = binding.shape
-        if shape.returns_items != frame.accepts_items or shape.sends_items != frame.sends_items:
+        if binding.spec.requires is not None:
+            _check_permission(session, binding.name, binding.spec.requires)
+        if binding.returns_items != frame.accepts_items or binding.sends_items != frame.sends_items:
             called = f"{'a stream' if frame.sends_items else 'one value'} in, " + (
                 "a stream out" if frame.accepts_items else "one value out"
             )
-            raise InvalidArgumentError(f"{binding.name} is {shape.value}, but was called with {called}")
+            raise InvalidArgumentError(f"{binding.name} is {binding.shape.value}, but was called with {called}")
         return route
 
     def _arguments(
@@ -138,11 +146,9 @@ class Dispatcher:
             kwargs[binding.context_parameter] = invocation.context
         return args, kwargs
 
-    async def _run(self, route: MethodRoute, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        if route.binding.spec.thread:
-            work = partial(copy_context().run, partial(route.function, *args, **kwargs))
-            return await self._runtime.loop.run_in_executor(self._runtime.threads, work)
-        return await watched(route.function(*args, **kwargs), route.name, self._runtime.clock)
+    async def _run_in_thread(self, route: MethodRoute, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        work = partial(copy_context().run, partial(route.function, *args, **kwargs))
+        return await self._runtime.loop.run_in_executor(self._runtime.threads, work)
 
     async def _serve_items(self, route: MethodRoute, invocation: Invocation, frame: RequestFrame) -> None:
         args, kwargs = self._arguments(route, invocation, frame)
@@ -225,10 +231,8 @@ class Dispatcher:
                 channel.reset(RpcError(Status.CANCELLED, "the stream's handler returned before the end of the stream"))
 
 
-def _check_permission(session: Session, method: str, permission: str | None) -> None:
+def _check_permission(session: Session, method: str, permission: str) -> None:
     """Raise unless the peer has the permission; without a principal nobody has any."""
-    if permission is None:
-        return
     if session.principal is None:
         raise RpcError(Status.UNAUTHENTICATED, f"{method} requires {permission!r}; connect with credentials")
     if permission not in session.principal.permissions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from echostream.errors import EchoStreamError, ResourceError, Status, error_to_wire
@@ -127,10 +127,10 @@ class Invocation:
         if peer.is_blocked(call.stream_id):
             await peer.drain(call.stream_id)
 
-    async def respond(self, wire: WireValue) -> None:
-        """Send the result."""
+    def respond(self, wire: WireValue) -> Awaitable[None] | None:
+        """Send the result; return what is left to wait for, if anything is."""
         payload, raw = encode_payload(self._peer, wire)
-        await self._send_response(Status.OK, payload, raw=raw)
+        return self._send_response(Status.OK, payload, raw=raw)
 
     async def fail(self, error: EchoStreamError) -> None:
         """Send an error."""
@@ -140,26 +140,26 @@ class Invocation:
         except EchoStreamError:
             payload = self._peer.runtime.payload.encode({"message": message, "details": {}})
         try:
-            await self._send_response(code, payload, raw=False)
+            rest = self._send_response(code, payload, raw=False)
         except ResourceError:
             payload = self._peer.runtime.payload.encode({"message": message[:1000], "details": {}})
-            await self._send_response(code, payload, raw=False)
+            rest = self._send_response(code, payload, raw=False)
+        if rest is not None:
+            await rest
 
     # Inside
 
-    async def _send_response(self, status: int, payload: bytes, *, raw: bool) -> None:
+    def _send_response(self, status: int, payload: bytes, *, raw: bool) -> Awaitable[None] | None:
+        """Answer; return what is left to wait for: a coroutine costs, and most answers need none."""
         peer, call, context = self._peer, self.call, self.context
-        size = len(payload)
-        peer.protocol.link.check_payload(size)
-        if size > peer.runtime.limits.large_payload_bytes:
-            await self._send_large_response(status, payload, raw=raw)
-            return
+        if len(payload) > peer.runtime.limits.large_payload_bytes:
+            peer.protocol.link.check_payload(len(payload))
+            return self._send_large_response(status, payload, raw=raw)
         peer.protocol.calls.respond(
             call, status, payload, raw=raw, initial=context.take_initial(), metadata=context.trailing
         )
         peer.touch()
-        if peer.is_blocked(call.stream_id):
-            await peer.drain(call.stream_id)
+        return peer.drain(call.stream_id) if peer.is_blocked(call.stream_id) else None
 
     async def _send_large_response(self, status: int, payload: bytes, *, raw: bool) -> None:
         """Answer on a stream of its own, so that small answers do not stand behind it."""

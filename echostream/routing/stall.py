@@ -30,10 +30,12 @@ def watched(coroutine: Coroutine[Any, Any, T], name: str, clock: Clock) -> Gener
         try:
             waits_for = coroutine.send(value) if error is None else coroutine.throw(error)
         except StopIteration as stop:
-            _check(now() - start, name)
+            if now() - start > _STALL_SECONDS:
+                _warn(now() - start, name)
             result: T = stop.value
             return result
-        _check(now() - start, name)
+        if now() - start > _STALL_SECONDS:
+            _warn(now() - start, name)
         try:
             value = yield waits_for
         except GeneratorExit:
@@ -45,10 +47,9 @@ def watched(coroutine: Coroutine[Any, Any, T], name: str, clock: Clock) -> Gener
             error = None
 
 
-def _check(seconds: float, name: str) -> None:
-    if seconds > _STALL_SECONDS:
-        _log.warning(
-            "! handler %s held the event loop for %.0f ms: await something, or mark it @handler(thread=True)",
-            name,
-            seconds * 1000,
-        )
+def _warn(seconds: float, name: str) -> None:
+    _log.warning(
+        "! handler %s held the event loop for %.0f ms: await something, or mark it @handler(thread=True)",
+        name,
+        seconds * 1000,
+    )

@@ -37,20 +37,15 @@ class ServiceProxy:
 
     def __init__(self, session: Session, service: type, options: CallOptions) -> None:
         binding = bind_service(service)
-        self.__dict__["_echostream_methods"] = {
-            attribute: ProxyMethod(session, method, options) for attribute, method in binding.by_attribute.items()
-        }
+        self.__dict__.update(
+            (attribute, ProxyMethod(session, method, options)) for attribute, method in binding.by_attribute.items()
+        )
         self.__dict__["_echostream_name"] = binding.name
 
     def __getattr__(self, name: str) -> ProxyMethod:
-        methods: dict[str, ProxyMethod] = self.__dict__["_echostream_methods"]
-        try:
-            return methods[name]
-        except KeyError:
-            known = ", ".join(sorted(methods))
-            raise AttributeError(
-                f"service {self.__dict__['_echostream_name']!r} has no handler {name!r}; it has {known}"
-            ) from None
+        methods = dict(self.__dict__)
+        service = methods.pop("_echostream_name", "?")
+        raise AttributeError(f"service {service!r} has no handler {name!r}; it has {', '.join(sorted(methods))}")
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a proxy holds nothing: {name!r} cannot be set; options go to client.proxy(...)")
