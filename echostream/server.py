@@ -79,7 +79,7 @@ class RpcServer:
         }
         self._router = Router()
         self._sessions = SessionManager()
-        self._arriving: set[Session] = set()
+        self._arriving: dict[Session, None] = {}
         self._listeners: list[Listener] = []
         self._runtime: Runtime | None = None
         self._tls: ServerTls | None = None
@@ -272,7 +272,7 @@ class RpcServer:
         )
         services = Dispatcher(Router(self._router), runtime, hints=self._may_hint)
         session = Session(connection, hello, runtime, services, self)
-        self._arriving.add(session)
+        self._arriving[session] = None
         session.expect_hello()
         return session.peer
 
@@ -285,7 +285,7 @@ class RpcServer:
 
     def on_closed(self, session: Session) -> None:
         """A session ended."""
-        self._arriving.discard(session)
+        self._arriving.pop(session, None)
         self._sessions.discard(session)
         _log.info("= session %s of %s ended: %s", session.id, session.peer_address, session.ending)
 
@@ -313,7 +313,7 @@ class RpcServer:
         if self._stopping:
             session.peer.close(CloseCode.SHUTDOWN, _SHUTTING_DOWN)
             return
-        self._arriving.discard(session)
+        self._arriving.pop(session, None)
         self._sessions.add(session)
         session.peer.protocol.send_hello()
         session.open()

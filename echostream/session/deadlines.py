@@ -42,7 +42,7 @@ class DeadlineWheel:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._slots: dict[int, set[Entry]] = {}
+        self._slots: dict[int, dict[Entry, None]] = {}  # no sets: what is due together expires in order
         self._order: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
         self._armed_slot = 0
@@ -61,18 +61,18 @@ class DeadlineWheel:
         slot = entry.slot = int(when * _TICKS_PER_SECOND) + 1
         entries = self._slots.get(slot)
         if entries is None:
-            self._slots[slot] = {entry}
+            self._slots[slot] = {entry: None}
             heapq.heappush(self._order, slot)
             if self._timer is None or slot < self._armed_slot:
                 self._arm(slot)
         else:
-            entries.add(entry)
+            entries[entry] = None
 
     def remove(self, entry: Entry) -> None:
         """Forget a deadline; nothing happens when it has fired."""
         entries = self._slots.get(entry.slot)
         if entries is not None:
-            entries.discard(entry)
+            entries.pop(entry, None)
 
     def close(self) -> None:
         """Forget all deadlines."""

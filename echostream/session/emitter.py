@@ -52,7 +52,7 @@ class Emitter:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._acks: set[asyncio.Future[EventAck]] = set()
+        self._acks: dict[asyncio.Future[EventAck], None] = {}  # no set: they fail in order
 
     async def emit(
         self, name: str, wire: WireValue, *, ack: bool, timeout: float | None, metadata: Metadata | None
@@ -109,8 +109,8 @@ class Emitter:
             await asyncio.wait(self._acks, return_when=asyncio.FIRST_COMPLETED)
         answer: asyncio.Future[EventAck] = self._session.loop.create_future()
         self._send(name, data, raw=raw, metadata=metadata, ack=_AckWaiter(answer))
-        self._acks.add(answer)
-        answer.add_done_callback(self._acks.discard)
+        self._acks[answer] = None
+        answer.add_done_callback(self._acks.pop)
         # Shielded: the event counts until the other side is through with it, even when nobody waits here any more.
         return await asyncio.shield(answer)
 

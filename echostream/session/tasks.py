@@ -74,7 +74,7 @@ class TaskSet:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # no set: they are cancelled in order
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -83,13 +83,13 @@ class TaskSet:
         """Start eagerly; keep the task until it is done."""
         task = start_eagerly(coroutine, loop=self._loop, name=name)
         if not task.done():
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = None
+            task.add_done_callback(self._tasks.pop)
         return task
 
     async def wait(self, timeout: float | None = None) -> bool:
         """Wait until all ended; return whether they did within `timeout` seconds. The caller's own task is left out."""
-        waiting = self._tasks - {asyncio.current_task()}
+        waiting = self._tasks.keys() - {asyncio.current_task()}
         if not waiting:
             return True
         _, pending = await asyncio.wait(waiting, timeout=timeout)

@@ -83,7 +83,7 @@ class MemoryListener(Listener):
         self._limits = limits
         self._doors = doors
         self._is_accepting = True
-        self._connections: set[MemoryConnection] = set()
+        self._connections: dict[MemoryConnection, None] = {}
 
     def __repr__(self) -> str:
         return f"<MemoryListener {self.url} {len(self._connections)} connections>"
@@ -100,13 +100,13 @@ class MemoryListener(Listener):
         server = MemoryConnection(
             f"memory://client-{next(_numbers)}", self._limits, is_client=False, forget=self._forget
         )
-        self._connections.add(server)
+        self._connections[server] = None
         client.link(server)
         server.link(client)
         try:
             server.admit(self._accept)
         except Exception as error:
-            self._connections.discard(server)
+            self._connections.pop(server, None)
             logger.debug("x %s was not admitted: %r", server.peer_address, error)
             raise ConnectError(f"handshake with {self.url} failed: not admitted") from error
         try:
@@ -129,7 +129,7 @@ class MemoryListener(Listener):
             connection.abort()
 
     def _forget(self, connection: MemoryConnection) -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
 
 
 class _SendingSide:
