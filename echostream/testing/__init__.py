@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from echostream.testing.host import SimHost
 from echostream.testing.link import Arrival, Link, LinkState
-from echostream.testing.loop import SimClock, SimDeadlockError, SimLoop
-from echostream.testing.network import FrameRecord, SimNetwork
+from echostream.testing.loop import SimClock, SimDeadlockError, SimLoop, SimTimeLimitError
+from echostream.testing.network import SimNetwork
+from echostream.testing.trace import FrameRecord
 
 __all__ = (
     "Arrival",
@@ -17,4 +18,5 @@ __all__ = (
     "SimHost",
     "SimLoop",
     "SimNetwork",
+    "SimTimeLimitError",
 )

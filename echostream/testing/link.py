@@ -10,7 +10,8 @@ import dataclasses
 from bisect import bisect
 from dataclasses import dataclass
 from itertools import pairwise
-from math import exp, log
+from math import exp, log, sqrt
+from statistics import NormalDist
 
 from echostream.errors import ConfigurationError
 from echostream.types import seeded_random
@@ -19,6 +20,7 @@ __all__ = ("Arrival", "Link", "LinkState")
 
 _QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 """The probabilities that a `delay_table` has values for."""
+_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ class Link:
     """Nine values at the quantiles 0, 1, 5, 25, 50, 75, 95, 99 and 100 % (interpolated in the logarithm), in place of
     `delay` and `jitter`: for delays that were measured."""
     correlation: float = 0.0
-    """How much of a packet's place in the distribution comes from the packet before it (AR(1))."""
+    """How much of a packet's place in the distribution comes from the packet before it (AR(1)); the distribution of
+    all stays as it is."""
     loss: float = 0.0
     """Share of packets lost."""
     burst: float = 1.0
@@ -60,6 +63,8 @@ class Link:
                 raise ConfigurationError(name, f"{getattr(self, name)} is negative")
         if self.burst < 1.0:
             raise ConfigurationError("burst", f"{self.burst} is out of range, expected 1 or more")
+        if 1.0 < self.burst < 1 / (1 - min(self.loss, 0.999)):
+            raise ConfigurationError("burst", f"{self.burst} is too short for a loss of {self.loss}")
         if self.bandwidth is not None and self.bandwidth <= 0:
             raise ConfigurationError("bandwidth", f"{self.bandwidth} must be above 0, or None for no limit")
         if self.delay_table and len(self.delay_table) != len(_QUANTILES):
@@ -113,7 +118,7 @@ class LinkState:
         self.corrupted = 0
         self.overflowed = 0
         self._random = seeded_random(seed)
-        self._share = self._random.random()
+        self._place = 0.0
         self._in_burst = False
         self._free_at = 0.0
         self._last_at = 0.0
@@ -123,12 +128,12 @@ class LinkState:
         link = self.link
         u_share, u_loss, u_order, u_twice, u_corrupt, u_place = (self._random.random() for _ in range(6))
         self.sent += 1
-        self._share = link.correlation * self._share + (1 - link.correlation) * u_share
+        share = self._correlate(u_share) if link.correlation else u_share
         leaves = self._leave(len(data), now)
         if self._is_lost(u_loss) or self.is_cut or leaves is None or len(data) > link.mtu:
             self.lost += 1
             return []
-        at = leaves + link.at_quantile(self._share)
+        at = leaves + link.at_quantile(share)
         if u_order >= link.reorder:
             at = max(at, self._last_at)
             self._last_at = at
@@ -140,6 +145,13 @@ class LinkState:
             self.duplicated += 1
             arrivals.append(Arrival(at + link.at_quantile(u_place) / 2, data))
         return arrivals
+
+    def _correlate(self, u: float) -> float:
+        """Draw near the packet before: an AR(1) process in the normal distribution, read as a share."""
+        rho = self.link.correlation
+        drawn = _NORMAL.inv_cdf(min(max(u, 1e-12), 1 - 1e-12))
+        self._place = rho * self._place + sqrt(1 - rho * rho) * drawn
+        return _NORMAL.cdf(self._place)
 
     def _leave(self, size: int, now: float) -> float | None:
         """Return when the packet has left the queue; None when it found it full."""

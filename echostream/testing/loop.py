@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import selectors
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple
 
 from echostream.types import Clock
@@ -18,10 +19,15 @@ from echostream.types import Clock
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-__all__ = ("SimClock", "SimDeadlockError", "SimLoop")
+__all__ = ("SimClock", "SimDeadlockError", "SimLoop", "SimTimeLimitError", "describe_tasks")
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+_MAX_TURNS_AT_ONE_MOMENT = 1_000_000
+"""Turns of the loop without time going on: a scenario has a few thousand; what spins for ever is stopped here."""
+_MAX_TASKS_NAMED = 20
+"""Tasks that an error lists."""
 
 
 class SimSurroundings(Protocol):
@@ -36,7 +42,11 @@ class SimSurroundings(Protocol):
 
 
 class SimDeadlockError(RuntimeError):
-    """Every task waits, and nothing is scheduled that could wake one."""
+    """Every task waits, and nothing is scheduled that could wake one; the text lists them."""
+
+
+class SimTimeLimitError(RuntimeError):
+    """The scenario goes on after its limit of virtual time, or spins without time going on."""
 
 
 class SimClock(Clock):
@@ -49,11 +59,12 @@ class SimClock(Clock):
             wall: calendar time at the start, in Unix seconds.
         """
         self.now_ns = 0
-        self._wall = wall
+        """Virtual nanoseconds since the start, whatever the clock of a host shows."""
+        self._start = wall
 
     def monotonic(self) -> float:
         """Return virtual seconds since the start."""
-        return self.now_ns / 1e9
+        return self.monotonic_ns() / 1e9
 
     def monotonic_ns(self) -> int:
         """Return virtual nanoseconds since the start."""
@@ -61,21 +72,53 @@ class SimClock(Clock):
 
     def wall(self) -> float:
         """Return the calendar time that goes with it."""
-        return self._wall + self.now_ns / 1e9
+        return self._start + self.now_ns / 1e9
+
+    def when_ns(self, shown_ns: float) -> float:
+        """Return the virtual nanoseconds at which `monotonic_ns` shows a value."""
+        return shown_ns
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass at once, as when a machine was asleep: what became due meanwhile runs late.
+
+        Raises:
+            ValueError: time does not go back.
+        """
+        if seconds < 0:
+            raise ValueError(f"time does not go back: {seconds} s")
+        self.now_ns += int(seconds * 1e9)
 
 
 class _Jump(selectors.BaseSelector):
     """A selector that watches nothing: waiting moves the clock."""
 
-    def __init__(self, clock: SimClock) -> None:
-        self._clock = clock
+    def __init__(self, loop: SimLoop) -> None:
+        self._loop = loop
+        self._turns = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        loop = self._loop
         if timeout is None:
-            raise SimDeadlockError("every task waits and nothing is scheduled: the simulation would wait for ever")
+            raise SimDeadlockError(
+                f"every task waits and nothing is scheduled: the simulation would wait for ever{describe_tasks(loop)}"
+            )
         if timeout > 0:
+            self._turns = 0
             # Up, so that what is due at this very moment is due.
-            self._clock.now_ns += max(1, int(timeout * 1e9 + 0.5))
+            loop.clock.now_ns += max(1, int(timeout * 1e9 + 0.5))
+            if loop.limit_ns is not None and loop.clock.now_ns > loop.limit_ns:
+                raise SimTimeLimitError(
+                    f"not over after {loop.limit_ns / 1e9:g} virtual seconds; raise limit= if it may take longer"
+                    f"{describe_tasks(loop)}"
+                )
+            return []
+        self._turns += 1
+        if self._turns > _MAX_TURNS_AT_ONE_MOMENT:
+            self._turns = 0
+            raise SimTimeLimitError(
+                f"{_MAX_TURNS_AT_ONE_MOMENT} turns of the loop without time going on: something spins, await"
+                f" asyncio.sleep() with more than 0 seconds there{describe_tasks(loop)}"
+            )
         return []
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -92,23 +135,38 @@ class _Jump(selectors.BaseSelector):
 
 
 class SimLoop(asyncio.BaseEventLoop):
-    """An asyncio loop whose time is a `SimClock`.
+    """An asyncio loop whose time is a `SimClock`, as the clock of the running host shows it.
 
     Attributes:
         clock: its clock.
+        limit_ns: the virtual time at which it stops with `SimTimeLimitError`, or None.
         surroundings: the network and the observer that it brings along, or None.
     """
 
     def __init__(self, clock: SimClock) -> None:
         super().__init__()
         self.clock = clock
+        self.limit_ns: int | None = None
         self.surroundings: SimSurroundings | None = None
-        self._selector = _Jump(clock)
+        self._selector = _Jump(self)
         self._clock_resolution = 1e-9
 
     def time(self) -> float:
-        """Return virtual seconds."""
-        return self.clock.now_ns / 1e9
+        """Return seconds on the clock of the running host."""
+        return self.clock.monotonic_ns() / 1e9
+
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call at a time on the clock of the running host."""
+        # Up: a timer never fires before its time.
+        return self.call_at_ns(math.ceil(self.clock.when_ns(when * 1e9)), callback, *args, context=context)
+
+    def call_at_ns(
+        self, when_ns: int, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call at a virtual time, whatever the host's clock shows."""
+        return super().call_at(when_ns / 1e9, callback, *args, context=context)
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """Run in place, so that the order of things does not depend on threads."""
@@ -136,3 +194,26 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """Nobody sleeps who would have to be woken."""
+
+
+def describe_tasks(loop: asyncio.AbstractEventLoop, *, leave_out: asyncio.Task[Any] | None = None) -> str:
+    """Return the tasks of a loop and where each waits, one on a line, each after a line break."""
+    tasks = sorted(asyncio.all_tasks(loop) - {leave_out}, key=lambda task: (len(task.get_name()), task.get_name()))
+    lines = [f"\n  {task.get_name()}: {' > '.join(_frames(task.get_coro()))}" for task in tasks[:_MAX_TASKS_NAMED]]
+    if len(tasks) > _MAX_TASKS_NAMED:
+        lines.append(f"\n  and {len(tasks) - _MAX_TASKS_NAMED} more")
+    return "".join(lines)
+
+
+def _frames(awaited: Any) -> Iterator[str]:
+    """Yield the functions that a suspended coroutine is in, outermost first."""
+    while awaited is not None:
+        for kind in ("cr", "gi", "ag"):
+            frame = getattr(awaited, f"{kind}_frame", None)
+            if frame is not None:
+                code = frame.f_code
+                yield f"{code.co_qualname} ({code.co_filename}:{frame.f_lineno})"
+                break
+        else:
+            return
+        awaited = getattr(awaited, "gi_yieldfrom" if kind == "gi" else f"{kind}_await", None)
