@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -106,11 +107,10 @@ class Dispatcher:
                 await rest
         except asyncio.CancelledError:
             await self._on_cancelled(invocation)
-        except ConnectionLostError:
-            if session.peer.lost is None:  # of another session, that the handler used
-                await invocation.fail(RpcError(Status.UNAVAILABLE, "a connection behind this handler was lost"))
+        except ConnectionLostError:  # of another session, that the handler used, or of this one
+            await _fail(invocation, RpcError(Status.UNAVAILABLE, "a connection behind this handler was lost"))
         except Exception as error:  # noqa: BLE001 - the user's own code
-            await self._answer(session, invocation, error)
+            await _fail(invocation, self._public(error, invocation.context.method))
         finally:
             invocation.finish()
 
@@ -164,16 +164,9 @@ class Dispatcher:
 
     async def _on_cancelled(self, invocation: Invocation) -> None:
         if invocation.expired:
-            await invocation.fail(RpcError(Status.DEADLINE_EXCEEDED, "the deadline passed while the handler ran"))
+            await _fail(invocation, RpcError(Status.DEADLINE_EXCEEDED, "the deadline passed while the handler ran"))
         elif not invocation.context.cancelled:  # by the handler's own doing, or because the server stops
-            await invocation.fail(RpcError(Status.CANCELLED, "the handler was cancelled"))
-
-    async def _answer(self, session: Session, invocation: Invocation, error: Exception) -> None:
-        answer = self._public(error, invocation.context.method)
-        try:
-            await invocation.fail(answer)
-        except ConnectionLostError:
-            _log.debug("! session %s ended before the error of %s was sent", session.id, invocation.context.method)
+            await _fail(invocation, RpcError(Status.CANCELLED, "the handler was cancelled"))
 
     def _public(self, error: Exception, what: str) -> EchoStreamError:
         """Return what the peer may know of an error. What the handler did not mean to say stays here, in the log."""
@@ -229,6 +222,11 @@ class Dispatcher:
                 channel.end()
             else:
                 channel.reset(RpcError(Status.CANCELLED, "the stream's handler returned before the end of the stream"))
+
+
+async def _fail(invocation: Invocation, error: EchoStreamError) -> None:
+    with suppress(ConnectionLostError):  # nobody is left to be told
+        await invocation.fail(error)
 
 
 def _check_permission(session: Session, method: str, permission: str) -> None:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from echostream.errors import EchoStreamError, ResourceError, Status, error_to_wire
+from echostream.errors import ConnectionLostError, EchoStreamError, Status, error_to_wire
 from echostream.protocol.link import LANE
 from echostream.session.calling import decode_payload, encode_payload
 from echostream.session.context import Context
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from echostream.types import WireValue
 
 __all__ = ("Invocation",)
+
+_LEAST_TEXT: Final = 200
+"""Characters of an error's text that fit the smallest payload limit, whatever they are."""
 
 
 class Invocation:
@@ -133,21 +136,24 @@ class Invocation:
         return self._send_response(Status.OK, payload, raw=raw)
 
     async def fail(self, error: EchoStreamError) -> None:
-        """Send an error."""
+        """Send an error; where it cannot be sent as it is, its status and the start of its text."""
         code, message, details = error_to_wire(error)
         try:
-            payload = self._peer.runtime.payload.encode({"message": message, "details": details})
+            await self._send_failure(code, message, details)
+        except ConnectionLostError:
+            raise
         except EchoStreamError:
-            payload = self._peer.runtime.payload.encode({"message": message, "details": {}})
-        try:
-            rest = self._send_response(code, payload, raw=False)
-        except ResourceError:
-            payload = self._peer.runtime.payload.encode({"message": message[:1000], "details": {}})
-            rest = self._send_response(code, payload, raw=False)
-        if rest is not None:
-            await rest
+            # Too large, or details, text or metadata that nothing can carry: the caller must not wait for ever.
+            self.context.drop_metadata()
+            await self._send_failure(code, message[:_LEAST_TEXT].encode(errors="replace").decode(), {})
 
     # Inside
+
+    async def _send_failure(self, code: int, message: str, details: dict[str, Any]) -> None:
+        payload = self._peer.runtime.payload.encode({"message": message, "details": details})
+        rest = self._send_response(code, payload, raw=False)
+        if rest is not None:
+            await rest
 
     def _send_response(self, status: int, payload: bytes, *, raw: bool) -> Awaitable[None] | None:
         """Answer; return what is left to wait for: a coroutine costs, and most answers need none."""
@@ -170,15 +176,20 @@ class Invocation:
             own_stream = None
             if call.stream_id == LANE:
                 own_stream = await peer.open_transport_stream(unidirectional=True)
-            peer.protocol.calls.respond(
-                call,
-                status,
-                payload,
-                raw=raw,
-                initial=context.take_initial(),
-                metadata=context.trailing,
-                own_stream=own_stream,
-            )
+            answered = False
+            try:
+                answered = peer.protocol.calls.respond(
+                    call,
+                    status,
+                    payload,
+                    raw=raw,
+                    initial=context.take_initial(),
+                    metadata=context.trailing,
+                    own_stream=own_stream,
+                )
+            finally:
+                if own_stream is not None and not answered:
+                    peer.give_back(own_stream)
             peer.flush()
             await peer.drain(call.stream_id if own_stream is None else own_stream)
         finally:

@@ -30,12 +30,12 @@ def watched(coroutine: Coroutine[Any, Any, T], name: str, clock: Clock) -> Gener
         try:
             waits_for = coroutine.send(value) if error is None else coroutine.throw(error)
         except StopIteration as stop:
-            if now() - start > _STALL_SECONDS:
-                _warn(now() - start, name)
+            if (seconds := now() - start) > _STALL_SECONDS:
+                _warn(seconds, name)
             result: T = stop.value
             return result
-        if now() - start > _STALL_SECONDS:
-            _warn(now() - start, name)
+        if (seconds := now() - start) > _STALL_SECONDS:
+            _warn(seconds, name)
         try:
             value = yield waits_for
         except GeneratorExit:

@@ -106,6 +106,10 @@ class Context:
         """The call is over: nobody hears of its progress any more; for the dispatcher."""
         self._report = _unheard  # and what it pointed to can go
 
+    def drop_metadata(self) -> None:
+        """Forget what was to travel, because it cannot; for the dispatcher."""
+        self._initial = self._trailing = None
+
     @property
     def trailing(self) -> Metadata | None:
         """The trailing metadata; for the dispatcher."""

@@ -31,7 +31,7 @@ from echostream import (
     stream,
 )
 from echostream.errors import ConnectionLostError, LocalProtocolError, ResourceError
-from tests.serving import joined, linked, served, session_of, until
+from tests.serving import PATIENCE, joined, linked, served, session_of, until
 
 SECRET = "password is hunter2"
 
@@ -420,7 +420,7 @@ async def test_debug_sends_the_text() -> None:
 
 async def test_an_error_too_long_for_the_caller_is_cut() -> None:
     async with served(Orders()) as server, joined(server, limits=Limits(max_payload_bytes=1 << 11)) as client:
-        assert told(await outcome(client.request("orders.fail", "long"))) == (Status.ABORTED, "x" * 1000)
+        assert told(await outcome(client.request("orders.fail", "long"))) == (Status.ABORTED, "x" * 200)
 
 
 async def test_an_error_of_a_nested_call_goes_on_to_the_caller() -> None:
@@ -707,3 +707,75 @@ def test_a_server_shows_what_it_serves() -> None:
     server = RpcServer("memory://shown")
     server.register(Orders())
     assert repr(server) == "<RpcServer stopped 0 sessions>"
+
+
+async def test_a_stream_that_its_sender_gave_up_is_not_reset_again(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[str] = []
+
+    @stream("patient")
+    async def patient(receiver: StreamReceiver) -> None:
+        try:
+            async for _ in receiver:
+                pass
+        except StreamResetError as error:
+            seen.append(error.message)
+            raise
+
+    async with linked(patient) as (_, client):
+        sender = await client.open_stream("patient")
+        sender.reset("never mind")
+        await until(lambda: seen)
+    assert seen == ["never mind"]
+    assert "raised" not in caplog.text
+
+
+async def test_a_handler_whose_own_caller_is_gone_ends_quietly(caplog: pytest.LogCaptureFixture) -> None:
+    ended: list[str] = []
+
+    @handler("call.back")
+    async def call_back(*, ctx: Context = INJECTED) -> None:
+        try:
+            await asyncio.sleep(PATIENCE)
+        except asyncio.CancelledError:
+            try:
+                await ctx.session.request("ui.ask")
+            finally:
+                ended.append("lost")
+
+    async with linked(call_back) as (_, client):
+        call = asyncio.ensure_future(client.request("call.back"))
+        await asyncio.sleep(0.01)
+        client.session.peer.connection.abort()
+        with pytest.raises(ConnectionLostError):
+            await call
+        await until(lambda: ended)
+    assert "raised" not in caplog.text
+
+
+async def test_any_async_iterator_may_be_returned() -> None:
+    class Countdown:
+        def __init__(self) -> None:
+            self.left = 3
+
+        def __aiter__(self) -> Countdown:
+            return self
+
+        async def __anext__(self) -> int:
+            self.left -= 1
+            if self.left < 0:
+                raise StopAsyncIteration
+            return self.left
+
+    @service("plain")
+    class Plain:
+        @handler
+        def countdown(self) -> AsyncIterator[int]:
+            return Countdown()
+
+    async with linked(Plain()) as (_, client):
+        assert await drained(client.proxy(Plain).countdown()) == [2, 1, 0]
+
+
+def test_nothing_is_accepted_by_a_server_that_does_not_run() -> None:
+    with pytest.raises(LocalProtocolError, match="the server does not run"):
+        RpcServer("memory://idle")._accept(None)  # type: ignore[arg-type]
