@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import threading
 import time
@@ -557,9 +556,6 @@ async def test_permission_is_checked_before_the_arguments() -> None:
 
 
 # Threads
-
-
-tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
 
 
 @service("threads")

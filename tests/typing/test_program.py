@@ -44,7 +44,7 @@ async def test_a_proxy_refuses_a_passed_context() -> None:
 
 
 @pytest.mark.parametrize("kind", [contract.OrdersContract, contract.AbstractOrders])
-async def test_contract_is_enough_to_call(kind: type[contract.OrdersContract] | type[contract.AbstractOrders]) -> None:
+async def test_contract_is_enough_to_call(kind: type[contract.OrdersContract | contract.AbstractOrders]) -> None:
     async with linked(program.Orders()) as (_, client):
         orders = client.proxy(kind)
         assert await orders.place(contract.Order(symbol="ACME", qty=5)) == contract.Receipt(id=1)
