@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Final, Self
@@ -58,7 +59,8 @@ class SimHost:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        here.reset(self._tokens.pop())
+        with suppress(ValueError):  # a scenario that was given up is collected elsewhere
+            here.reset(self._tokens.pop())
 
     # Where it is
 

@@ -26,6 +26,8 @@ Ts = TypeVarTuple("Ts")
 
 _MAX_TURNS_AT_ONE_MOMENT = 1_000_000
 """Turns of the loop without time going on: a scenario has a few thousand; what spins for ever is stopped here."""
+_LIMIT_SLACK = 0.001
+"""Seconds over the limit that are no matter: turns take time."""
 _MAX_TASKS_NAMED = 20
 """Tasks that an error lists."""
 
@@ -104,14 +106,15 @@ class _Jump(selectors.BaseSelector):
             )
         if timeout > 0:
             self._turns = 0
-            # Up, so that what is due at this very moment is due.
-            loop.clock.now_ns += max(1, int(timeout * 1e9 + 0.5))
-            if loop.limit_ns is not None and loop.clock.now_ns > loop.limit_ns:
+            loop.clock.now_ns += max(1, round(timeout * 1e9))
+            if loop.limit is not None and loop.time() > loop.limit + _LIMIT_SLACK:
                 raise SimTimeLimitError(
-                    f"not over after {loop.limit_ns / 1e9:g} virtual seconds; raise limit= if it may take longer"
+                    f"not over after {loop.limit:g} virtual seconds; raise limit= if it may take longer"
                     f"{describe_tasks(loop)}"
                 )
             return []
+        # A turn takes a nanosecond: what waits for a time that is a rounding error away would turn for ever.
+        loop.clock.now_ns += 1
         self._turns += 1
         if self._turns > _MAX_TURNS_AT_ONE_MOMENT:
             self._turns = 0
@@ -139,17 +142,17 @@ class SimLoop(asyncio.BaseEventLoop):
 
     Attributes:
         clock: its clock.
-        limit_ns: the virtual time at which it stops with `SimTimeLimitError`, or None.
+        limit: the virtual second at which it stops with `SimTimeLimitError`, or None.
         surroundings: the network and the observer that it brings along, or None.
     """
 
     def __init__(self, clock: SimClock) -> None:
         super().__init__()
         self.clock = clock
-        self.limit_ns: int | None = None
+        self.limit: float | None = None
         self.surroundings: SimSurroundings | None = None
         self._selector = _Jump(self)
-        self._clock_resolution = 1e-9
+        self._clock_resolution = 0.5e-9  # timers are due at whole nanoseconds
 
     def time(self) -> float:
         """Return seconds on the clock of the running host."""

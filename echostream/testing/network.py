@@ -23,7 +23,7 @@ from echostream.protocol.codec import FrameCodec
 from echostream.protocol.frames import Frame
 from echostream.testing.host import HostClock, SimHost, here
 from echostream.testing.link import Link, LinkState
-from echostream.testing.loop import SimLoop, describe_tasks
+from echostream.testing.loop import SimDeadlockError, SimLoop, SimTimeLimitError, describe_tasks
 from echostream.testing.replay import replay_command
 from echostream.testing.sockets import LOCAL, SimPort, family_of
 from echostream.testing.trace import FrameRecord, record_frame
@@ -38,7 +38,7 @@ _LOOPBACK: Final = Link(delay=0.00002)
 _MAX_HOSTS: Final = 254
 _MAX_TRACE: Final = 1_000_000
 """Frames that the trace keeps, the newest: about 200 MB."""
-_CLEAN_UP_SECONDS: Final = 60
+_CLEAN_UP_SECONDS: Final = 60.0
 """Virtual time that what a scenario left running has to end."""
 
 
@@ -64,7 +64,7 @@ class SimNetwork:
         self.seed = seed
         self.clock = HostClock(wall=clock.wall())
         self.loop = SimLoop(self.clock)
-        self.loop.limit_ns = None if limit is None else int(limit * 1e9)
+        self.loop.limit = limit
         self.trace: deque[FrameRecord] = deque(maxlen=_MAX_TRACE)
         self.replay = replay_command(seed)
         self._link = link or Link()
@@ -101,19 +101,24 @@ class SimNetwork:
         self.loop.surroundings = self
         with simulated(self.clock, self.seed):
             try:
-                return self.loop.run_until_complete(start())
+                result = self.loop.run_until_complete(start())
             except BaseException as error:
                 error.add_note(f"in a simulation: seed={self.seed}, at {self.now:.6f} virtual seconds; {self.replay}")
+                try:
+                    self._end()
+                except (SimDeadlockError, SimTimeLimitError) as second:
+                    error.add_note(f"and what it left running could not be ended: {second}")
                 raise
-            finally:
+            else:
                 self._end()
+                return result
 
     def _end(self) -> None:
         """Cancel what was left running; the trace stays as it is."""
         loop = self.loop
         loop.surroundings, kept = None, self.trace
         self.trace = deque(maxlen=0)
-        loop.limit_ns = self.clock.now_ns + _CLEAN_UP_SECONDS * 1_000_000_000
+        loop.limit = self.now + _CLEAN_UP_SECONDS
         try:
             while tasks := asyncio.all_tasks(loop):
                 for task in tasks:
