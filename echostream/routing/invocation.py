@@ -161,9 +161,7 @@ class Invocation:
         if len(payload) > peer.runtime.limits.large_payload_bytes:
             peer.protocol.link.check_payload(len(payload))
             return self._send_large_response(status, payload, raw=raw)
-        peer.protocol.calls.respond(
-            call, status, payload, raw=raw, initial=context.take_initial(), metadata=context.trailing
-        )
+        peer.protocol.calls.respond(call, status, payload, raw=raw, initial=context.initial, metadata=context.trailing)
         peer.touch()
         return peer.drain(call.stream_id) if peer.is_blocked(call.stream_id) else None
 

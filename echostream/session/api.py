@@ -17,7 +17,7 @@ from echostream.binding import codec_for, dump_any
 from echostream.config import DEFAULT_CALL_TIMEOUT, DEFAULT_CONNECT_TIMEOUT, DEFAULT_STREAM_CLOSE_TIMEOUT
 from echostream.errors import ConfigurationError, DeadlineExceededError
 from echostream.session.call import Call
-from echostream.session.calling import CallRequest, call_unary, check_response
+from echostream.session.calling import CallRequest, call_unary
 from echostream.session.emitter import EventAck, encode_event
 from echostream.session.proxy import UNSET, CallOptions, ItemIterator, ProxyMethod, make_proxy
 from echostream.session.streaming import StreamingCall
@@ -96,8 +96,10 @@ class Conversation(ABC):
         request = CallRequest(
             method, arguments, _checked_timeout(timeout), _plain(metadata), session_id=self._session.id
         )
-        value = check_response(self._session.peer, await call_unary(self._session.peer, request), request)
-        return value if returns is None else codec_for(returns).validate_reply(value, what=method)
+        if returns is None:
+            return await call_unary(self._session.peer, request, _same)
+        codec = codec_for(returns)
+        return await call_unary(self._session.peer, request, lambda wire: codec.validate_reply(wire, what=method))
 
     def proxy(
         self,

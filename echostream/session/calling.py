@@ -153,10 +153,24 @@ class PendingCall(Entry):
         self.peer.cancel_call(self.call, status)
 
 
-async def call_unary(peer: Peer, request: CallRequest, pending: PendingCall | None = None) -> f.ResponseFrame:
-    """Call and wait for the response, which may carry an error status.
+async def call_unary(
+    peer: Peer,
+    request: CallRequest,
+    decode: Callable[[WireValue], Any],
+    pending: PendingCall | None = None,
+    seen: Callable[[f.ResponseFrame], None] | None = None,
+) -> Any:
+    """Call, wait for the response and return what `decode` makes of it.
+
+    Args:
+        peer: the connection.
+        request: what is called.
+        decode: turns the wire value into the result.
+        pending: the call's handle, where somebody else needs it too.
+        seen: shown the response, whatever its status.
 
     Raises:
+        RpcError: the response carries an error status.
         DeadlineExceededError: the deadline passed first.
         ConnectionLostError: the connection ended first.
         ResourceError: the payload is too large, or too many calls wait.
@@ -180,7 +194,7 @@ async def call_unary(peer: Peer, request: CallRequest, pending: PendingCall | No
         if deadline is not None:
             peer.runtime.deadlines.put(deadline, pending)
             timed = True
-        return await pending.future
+        frame = await pending.future
     except TimeoutError as error:
         if isinstance(error, DeadlineExceededError):
             raise
@@ -192,6 +206,9 @@ async def call_unary(peer: Peer, request: CallRequest, pending: PendingCall | No
     finally:
         if timed:
             peer.runtime.deadlines.remove(pending)
+    if seen is not None:
+        seen(frame)
+    return decode(check_response(peer, frame, request))
 
 
 def start_call(
@@ -261,8 +278,9 @@ async def _start_slowly(
 
 def check_response(peer: Peer, frame: f.ResponseFrame, request: CallRequest) -> WireValue:
     """Return the value of a response, or raise what its status says."""
-    check_status(peer, frame, request)
-    return decode_payload(peer, frame.payload, raw=frame.raw)
+    if frame.status:
+        check_status(peer, frame, request)
+    return frame.payload if frame.raw else peer.runtime.payload.decode(frame.payload)
 
 
 def check_status(peer: Peer, frame: f.ResponseFrame, request: CallRequest) -> None:

@@ -30,15 +30,15 @@ class Context:
     __echostream_role__ = "context"
     __slots__ = (
         "_deadline",
-        "_initial",
         "_progress",
         "_report",
         "_reported",
-        "_trailing",
         "cancelled",
+        "initial",
         "metadata",
         "method",
         "session",
+        "trailing",
     )
 
     def __init__(
@@ -57,8 +57,10 @@ class Context:
         """Whether the caller gave up, or the deadline passed."""
         self._deadline = deadline
         self._report = report
-        self._initial: Metadata | None = None
-        self._trailing: Metadata | None = None
+        self.initial: Metadata | None = None
+        """The initial metadata that has not been sent; for the dispatcher."""
+        self.trailing: Metadata | None = None
+        """The trailing metadata so far; for the dispatcher."""
         self._progress = 0.0
         self._reported: float | None = None
 
@@ -91,15 +93,15 @@ class Context:
 
     def set_initial_metadata(self, **metadata: str | bytes) -> None:
         """Add metadata that travels with the first item of a stream, or with the response. ``_`` stands for ``-``."""
-        self._initial = {**(self._initial or {}), **_keys(metadata)}
+        self.initial = {**(self.initial or {}), **_keys(metadata)}
 
     def set_trailing_metadata(self, **metadata: str | bytes) -> None:
         """Add metadata that travels with the end of the call. ``_`` stands for ``-``."""
-        self._trailing = {**(self._trailing or {}), **_keys(metadata)}
+        self.trailing = {**(self.trailing or {}), **_keys(metadata)}
 
     def take_initial(self) -> Metadata | None:
         """Return the initial metadata once; for the dispatcher."""
-        initial, self._initial = self._initial, None
+        initial, self.initial = self.initial, None
         return initial
 
     def end(self) -> None:
@@ -108,12 +110,7 @@ class Context:
 
     def drop_metadata(self) -> None:
         """Forget what was to travel, because it cannot; for the dispatcher."""
-        self._initial = self._trailing = None
-
-    @property
-    def trailing(self) -> Metadata | None:
-        """The trailing metadata; for the dispatcher."""
-        return self._trailing
+        self.initial = self.trailing = None
 
     async def progress(self, progress: float, *, total: float | None = None, message: str | None = None) -> None:
         """Tell the caller how far this call is; it reads ``call.progress()``.

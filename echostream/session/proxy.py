@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -57,10 +57,11 @@ class ServiceProxy:
 class ProxyMethod:
     """One method of a proxy: call it."""
 
-    __slots__ = ("_session", "binding", "options")
+    __slots__ = ("_session", "_timeout", "binding", "options")
 
     def __init__(self, session: Session, binding: MethodBinding, options: CallOptions) -> None:
         self._session = session
+        self._timeout = _timeout(binding, options)
         self.binding = binding
         self.options = options
 
@@ -84,41 +85,32 @@ class ProxyMethod:
             TypeError: the arguments do not fit the signature.
             InvalidArgumentError: a value does not fit its type.
         """
-        binding = self.binding
-        args_left, kwargs_left, items = binding.take_items(args, kwargs)
-        options = self.options
+        binding, metadata = self.binding, self.options.metadata
+        items: AsyncIterable[Any] | None = None
+        positional: Sequence[Any] = args
+        keyword = kwargs
+        if binding.sends_items:
+            positional, keyword, items = binding.take_items(args, kwargs)
         return CallRequest(
             binding.name,
-            binding.encode_arguments(args_left, kwargs_left),
-            self._timeout(),
-            dict(options.metadata) if options.metadata is not None else None,
+            binding.encode_arguments(positional, keyword),
+            self._timeout,
+            dict(metadata) if metadata is not None else None,
             binding.raises,
             items,
             binding.encode_input_item if items is not None else None,
-            binding.shape.returns_items,
+            binding.returns_items,
             self._session.id,
         )
 
-    def _timeout(self) -> float | None:
-        if self.options.timeout is not UNSET:
-            return self.options.timeout
-        spec = self.binding.spec
-        if spec.timeout_set:
-            return spec.timeout
-        return DEFAULT_CALL_TIMEOUT if self.binding.shape is CallShape.UNARY else None
-
-    async def unary(
+    def unary(
         self,
         request: CallRequest,
         pending: PendingCall | None = None,
         seen: Callable[[ResponseFrame], None] | None = None,
-    ) -> Any:
-        """Call and return the validated result; `seen` is shown the response frame."""
-        peer = self._session.peer
-        frame = await call_unary(peer, request, pending)
-        if seen is not None:
-            seen(frame)
-        return self.binding.decode_result(check_response(peer, frame, request))
+    ) -> Coroutine[Any, Any, Any]:
+        """Return the call in the making, with the validated result; `seen` is shown the response frame."""
+        return call_unary(self._session.peer, request, self.binding.decode_result, pending, seen)
 
     async def collect(
         self,
@@ -140,6 +132,15 @@ class ProxyMethod:
     def iterate(self, request: CallRequest) -> ItemIterator:
         """Return the iterator over the items of the result; the call starts with the first one."""
         return ItemIterator(StreamingCall(self._session.peer, request), self.binding.decode_output_item)
+
+
+def _timeout(binding: MethodBinding, options: CallOptions) -> float | None:
+    """Return the seconds that a call may take: as the proxy says, else the handler, else the default for its shape."""
+    if options.timeout is not UNSET:
+        return options.timeout
+    if binding.spec.timeout_set:
+        return binding.spec.timeout
+    return DEFAULT_CALL_TIMEOUT if binding.shape is CallShape.UNARY else None
 
 
 class ItemIterator(AsyncIterator[Any]):
