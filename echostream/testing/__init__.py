@@ -6,13 +6,16 @@ from echostream.testing.host import SimHost
 from echostream.testing.link import Arrival, Link, LinkState
 from echostream.testing.loop import SimClock, SimDeadlockError, SimLoop, SimTimeLimitError
 from echostream.testing.network import SimNetwork
+from echostream.testing.relay import ImpairmentRelay, Passage
 from echostream.testing.trace import FrameRecord
 
 __all__ = (
     "Arrival",
     "FrameRecord",
+    "ImpairmentRelay",
     "Link",
     "LinkState",
+    "Passage",
     "SimClock",
     "SimDeadlockError",
     "SimHost",

@@ -146,6 +146,12 @@ class LinkState:
             arrivals.append(Arrival(at + link.at_quantile(u_place) / 2, data))
         return arrivals
 
+    def refuse(self) -> None:
+        """Count a packet that nobody had room for; it draws nothing."""
+        self.sent += 1
+        self.lost += 1
+        self.overflowed += 1
+
     def _correlate(self, u: float) -> float:
         """Draw near the packet before: an AR(1) process in the normal distribution, read as a share."""
         rho = self.link.correlation

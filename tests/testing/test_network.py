@@ -34,7 +34,7 @@ async def _talk(network: SimNetwork) -> float:
 def _trace(seed: int) -> list[FrameRecord]:
     network = SimNetwork(seed=seed, link=LOSSY)
     network.run(_talk)
-    return network.trace
+    return list(network.trace)
 
 
 def test_same_seed_gives_the_same_frame_trace() -> None:
