@@ -44,6 +44,7 @@ class CallTable:
         *,
         handle: Any,
         stream_id: int = LANE,
+        request_stream: int | None = None,
         timeout_ns: int = 0,
         metadata: Metadata | None = None,
         sends_items: bool = False,
@@ -56,7 +57,8 @@ class CallTable:
             method: wire name.
             payload: packed [positional, keyword], or the one bytes argument itself with `raw`.
             handle: kept on the call for the driver.
-            stream_id: a fresh transport stream for streaming calls and large payloads, else the lane.
+            stream_id: a fresh two-way transport stream for streaming calls, else the lane.
+            request_stream: fresh one-way transport stream for a large payload of a call on the lane.
             timeout_ns: nanoseconds left, 0 for no deadline.
             metadata: sent along.
             sends_items: Items follow.
@@ -85,7 +87,8 @@ class CallTable:
             call.receive_credit = ReceiveCredit(link.limits.call_window_bytes)
         if stream_id != LANE:
             link.owners[stream_id] = call
-        link.out.write(stream_id, frame)
+        call.request_stream = request_stream
+        link.out.write(stream_id if request_stream is None else request_stream, frame, fin=request_stream is not None)
         return call
 
     def end_input(self, call: OutgoingCall) -> None:
@@ -100,6 +103,8 @@ class CallTable:
             return False
         del self.outgoing[call.id]
         if call.stream_id == LANE:
+            if call.request_stream is not None:  # what is left of it need not be sent
+                self._link.out.abort(call.request_stream, reset=True, stop=False, code=status)
             self._link.out.write(LANE, self._link.codec.encode(f.CancelFrame(call.id, status)))
         else:
             self._link.owners.pop(call.stream_id, None)
@@ -196,9 +201,12 @@ class CallTable:
         link.note_remote_id(frame.id, "request")
         if frame.id in self.incoming:
             raise RemoteProtocolError(f"request id {frame.id} is in use")
-        if stream_id == LANE:
+        if stream_id == LANE or link.is_remote_one_way(stream_id):
             if frame.sends_items or frame.accepts_items:
-                raise RemoteProtocolError("streaming call on the lane: it needs a stream of its own")
+                raise RemoteProtocolError(f"streaming call on stream {stream_id}: it needs a two-way one of its own")
+            if link.was_cancelled(frame.id):
+                return
+            stream_id = LANE
         elif not link.claim(stream_id, "request"):
             return
         call = self.incoming[frame.id] = IncomingCall(
@@ -261,7 +269,7 @@ class CallTable:
         """The caller gave up a call on the lane."""
         call = self.incoming.get(frame.id)
         if call is None:
-            self._link.late_or_wrong(frame.id, "cancel", local=False)
+            self._link.note_cancel(frame.id)
             return
         if call.stream_id != LANE:
             raise RemoteProtocolError(f"cancel for call {frame.id}, which has a stream of its own to be reset")
@@ -292,6 +300,8 @@ class CallTable:
         rejected = [call for call in self.outgoing.values() if call.id > last_id]
         for call in rejected:
             del self.outgoing[call.id]
+            if call.request_stream is not None:
+                self._link.out.abort(call.request_stream, reset=True, stop=False, code=Status.CANCELLED)
             if self._link.owners.pop(call.stream_id, None) is not None:
                 self._link.out.abort(call.stream_id, reset=call.output_open, stop=True, code=Status.CANCELLED)
         return rejected

@@ -17,8 +17,9 @@ __all__ = ("LANE", "Link")
 LANE: Final = 0
 """The transport stream that the client opens first."""
 
-_MAX_STOPPED: Final = 256
-"""Stops that are remembered because they may have overtaken what they are about; most came after it and its end."""
+_MAX_REMEMBERED: Final = 256
+"""Stops and cancellations that are remembered because they may have overtaken what they are about; most came after it
+and its end."""
 
 
 class Link:
@@ -26,6 +27,7 @@ class Link:
 
     __slots__ = (
         "bit",
+        "cancelled",
         "claimed",
         "codec",
         "features",
@@ -54,6 +56,8 @@ class Link:
         """Transport stream to the call or application stream that has it for its own."""
         self.claimed: set[int] = set()
         """Transport streams on which the peer opened a call or an application stream, until it ends its half."""
+        self.cancelled: dict[int, None] = {}
+        """The last calls that the peer cancelled while they were not here, oldest first."""
         self.stopped: dict[int, None] = {}
         """The last transport streams that the peer stopped reading while nothing was open there, oldest first."""
         self.features: frozenset[str] = frozenset()
@@ -110,9 +114,25 @@ class Link:
     def note_stop(self, stream_id: int) -> None:
         """The peer reads nothing of a transport stream on which nothing is open: not yet, or no longer."""
         if stream_id & 3 == self.bit and stream_id not in self.claimed:
-            self.stopped[stream_id] = None
-            if len(self.stopped) > _MAX_STOPPED:
-                del self.stopped[next(iter(self.stopped))]
+            _remember(self.stopped, stream_id)
+
+    def is_remote_one_way(self, stream_id: int) -> bool:
+        """Whether the peer opened this transport stream and nothing can be sent back on it (RFC 9000 section 2.1)."""
+        return stream_id & 3 == self.bit | 2
+
+    def note_cancel(self, number: int) -> None:
+        """The peer cancelled a call that is not here: it has ended, or its large request is still on its way.
+
+        Raises:
+            RemoteProtocolError: the id is none of the peer's.
+        """
+        self.note_remote_id(number, "cancel")
+        self.late_frames += 1
+        _remember(self.cancelled, number)
+
+    def was_cancelled(self, number: int) -> bool:
+        """Whether a call was cancelled before its request came."""
+        return number in self.cancelled
 
     def is_refused(self, number: int) -> bool:
         """Whether the peer uses an id above the one this side said would be the last."""
@@ -145,8 +165,15 @@ class Link:
         """Forget which transport streams were whose."""
         self.owners.clear()
         self.claimed.clear()
+        self.cancelled.clear()
         self.stopped.clear()
 
     def failure(self, message: str) -> bytes:
         """Return the payload of a refusal."""
         return self.payload.encode({"message": message, "details": {}})
+
+
+def _remember(table: dict[int, None], number: int) -> None:
+    table[number] = None
+    if len(table) > _MAX_REMEMBERED:
+        del table[next(iter(table))]

@@ -56,9 +56,14 @@ class Call:
 
 
 class OutgoingCall(Call):
-    """A call that this side made."""
+    """A call that this side made.
 
-    __slots__ = ()
+    Attributes:
+        request_stream: one-way transport stream that a large request travels on by itself, or None.
+    """
+
+    __slots__ = ("request_stream",)
+    request_stream: int | None
 
 
 class IncomingCall(Call):

@@ -190,7 +190,7 @@ async def call_unary(
             async with asyncio.timeout_at(deadline):
                 await _start_slowly(peer, request, pending, payload, raw=raw, large=large, deadline=deadline)
         else:
-            start_call(peer, request, pending, payload, raw=raw, stream_id=LANE, deadline=deadline)
+            start_call(peer, request, pending, payload, raw=raw, deadline=deadline)
         if deadline is not None:
             peer.runtime.deadlines.put(deadline, pending)
             timed = True
@@ -212,9 +212,17 @@ async def call_unary(
 
 
 def start_call(
-    peer: Peer, request: CallRequest, handle: Any, payload: bytes, *, raw: bool, stream_id: int, deadline: float | None
+    peer: Peer,
+    request: CallRequest,
+    handle: Any,
+    payload: bytes,
+    *,
+    raw: bool,
+    deadline: float | None,
+    stream_id: int = LANE,
+    request_stream: int | None = None,
 ) -> None:
-    """Send the request of a call; sets ``handle.call``.
+    """Send the request of a call; sets ``handle.call``. Gives the transport streams back when it raises.
 
     Raises:
         RpcError: UNAVAILABLE, the peer is shutting down.
@@ -238,6 +246,7 @@ def start_call(
             payload,
             handle=handle,
             stream_id=stream_id,
+            request_stream=request_stream,
             timeout_ns=timeout_ns,
             metadata=request.metadata,
             sends_items=request.items is not None,
@@ -245,8 +254,9 @@ def start_call(
             raw=raw,
         )
     except EchoStreamError:
-        if stream_id != LANE:
-            peer.give_back(stream_id)
+        for unused in (stream_id, request_stream):
+            if unused is not None and unused != LANE:
+                peer.give_back(unused)
         raise
     peer.touch()
 
@@ -258,14 +268,14 @@ async def _start_slowly(
     if not large:
         async with peer.places.one():
             await peer.drain(LANE)
-            start_call(peer, request, handle, payload, raw=raw, stream_id=LANE, deadline=deadline)
+            start_call(peer, request, handle, payload, raw=raw, deadline=deadline)
         return
     size = len(payload)
     async with peer.places.one():
         await peer.large.claim(size)
         try:
-            stream_id = await peer.open_transport_stream()
-            start_call(peer, request, handle, payload, raw=raw, stream_id=stream_id, deadline=deadline)
+            stream_id = await peer.open_transport_stream(unidirectional=True)
+            start_call(peer, request, handle, payload, raw=raw, request_stream=stream_id, deadline=deadline)
         except BaseException:
             peer.large.release(size)
             raise

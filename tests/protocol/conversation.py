@@ -123,10 +123,19 @@ class Conversation(RuleBasedStateMachine):
             b"." * size,
             handle=None,
             stream_id=side.open_stream() if own_stream else LANE,
+            request_stream=self._request_stream(side, size) if not own_stream else None,
             sends_items=sends_items,
             accepts_items=accepts_items,
         )
         call.handle = self.calls[side, call.id] = CallModel(side, call)
+
+    def _request_stream(self, side: Side, size: int) -> int | None:
+        """Let larger requests travel by themselves."""
+        if size <= 300:
+            return None
+        stream_id = side.open_stream(unidirectional=True)
+        side.revocable.add(stream_id)
+        return stream_id
 
     @rule(number=pick)
     def cancel(self, number: int) -> None:

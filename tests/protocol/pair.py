@@ -70,6 +70,8 @@ class Side:
         self.halves: dict[int, Half] = {}
         self.stops: deque[tuple[int, int]] = deque()
         """Stops of this side that have not arrived: (stream, code)."""
+        self.revocable: set[int] = set()
+        """Streams of large requests: who cancels one may take it back."""
         self.bit = 0 if role is Role.CLIENT else 1
         self._opened = {0: 0, UNIDIRECTIONAL: 0}
         if role is Role.CLIENT:
@@ -118,7 +120,9 @@ class Side:
         half = self.halves.setdefault(stream_id, Half())
         if half.done or half.reset_code is not None:
             return
-        assert not half.fin or half.stopped, f"reset of stream {stream_id} takes back what was sent with its end"
+        assert stream_id in self.revocable or (not half.fin or half.stopped), (
+            f"reset of stream {stream_id} takes back what was sent with its end"
+        )
         half.chunks.clear()
         half.fin = False
         half.reset_code = code

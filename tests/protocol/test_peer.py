@@ -461,7 +461,7 @@ def test_what_cannot_be_emitted_takes_no_id() -> None:
         (f.ItemFrame(1, b""), "item for id 1, which was never used"),
         (f.EndFrame(1), "end for id 1, which was never used"),
         (f.EndFrame(2), "end for id 2, which was never used"),
-        (f.CancelFrame(1, 1), "cancel for id 1, which was never used"),
+        (f.CancelFrame(2, 1), "cancel id 2 is not one of the peer's"),
         (f.ProgressFrame(2, b""), "progress for id 2, which was never used"),
         (f.AckFrame(2, 0, 0), "ack for id 2, which was never used"),
         (f.AckFrame(0, 0, 0), "ack for id 0, which was never used"),

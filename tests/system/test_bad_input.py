@@ -202,7 +202,7 @@ async def test_ids_of_the_wrong_side_close_the_connection(scene: Scene) -> None:
 
 async def test_a_streaming_call_on_the_lane_closes_the_connection(scene: Scene) -> None:
     scene.write(request_frame(scene, "files.count", flags=0x30))
-    assert await scene.verdict() == (3500, "streaming call on the lane: it needs a stream of its own")
+    assert await scene.verdict() == (3500, "streaming call on stream 0: it needs a two-way one of its own")
 
 
 async def test_an_id_that_is_in_use_closes_the_connection(scene: Scene) -> None:
