@@ -196,7 +196,10 @@ class QuicConnection(Connection):
         if self._receiver is not None and self._state is _State.OPEN:
             self._guard(self._receiver.burst_ended)
         self._in_burst = False
-        self.resume()
+        if self._pump.dirty and self._state is _State.OPEN and not self._above:
+            self._pump.wake_soon()  # what the application does next may share a packet with the acknowledgement
+        else:
+            self.resume()
 
     def resume(self) -> None:
         """Transmit and look after all else: the first flight, after a wake-up, when the socket takes packets again."""
@@ -305,8 +308,7 @@ class QuicConnection(Connection):
                 self._above.discard(stream_id)
                 self._receiver.writable(stream_id)
         self._in_burst = outer
-        if self._pump.dirty:
-            self._pump.transmit()
+        self._pump.transmit()
 
     def _on_timer(self) -> None:
         self._guard(self._tick, clock.monotonic())
@@ -320,8 +322,7 @@ class QuicConnection(Connection):
             self._pump.dirty = True
             self._engine.ping()
         self._pump.handle_timer(now)
-        if self._pump.dirty:
-            self._pump.transmit()
+        self._pump.transmit()
         self._settle()
 
     # The end

@@ -42,7 +42,7 @@ class EnginePump:
     """
 
     __slots__ = (
-        "_loop", "_outlet", "_timer", "_timer_at", "_wake", "address", "dirty", "engine", "has_answered",
+        "_loop", "_outlet", "_soon", "_timer", "_timer_at", "_wake", "address", "dirty", "engine", "has_answered",
         "source",
     )  # fmt: skip
 
@@ -66,6 +66,7 @@ class EnginePump:
         self._outlet = outlet
         self._wake = wake
         self._loop = asyncio.get_running_loop()
+        self._soon = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
 
@@ -85,10 +86,10 @@ class EnginePump:
         return self.address != before
 
     def transmit(self) -> None:
-        """Send what may be sent now."""
+        """Send what may be sent now, if there may be anything."""
         engine, outlet = self.engine, self._outlet
-        if outlet.blocked:
-            return  # still dirty: the endpoint comes back when there is room
+        if not self.dirty or outlet.blocked:
+            return  # blocked it stays dirty: the endpoint comes back when there is room
         self.dirty = False
         for _ in range(_MAX_ROUNDS):
             datagrams = engine.transmit(clock.monotonic())
@@ -96,8 +97,11 @@ class EnginePump:
                 return
             self.has_answered = True
             outlet.send(datagrams, self.source)
-            if not engine.more or outlet.blocked:
+            if not engine.more:
                 return
+            if outlet.blocked:
+                break
+        self.dirty = True
 
     def send_last(self, *, copies: int = 1) -> None:
         """Send the packet that ends the connection, if there is one; nobody acknowledges it, hence the copies."""
@@ -133,11 +137,25 @@ class EnginePump:
         self._timer_at = due
         self._timer = self._loop.call_later(max(0.0, due - clock.monotonic()), self._fire)
 
+    def wake_soon(self) -> None:
+        """Wake in the loop's turn after next, if there is still something to send then.
+
+        In the next one the application hears what arrived, and what it says to it is flushed right after.
+        """
+        if not self._soon:
+            self._soon = True
+            self._loop.call_soon(self._loop.call_soon, self._fire_if_dirty)
+
     def stop(self) -> None:
         """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _fire_if_dirty(self) -> None:
+        self._soon = False
+        if self.dirty:
+            self._wake()
 
     def _fire(self) -> None:
         self._timer = None
