@@ -124,9 +124,10 @@ class Limits(_Checked):
     """Unsent bytes of one transport stream below which they go on."""
     large_payload_bytes: int = _int(32 << 10, 1 << 10, 1 << 30)
     """Payloads above this size travel on a stream of their own, so that small calls do not stand behind them."""
-    max_large_bytes: int = _int(4 << 20, 1 << 16, 1 << 32)
-    """Large payloads being written at once, together: a quarter of the peer's default for unfinished frames, so that
-    what was sent and still lacks a lost packet fits there too."""
+    max_large_bytes: int = _int(512 << 10, 1 << 16, 1 << 32)
+    """Large payloads being written at once, together; one larger than this goes alone. The peer holds unfinished ones
+    in memory, and aioquic looks at every stream that is being written for each packet: 512 KiB is 1.4 times as fast
+    as 4 MiB where many payloads of 300 KB wait."""
     early_push_frames: int = _int(32, 1, 1 << 16)
     """Frames after which what is queued is sent at once, in the middle of a burst: without it two programs take turns,
     each half idle; below 16 the many small packets cost more than they gain."""
