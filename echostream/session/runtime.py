@@ -34,6 +34,8 @@ class Runtime:
         self.codec = FrameCodec(self.payload, limits)
         self.deadlines = DeadlineWheel(self.loop)
         self.tasks = TaskSet(self.loop)
+        self.ending = TaskSet(self.loop)
+        """Cancelled handlers of sessions that are no more: they may still clean up."""
         self._threads: ThreadPoolExecutor | None = None
 
     @property
@@ -45,6 +47,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Cancel the tasks, forget the deadlines, let the threads end. Idempotent."""
+        await self.ending.wait()
         await self.tasks.cancel()
         self.deadlines.close()
         if self._threads is not None:

@@ -159,7 +159,7 @@ class Session(Conversation):
         self.peer.close(code, reason)
         await self._closed.wait()
         await self.calls.wait()
-        await self.tasks.cancel()
+        await self.tasks.wait()
 
     async def wait_closed(self) -> ConnectionLostError | None:
         """Wait until the session ended; return why."""
@@ -200,4 +200,5 @@ class Session(Conversation):
         self.events.lost(error)
         self._closed.set()
         self.tasks.cancel_now()
+        self.runtime.ending.adopt(self.tasks)
         self._owner.on_closed(self)

@@ -73,7 +73,8 @@ async def duo(
             yield Duo(server, client, here, there)
     finally:
         for end in ends:
-            assert left_of(end) == {}
+            left = left_of(end)
+            assert not left, f"{end} still holds {left}"
 
 
 def left_of(session: Session) -> dict[str, int]:
