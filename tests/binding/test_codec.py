@@ -127,7 +127,7 @@ VALUES: list[tuple[Any, Any]] = [
     (frozenset[str], frozenset({"a"})),
     (tuple[int, str], (1, "x")),
     (tuple[int, ...], (1, 2, 3)),
-    (pathlib.PurePosixPath, pathlib.PurePosixPath("/tmp/x")),
+    (pathlib.PurePosixPath, pathlib.PurePosixPath("/srv/x")),
     (AnyUrl, AnyUrl("https://example.com/")),
     (list[AnyUrl | None], [AnyUrl("https://example.com/"), None]),
     (dict[str, AnyUrl], {"a": AnyUrl("https://example.com/")}),
