@@ -74,9 +74,10 @@ class RpcServer:
         self._authenticate = authenticate
         self._limits = limits or Limits()
         self._debug = debug
-        self._transports: dict[str, Transport[Any, Any]] = {
-            address.scheme: make_transport(address.scheme, engine, self._limits) for address in self._addresses
-        }
+        self._engine = engine
+        self._transports: dict[str, Transport[Any, Any]] = {}
+        for address in self._addresses:
+            self._transport(address.scheme)
         self._router = Router()
         self._sessions = SessionManager()
         self._arriving: dict[Session, None] = {}
@@ -165,8 +166,11 @@ class RpcServer:
         """Send an event to every session, or to those that `where` picks; waits for nobody."""
         return self._sessions.broadcast(event, *payload, where=where)
 
-    async def start(self) -> None:
+    async def start(self, *urls: str) -> None:
         """Open the listeners and announce the server.
+
+        Args:
+            *urls: where to listen this time, unannounced, instead of where the server was made for: for tests.
 
         Raises:
             ConnectError: an address cannot be bound.
@@ -174,17 +178,18 @@ class RpcServer:
         """
         if self._runtime is not None:
             raise LocalProtocolError("the server runs already")
+        addresses = [Address.parse(url) for url in urls] or self._addresses
         self._stopping = False
         self._stopped = asyncio.Event()
         self._runtime = Runtime(self._limits, debug=self._debug)
         try:
-            if any(address.scheme != "memory" for address in self._addresses):
+            if any(address.scheme != "memory" for address in addresses):
                 await asyncio.to_thread(self._load_tls)  # may make keys
-            for address in self._addresses:
+            for address in addresses:
                 tls = self._load_tls() if address.scheme != "memory" else None
-                transport = self._transports[address.scheme]
+                transport = self._transport(address.scheme)
                 self._listeners.append(await transport.listen(address, accept=self._accept, tls=tls))
-            if self._discovery is not None:
+            if self._discovery is not None and not urls:
                 self._advertiser = make_advertiser(
                     self._discovery, self.addresses, self._router.services, self.fingerprint
                 )
@@ -323,6 +328,11 @@ class RpcServer:
         return self._authenticate is None or session.principal is not None
 
     # Inside
+
+    def _transport(self, scheme: str) -> Transport[Any, Any]:
+        if scheme not in self._transports:
+            self._transports[scheme] = make_transport(scheme, self._engine, self._limits)
+        return self._transports[scheme]
 
     def _load_tls(self) -> ServerTls:
         from echostream.transport.tls import ServerTls

@@ -296,7 +296,9 @@ def check_response(peer: Peer, frame: f.ResponseFrame, request: CallRequest) -> 
 def check_status(peer: Peer, frame: f.ResponseFrame, request: CallRequest) -> None:
     """Raise what a status other than OK says."""
     if frame.status != Status.OK:
-        raise error_of(peer, frame.status, frame.payload, request.method, request.session_id, request.raises)
+        error = error_of(peer, frame.status, frame.payload, request.method, request.session_id, request.raises)
+        original = peer.unexpected.take(error.details) if peer.unexpected is not None else None
+        raise original or error
 
 
 def error_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections import deque
 from collections.abc import Coroutine
 from contextvars import copy_context
@@ -181,6 +182,8 @@ class EventInbox:
 
     def _failed(self, listener: Listener, arrival: _Arrival) -> None:
         _log.exception("! listener %s of event %s raised", listener.name, arrival.frame.name)
+        if self._peer.unexpected is not None:
+            self._peer.unexpected.keep(sys.exception())
         arrival.failed += 1
         self._done(arrival)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
@@ -32,7 +32,7 @@ from echostream.session.runtime import Runtime
 from echostream.session.turns import Turns
 from echostream.transport.base import CloseReason, Connection
 
-__all__ = ("CallHandle", "Peer", "PeerOwner")
+__all__ = ("CallHandle", "Peer", "PeerOwner", "UnexpectedErrors")
 
 _log = logging.getLogger("echostream.session")
 
@@ -68,6 +68,18 @@ class PeerOwner(Protocol):
         """The connection ended."""
 
 
+class UnexpectedErrors(Protocol):
+    """Takes what a handler did not mean to raise past the wire."""
+
+    def keep(self, error: BaseException | None) -> dict[str, Any]:
+        """Keep one; return the details by which `take` finds it."""
+        ...
+
+    def take(self, details: Mapping[str, Any]) -> Exception | None:
+        """Return what was kept under these details, once."""
+        ...
+
+
 class Peer:
     """A `Receiver` of its connection."""
 
@@ -77,6 +89,8 @@ class Peer:
         self.runtime = runtime
         self.lost: ConnectionLostError | None = None
         """Why the connection ended, once it has."""
+        self.unexpected: UnexpectedErrors | None = None
+        """Where both ends in one process pass exceptions that no peer may see; tests set it."""
         self._owner = owner
         self._loop = runtime.loop
         self._early_push_frames = runtime.limits.early_push_frames

@@ -340,7 +340,11 @@ async def test_nothing_is_left_and_it_may_start_again() -> None:
 def test_a_thread_that_does_not_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("echostream.testing.relay._STOP_TIMEOUT", 0.01)
     release = threading.Event()
-    relay = ImpairmentRelay("127.0.0.1:9", steps=[(0.0, lambda _: bool(release.wait(PATIENCE)) and None)])
+
+    def wait(_relay: ImpairmentRelay) -> None:
+        release.wait(PATIENCE)
+
+    relay = ImpairmentRelay("127.0.0.1:9", steps=[(0.0, wait)])
     relay.start()
     loop = relay._loop
     assert loop is not None
