@@ -43,11 +43,10 @@ class _Arrival:
 class _Delivery:
     """One event for one listener."""
 
-    __slots__ = ("arrival", "dropped")
+    __slots__ = ("arrival",)
 
     def __init__(self, arrival: _Arrival) -> None:
         self.arrival = arrival
-        self.dropped = False
 
 
 class EventInbox:
@@ -65,7 +64,7 @@ class EventInbox:
         self._tasks = tasks
         self._limit = peer.runtime.limits.max_queued_events
         self._busy: dict[tuple[str, Listener], deque[_Delivery]] = {}
-        self._plain: dict[_Delivery, None] = {}
+        self._plain: dict[_Delivery, deque[_Delivery]] = {}  # the oldest first, each with the line that it is in
         self._acknowledged = 0
         self.dropped = 0
         """Plain events dropped because listeners were too slow."""
@@ -118,11 +117,11 @@ class EventInbox:
         if arrival.frame.wants_ack:
             self._acknowledged += 1
         else:
-            self._plain[delivery] = None
+            self._plain[delivery] = waiting
         if self.queued > self._limit and self._plain:
-            oldest = next(iter(self._plain))
+            oldest, line = next(iter(self._plain.items()))
             del self._plain[oldest]
-            oldest.dropped = True
+            line.remove(oldest)  # near the front: only acknowledged ones, which are few, can be before it
             if not self.dropped:
                 _log.warning(
                     "! session %s: listeners of %s are too slow, the oldest of %d queued events is dropped",
@@ -137,7 +136,7 @@ class EventInbox:
         context = Context(self._session, arrival.frame.name, arrival.frame.metadata)
         try:
             result = copy_context().run(_call, listener, arrival.payload, context)
-        except Exception:  # noqa: BLE001 - the user's own code
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the user's own code, `future.result()` too
             self._failed(listener, arrival)
             return None
         if isawaitable(result):
@@ -167,8 +166,6 @@ class EventInbox:
                     return
                 delivery = waiting.popleft()
                 arrival, rest = delivery.arrival, None
-                if delivery.dropped:
-                    continue
                 if arrival.frame.wants_ack:
                     self._acknowledged -= 1
                 else:

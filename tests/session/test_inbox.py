@@ -205,6 +205,19 @@ async def test_a_listener_that_cancels_itself_fails_and_the_next_ones_are_delive
     assert seen == [0, 1, 2]
 
 
+async def test_a_plain_listener_that_raises_a_cancellation_fails_and_the_rest_of_the_burst_is_delivered(
+    ends: Duo,
+) -> None:
+    cancelled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+    seen: list[Any] = []
+    ends.there.on("a", lambda _: cancelled.result())
+    ends.there.on("b", seen.append)
+    acks = await asyncio.gather(*(ends.here.emit(name, 1, ack=True, timeout=5) for name in "ab"))
+    assert acks == [EventAck(1, 1), EventAck(1, 0)]
+    assert seen == [1]
+
+
 # Order
 
 
@@ -276,6 +289,18 @@ async def test_the_oldest_plain_events_are_dropped_above_the_bound(caplog: pytes
         assert await ends.here.emit("a", 10, ack=True) == EventAck(1, 0)
         assert seen == [0, 7, 8, 9, 10]
         assert caplog.text.count("listeners of a are too slow, the oldest of 3 queued events is dropped") == 1
+
+
+async def test_what_was_dropped_is_let_go_of() -> None:
+    gate = Gate()
+    async with duo(there_limits=Limits(max_queued_events=3)) as ends:
+        for name in ("a", "b"):
+            ends.there.on(name, lambda _: gate.pass_through())
+        for number in range(50):
+            await ends.here.emit("a" if number % 2 else "b", number)
+        await until(lambda: ends.there.dropped_events == 45)
+        assert sum(len(line) for line in ends.there._inbox._busy.values()) == 3
+        gate.opened.set()
 
 
 async def test_the_bound_is_1024_unless_said_otherwise(ends: Duo) -> None:
