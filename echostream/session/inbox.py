@@ -148,34 +148,40 @@ class EventInbox:
         """Run what a listener has to do until nothing waits for it."""
         listener = key[1]
         waiting = self._busy[key]
-        rest: Coroutine[Any, Any, Any] | None = first
+        clean = copy_context()
         try:
-            while True:
-                if rest is not None:
-                    try:
-                        await rest
-                    except Exception:  # noqa: BLE001 - the user's own code
-                        self._failed(listener, arrival)
-                    except asyncio.CancelledError:
-                        if self._peer.lost is not None:
-                            raise
-                        self._failed(listener, arrival)  # its own doing: others still wait for their turn
-                    else:
-                        self._done(arrival)
-                if not waiting:
-                    return
+            await self._finish(listener, arrival, first)
+            while waiting:
                 delivery = waiting.popleft()
-                arrival, rest = delivery.arrival, None
+                arrival = delivery.arrival
                 if arrival.frame.wants_ack:
                     self._acknowledged -= 1
                 else:
                     del self._plain[delivery]
                 if listener.active:
-                    rest = self._run(listener, arrival)
+                    # A task for each, whose context variables are its own.
+                    await self._session.loop.create_task(self._turn(listener, arrival), context=clean.copy())
                 else:
                     self._skipped(arrival)
         finally:
             self._busy.pop(key, None)
+
+    async def _turn(self, listener: Listener, arrival: _Arrival) -> None:
+        rest = self._run(listener, arrival)
+        if rest is not None:
+            await self._finish(listener, arrival, rest)
+
+    async def _finish(self, listener: Listener, arrival: _Arrival, rest: Coroutine[Any, Any, Any]) -> None:
+        try:
+            await rest
+        except Exception:  # noqa: BLE001 - the user's own code
+            self._failed(listener, arrival)
+        except asyncio.CancelledError:
+            if self._peer.lost is not None:
+                raise
+            self._failed(listener, arrival)  # its own doing: others still wait for their turn
+        else:
+            self._done(arrival)
 
     def _failed(self, listener: Listener, arrival: _Arrival) -> None:
         _log.exception("! listener %s of event %s raised", listener.name, arrival.frame.name)

@@ -253,7 +253,7 @@ class StreamSender(Generic[T]):
         self._channel.reset(StreamResetError(message, code=code))
 
     async def close(self) -> None:
-        """Half-close and wait until the other side's handler is through.
+        """Half-close and wait until the other side ends its half too, as its handler does by returning.
 
         Raises:
             DeadlineExceededError: it was not within `close_timeout` seconds; the stream was reset.

@@ -90,8 +90,8 @@ class TaskSet:
     def adopt(self, others: TaskSet) -> None:
         """Own the tasks of another set too."""
         for task in others._tasks:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = None
+            task.add_done_callback(self._tasks.pop)
 
     async def wait(self, timeout: float | None = None) -> bool:
         """Wait until all ended; return whether they did within `timeout` seconds. The caller's own task is left out."""

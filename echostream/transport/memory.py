@@ -7,6 +7,7 @@ datagrams, close codes. What is sent arrives in the next turn of the loop; nothi
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import difflib
 import itertools
 import logging
@@ -84,6 +85,7 @@ class MemoryListener(Listener):
         self._doors = doors
         self._is_accepting = True
         self._connections: dict[MemoryConnection, None] = {}
+        self._context = contextvars.copy_context()
 
     def __repr__(self) -> str:
         return f"<MemoryListener {self.url} {len(self._connections)} connections>"
@@ -96,10 +98,10 @@ class MemoryListener(Listener):
         """
         if not self._is_accepting:
             raise ConnectError(f"{self.url} takes no new connections: shutting down")
-        client = MemoryConnection(self.url, limits, is_client=True, forget=lambda _: None)
-        server = MemoryConnection(
-            f"memory://client-{next(_numbers)}", self._limits, is_client=False, forget=self._forget
-        )
+        context = contextvars.copy_context()
+        client = MemoryConnection(self.url, limits, is_client=True, forget=lambda _: None, context=context)
+        name = f"memory://client-{next(_numbers)}"
+        server = MemoryConnection(name, self._limits, is_client=False, forget=self._forget, context=self._context)
         self._connections[server] = None
         client.link(server)
         server.link(client)
@@ -151,13 +153,20 @@ class MemoryConnection(Connection):
     info = _INFO
 
     def __init__(
-        self, peer_address: str, limits: Limits, *, is_client: bool, forget: Callable[[MemoryConnection], None]
+        self,
+        peer_address: str,
+        limits: Limits,
+        *,
+        is_client: bool,
+        forget: Callable[[MemoryConnection], None],
+        context: contextvars.Context,
     ) -> None:
         self.peer_address = peer_address
         self.peer_certificate = None
         self._limits = limits
         self._forget = forget
         self._loop = asyncio.get_running_loop()
+        self._context = context
         own = 0 if is_client else 1
         self._next_id = [own, own | 2]
         self._next_peer_id = [own ^ 1, own ^ 1 | 2]
@@ -254,8 +263,12 @@ class MemoryConnection(Connection):
 
     def _post(self, item: Callable[[MemoryConnection], None]) -> None:
         self._outbox.append(item)
-        if self._carrier is None:
-            self._carrier = self._loop.call_soon(self._carry)
+        if self._carrier is None and self._peer is not None:
+            self._schedule(self._peer)
+
+    def _schedule(self, peer: MemoryConnection) -> None:
+        # In the receiver's context: a network carries no context variables of whoever happened to write.
+        self._carrier = self._loop.call_soon(self._carry, context=peer._context)
 
     def _carry(self) -> None:
         """Hand over what was written until now; what is written meanwhile leaves in the next turn."""
@@ -266,8 +279,8 @@ class MemoryConnection(Connection):
                 return
             item = self._outbox.popleft()
             peer._guard(item, peer)
-        if self._outbox and self._carrier is None:
-            self._carrier = self._loop.call_soon(self._carry)
+        if self._outbox and self._carrier is None and peer is not None:
+            self._schedule(peer)
         if peer is not None and peer._receiver is not None and peer._is_open:
             peer._guard(peer._receiver.burst_ended)
         for stream_id, side in tuple(self._sending.items()):
