@@ -40,7 +40,7 @@ types: $(STAMPS)/dev ## mypy --strict and pyright
 	$(PYTHON) -m pyright --pythonpath $(PYTHON)
 
 docs: $(STAMPS)/dev ## the documentation, in build/site
-	$(PYTHON) -m mkdocs build --strict --quiet --config-file docs/mkdocs/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet --config-file docs/mkdocs/mkdocs.yml
 
 bench: $(STAMPS)/bench ## the benchmarks; see benches/README.md
 	$(PYTHON) benches/run.py

@@ -25,7 +25,7 @@ import signal
 import subprocess
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -160,7 +160,7 @@ def _start(program: Block, folder: Path) -> subprocess.Popen[str]:
 
 
 @contextlib.contextmanager
-def _running(program: Block, folder: Path) -> Iterator[None]:
+def _running(program: Block, folder: Path) -> Generator[None]:
     process = _start(program, folder)
     try:
         yield
