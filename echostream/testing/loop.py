@@ -26,6 +26,7 @@ Ts = TypeVarTuple("Ts")
 
 _MAX_TURNS_AT_ONE_MOMENT = 1_000_000
 """Turns of the loop without time going on: a scenario has a few thousand; what spins for ever is stopped here."""
+_NO_SOCKETS = "a simulation has no sockets of the system: put something in their place, or use ImpairmentRelay"
 _LIMIT_SLACK = 0.001
 """Seconds over the limit that are no matter: turns take time."""
 _MAX_TASKS_NAMED = 20
@@ -189,6 +190,21 @@ class SimLoop(asyncio.BaseEventLoop):
             raise OSError(f"no network in this simulation: {host!r} cannot be resolved")
         found: list[Any] = self.surroundings.udp_network.resolve(str(host), int(port or 0))
         return found
+
+    async def create_connection(self, *_args: Any, **_options: Any) -> Any:
+        """Refuse: see the text."""
+        raise NotImplementedError(_NO_SOCKETS)
+
+    async def create_server(self, *_args: Any, **_options: Any) -> Any:
+        """Refuse: see the text."""
+        raise NotImplementedError(_NO_SOCKETS)
+
+    async def create_datagram_endpoint(self, *_args: Any, **_options: Any) -> Any:
+        """Refuse: see the text."""
+        raise NotImplementedError(_NO_SOCKETS)
+
+    def __del__(self) -> None:
+        """Do nothing, unlike other loops: it holds nothing of the system."""
 
     # What BaseEventLoop leaves to its subclasses
 

@@ -78,6 +78,7 @@ async def test_packets_take_their_time_and_it_is_logged() -> None:
             for number in range(5):
                 assert await ask(sock, b"%d" % number) == b"%d" % number
             assert time.monotonic() - began >= 5 * 0.03
+            await until(lambda: len(relay.log) == 10)
             log = list(relay.log)
     assert [entry.to_server for entry in log] == [True, False] * 5
     for entry in log:
