@@ -144,7 +144,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
             function = function.__wrapped__  # what pytest-asyncio made synchronous
     if not inspect.iscoroutinefunction(function) or pyfuncitem.get_closest_marker("anyio") is not None:
         return None
-    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(function).parameters}
     if network is not None:
         network.run(lambda _: function(**arguments))
     else:

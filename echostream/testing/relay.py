@@ -210,7 +210,7 @@ def _parse(target: str | tuple[str, int]) -> tuple[str, int]:
 def _bind_both(host: str) -> tuple[socket.socket, socket.socket]:
     """Bind UDP and TCP to one port number that is free for both."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for attempt in range(_PORT_TRIES):
+    for left in reversed(range(_PORT_TRIES)):
         tcp = socket.create_server((host, 0), family=family)
         udp = socket.socket(family, socket.SOCK_DGRAM)
         try:
@@ -218,8 +218,8 @@ def _bind_both(host: str) -> tuple[socket.socket, socket.socket]:
         except OSError:
             tcp.close()
             udp.close()
-            if attempt == _PORT_TRIES - 1:
+            if not left:
                 raise
         else:
-            return udp, tcp
-    raise AssertionError  # the last attempt returned or raised
+            break
+    return udp, tcp

@@ -15,11 +15,9 @@ WIFI = (0.000757, 0.000917, 0.00094, 0.000973, 0.001013, 0.001284, 0.002771, 0.0
 COUNT = 20_000
 
 
-def carried(
-    link: Link, count: int = COUNT, *, seed: str = "1", gap: float = 1.0, size: int = 100
-) -> list[list[Arrival]]:
+def carried(link: Link, count: int = COUNT, *, seed: str = "1", gap: float = 1.0) -> list[list[Arrival]]:
     state = LinkState(link, seed)
-    return [state.carry(bytes(size), number * gap) for number in range(count)]
+    return [state.carry(bytes(100), number * gap) for number in range(count)]
 
 
 def delays(link: Link, *, gap: float = 1.0) -> list[float]:

@@ -6,6 +6,7 @@ import importlib
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -128,6 +129,12 @@ async def test_add(es_network: SimNetwork, es_server, es_client, es_clock: SimCl
         assert (await es_server(Orders())).addresses == ["quic://10.0.0.3:4433"]
     assert {record.host for record in es_network.trace} == {"server", "client"}
 
+class TestInAClass:
+    @pytest.mark.parametrize("n", [1, 2])
+    async def test_parameters(self, n, es_network):
+        await asyncio.sleep(n)
+        assert es_network.now == pytest.approx(n)
+
 def test_by_hand(es_network, es_clock):
     async def scenario(network):
         await asyncio.sleep(5)
@@ -139,7 +146,7 @@ def test_network_that_does_not_run(es_network):
 """,
         *arguments,
     )
-    result.assert_outcomes(passed=3)
+    result.assert_outcomes(passed=5)
 
 
 FAILING = """
@@ -182,6 +189,14 @@ def test_a_wrong_marker_is_told(pytester: pytest.Pytester, marker: str, text: st
     result = run(pytester, f"@pytest.mark.es_network({marker})\ndef test_it(es_network): pass\n", "--strict-markers")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([f"*{text}*"])
+
+
+def test_the_page_says_it_right(pytester: pytest.Pytester, arguments: list[str], root: Path) -> None:
+    page = (root / "docs" / "testing.md").read_text("utf-8")
+    text = page.partition('title="test_orders.py"')[2].partition("```")[0]
+    pytester.makepyfile(test_orders=text)
+    result = pytester.runpytest_inprocess("-p", "echostream.testing.plugin", "-p", "no:cacheprovider", *arguments)
+    result.assert_outcomes(passed=2)
 
 
 def test_other_tests_are_left_alone(pytester: pytest.Pytester) -> None:
