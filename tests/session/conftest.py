@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -19,6 +19,15 @@ def scheme() -> str:
 def way() -> str:
     """Who calls, unless a test asks for the other way too."""
     return "up"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_is_there_already() -> Iterator[None]:
+    """Spare the collector what was there before the tests of a module: it runs after each of them."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -59,7 +59,7 @@ async def ends(scheme: str, way: str) -> AsyncIterator[Duo]:
 
 
 def test_client_and_session_have_the_same_verbs() -> None:
-    verbs = "request proxy call stream emit on once register open_stream ping".split()
+    verbs = ["request", "proxy", "call", "stream", "emit", "on", "once", "register", "open_stream", "ping"]
     for verb in verbs:
         assert callable(getattr(Conversation, verb))
 
@@ -97,7 +97,7 @@ async def test_a_keyword_may_have_any_name_but_those_of_options(ends: Duo) -> No
         return [method, self, name]
 
     ends.there.register(keywords)
-    answer = await ends.here.request("keywords", **{"method": "a", "self": "b", "name": "c"})
+    answer = await ends.here.request("keywords", method="a", self="b", name="c")
     assert answer == ["a", "b", "c"]
 
 
@@ -105,7 +105,9 @@ async def test_a_method_that_returns_one_value_is_no_stream(ends: Duo) -> None:
     with pytest.raises(ConfigurationError) as caught:
         ends.here.stream(ends.here.proxy(Ui).ask, "x")  # type: ignore[call-overload]
     assert caught.value.message == r"method: ui.ask returns one value: await it, or use call()"
-    with pytest.raises(RpcError, match="ui.count is server streaming, but was called with one value in, one value out"):
+    with pytest.raises(RpcError, match=r"ui\.count is server streaming, but was called with one value in"):
+        RpcError, match=r"ui\.count is server streaming, but was called with one value in, one value out"
+    ):
         await ends.here.request("ui.count", 1)
 
 
@@ -119,7 +121,7 @@ async def test_a_block_whose_call_fails_ends_with_its_error(ends: Duo) -> None:
 
 @pytest.mark.parametrize("timeout", [0, -1])
 async def test_every_timeout_is_checked(ends: Duo, timeout: float) -> None:
-    with pytest.raises(ConfigurationError, match=f"timeout: {timeout} must be above 0 seconds"):
+    with pytest.raises(ConfigurationError, match=rf"timeout: {timeout} must be above 0 seconds"):
         ends.here.proxy(Ui, timeout=timeout)
     with pytest.raises(ConfigurationError, match="timeout"):
         ends.here.stream("ui.count", 1, timeout=timeout)

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from echostream import INJECTED, ConnectionLostError, Context, DeadlineExceededError, Progress, RpcError, handler, service
+from echostream import (
+    INJECTED,
+    ConnectionLostError,
+    Context,
+    DeadlineExceededError,
+    Progress,
+    RpcError,
+    handler,
+    service,
+)
 from echostream.errors import ConfigurationError
 from echostream.protocol.hello import EVENT_ACK
 from tests.serving import until

@@ -71,7 +71,8 @@ class Desk:
     @handler
     async def nested(self, *, ctx: Context = INJECTED) -> float | None:
         session = self.onward or ctx.session
-        return await session.request("desk.time_left", returns=float | None, timeout=None)
+        left: float | None = await session.request("desk.time_left", returns=float | None, timeout=None)
+        return left
 
     @handler
     async def pass_on(self, *, ctx: Context = INJECTED) -> str:
@@ -550,7 +551,7 @@ async def test_small_calls_go_on_when_a_full_lane_is_free_again(desk: Desk) -> N
 
 @ALL_WAYS
 async def test_metadata_travels_both_ways(ends: Duo) -> None:
-    sent = {"tenant": "a", "trace-bin": b"\x00\x01"}
+    sent: dict[str, str | bytes] = {"tenant": "a", "trace-bin": b"\x00\x01"}
     assert await ends.here.proxy(Desk, metadata=sent).describe() == {"tenant": "a", "trace-bin": "0001"}
     assert await ends.here.request("desk.describe", metadata=sent) == {"tenant": "a", "trace-bin": "0001"}
     call = ends.here.call(ends.here.proxy(Desk).describe)
@@ -612,7 +613,7 @@ async def test_a_call_that_never_started_has_no_method_to_name(ends: Duo) -> Non
     with pytest.raises(ConnectionLostError, match="gone"):
         await lost.future
     late.expire()
-    with pytest.raises(DeadlineExceededError, match="^DEADLINE_EXCEEDED: no answer$"):
+    with pytest.raises(DeadlineExceededError, match=r"^DEADLINE_EXCEEDED: no answer$"):
         await late.future
     gone.on_lost(RpcError(Status.UNAVAILABLE, "away", retryable=True))
     with pytest.raises(RpcError, match="away"):

@@ -21,7 +21,9 @@ async def session() -> AsyncIterator[Session]:
 
 
 def test_outside_a_handler_there_is_no_context() -> None:
-    with pytest.raises(LookupError, match=r"no EchoStream handler runs here: Context.current\(\) works inside handlers"):
+    with pytest.raises(
+        LookupError, match=r"no EchoStream handler runs here: Context.current\(\) works inside handlers"
+    ):
         Context.current()
     assert current_deadline() is None
 
@@ -67,9 +69,7 @@ async def test_events_and_streams_report_no_progress(session: Session) -> None:
     assert caught.value.message == "progress: price is not a call: only calls report progress"
 
 
-async def test_progress_rises_and_is_not_reported_too_often(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_progress_rises_and_is_not_reported_too_often(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     reports: list[Any] = []
     context = Context(session, "job", report=lambda *report: reports.append(report))
     now = 10.0

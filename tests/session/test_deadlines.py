@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -139,8 +138,13 @@ def test_closing_forgets_everything(loop: _Loop, wheel: DeadlineWheel) -> None:
 async def test_it_works_on_a_real_loop() -> None:
     loop = asyncio.get_running_loop()
     wheel, fired = DeadlineWheel(loop), asyncio.Event()
-    when, seen = loop.time() + 0.005, list[Any]()
-    wheel.add(when, lambda: (seen.append(loop.time()), fired.set()))
+    when, seen = loop.time() + 0.005, list[float]()
+
+    def note() -> None:
+        seen.append(loop.time())
+        fired.set()
+
+    wheel.add(when, note)
     await asyncio.wait_for(fired.wait(), 5)
     assert seen[0] >= when - 0.001
     wheel.close()

@@ -37,7 +37,7 @@ async def test_a_broadcast_reaches_every_session(three: tuple[RpcServer, list[Rp
     server, clients = three
     seen: list[tuple[int, Any]] = []
     for number, client in enumerate(clients):
-        client.on(News, lambda payload, number=number: seen.append((number, payload)))  # type: ignore[misc]
+        client.on(News, lambda payload, number=number: seen.append((number, payload)))
     assert server.broadcast(News("hello")) == BroadcastResult(sent=3, failed=0)
     assert server.broadcast("news", {"text": "again"}) == BroadcastResult(3, 0)
     await until(lambda: len(seen) == 6)
@@ -114,5 +114,3 @@ async def test_iterating_is_safe_while_sessions_leave() -> None:
         for session in server.sessions:
             await session.close()
         assert len(server.sessions) == 0
-
-

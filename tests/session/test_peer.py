@@ -333,9 +333,7 @@ async def test_a_peer_that_breaks_the_protocol_is_left_with_a_code(
     assert f"! somewhere: {reason}" in caplog.text
 
 
-async def test_a_bug_of_ours_ends_the_connection_and_is_logged(
-    world: _World, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_bug_of_ours_ends_the_connection_and_is_logged(world: _World, caplog: pytest.LogCaptureFixture) -> None:
     world.protocol.calls.start("m", b"", handle=_Handle())  # which takes no response
     world.peer.stream_data(LANE, world.codec.response(1, 0, b""), False)
     assert world.connection.closes == [(CloseCode.INTERNAL, "internal error")]

@@ -9,6 +9,7 @@ import pytest
 
 from echostream.config import Limits
 from echostream.session.runtime import Runtime
+from tests.serving import until
 
 
 async def test_closing_ends_tasks_deadlines_and_threads() -> None:
@@ -45,8 +46,7 @@ async def test_the_number_of_threads_is_bounded() -> None:
         barrier.wait(5)
 
     jobs = [runtime.loop.run_in_executor(runtime.threads, work) for _ in range(5)]
-    while len(seen) < 2:
-        await asyncio.sleep(0)
+    await until(lambda: len(seen) == 2)
     barrier.set()
     await asyncio.gather(*jobs)
     assert len(seen) == 2

@@ -12,6 +12,7 @@ from echostream import (
     INJECTED,
     ConnectionLostError,
     Context,
+    EventAck,
     Limits,
     RpcClient,
     Session,
@@ -237,7 +238,7 @@ async def test_draining_lets_what_runs_go_on_and_takes_nothing_new() -> None:
         assert ends.there.state == "draining"
         gate.opened.set()
         assert await call == "served"
-        assert await ends.there.emit("still", ack=True)
+        assert await ends.there.emit("still", ack=True) == EventAck(0, 0)
     ends.there.drain(CloseCode.SHUTDOWN, "too late")
 
 

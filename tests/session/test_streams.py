@@ -205,7 +205,7 @@ async def test_a_refused_opening_here_gives_the_transport_stream_back(ends: Duo)
 
 
 async def test_a_type_that_cannot_be_validated_is_refused_before_anything_opens(ends: Duo) -> None:
-    with pytest.raises(SignatureError, match="object at|cannot be validated"):
+    with pytest.raises(SignatureError, match="cannot be validated"):
         ends.here.open_stream("record", item=asyncio.Event)
     with pytest.raises(SignatureError):
         ends.here.open_stream("record", returns=asyncio.Event)
@@ -273,9 +273,7 @@ async def test_a_half_close_leaves_the_other_half_open(ends: Duo, studio: Studio
 
 
 @ALL_WAYS
-async def test_what_comes_back_and_nobody_reads_does_not_hold_up_the_end(
-    studio: Studio, scheme: str, way: str
-) -> None:
+async def test_what_comes_back_and_nobody_reads_does_not_hold_up_the_end(studio: Studio, scheme: str, way: str) -> None:
     async with duo(studio, scheme=scheme, way=way, limits=WINDOW) as ends:
         async with ends.here.open_stream("speaks") as sender:
             assert await sender.receiver.recv() == 0
@@ -395,10 +393,8 @@ async def test_the_handlers_reset_ends_the_opener(ends: Duo) -> None:
 @ALL_WAYS
 async def test_a_handler_that_returns_early_ends_the_writer(ends: Duo) -> None:
     with pytest.raises(StreamResetError, match="handler returned before the end of the stream") as caught:
-        async with ends.here.open_stream("early") as sender:
-            async with asyncio.timeout(5):
-                while True:
-                    await sender.send(bytes(100))
+        async with asyncio.timeout(5), ends.here.open_stream("early") as sender:
+            await _send_all(sender, [bytes(100)] * 100_000)
     assert caught.value.code is Status.CANCELLED
 
 

@@ -20,7 +20,7 @@ async def _in_a_callback(run: Any) -> Any:
     def call() -> None:
         try:
             done.set_result(run())
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told below
             done.set_exception(error)
 
     asyncio.get_running_loop().call_soon(call)
