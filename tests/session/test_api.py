@@ -106,8 +106,6 @@ async def test_a_method_that_returns_one_value_is_no_stream(ends: Duo) -> None:
         ends.here.stream(ends.here.proxy(Ui).ask, "x")  # type: ignore[call-overload]
     assert caught.value.message == r"method: ui.ask returns one value: await it, or use call()"
     with pytest.raises(RpcError, match=r"ui\.count is server streaming, but was called with one value in"):
-        RpcError, match=r"ui\.count is server streaming, but was called with one value in, one value out"
-    ):
         await ends.here.request("ui.count", 1)
 
 
