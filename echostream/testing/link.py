@@ -21,6 +21,8 @@ __all__ = ("Arrival", "Link", "LinkState")
 _QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 """The probabilities that a `delay_table` has values for."""
 _NORMAL = NormalDist()
+_BURST_MEMORY = 1.0
+"""Seconds: without it, one who sends ever more seldom would stay in one burst for minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ class Link:
     loss: float = 0.0
     """Share of packets lost."""
     burst: float = 1.0
-    """Mean number of packets lost in a row (Gilbert); 1 for independent losses."""
+    """Mean number of packets lost in a row (Gilbert); 1 for independent losses. A row ends where a second passes
+    without a packet: what is sent after that has its own luck."""
     reorder: float = 0.0
     """Share of packets that later ones may overtake; the others keep their order whatever the jitter."""
     duplicate: float = 0.0
@@ -120,6 +123,7 @@ class LinkState:
         self._random = seeded_random(seed)
         self._place = 0.0
         self._in_burst = False
+        self._sent_at = 0.0
         self._free_at = 0.0
         self._last_at = 0.0
 
@@ -130,7 +134,7 @@ class LinkState:
         self.sent += 1
         share = self._correlate(u_share) if link.correlation else u_share
         leaves = self._leave(len(data), now)
-        if self._is_lost(u_loss) or self.is_cut or leaves is None or len(data) > link.mtu:
+        if self._is_lost(u_loss, now) or self.is_cut or leaves is None or len(data) > link.mtu:
             self.lost += 1
             return []
         at = leaves + link.at_quantile(share)
@@ -171,14 +175,18 @@ class LinkState:
         self._free_at = start + size / bandwidth
         return self._free_at
 
-    def _is_lost(self, u: float) -> bool:
+    def _is_lost(self, u: float, now: float) -> bool:
         """Move the Gilbert chain: its mean share of losses is `loss`, its mean run `burst`."""
         loss, burst = self.link.loss, self.link.burst
         if burst <= 1.0 or loss in (0.0, 1.0):
             return u < loss
         leave = 1 / burst
         enter = min(1.0, leave * loss / (1 - loss))
-        self._in_burst = u >= leave if self._in_burst else u < enter
+        if now - self._sent_at > _BURST_MEMORY:
+            self._in_burst = u < loss
+        else:
+            self._in_burst = u >= leave if self._in_burst else u < enter
+        self._sent_at = now
         return self._in_burst
 
 

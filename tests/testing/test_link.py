@@ -56,10 +56,16 @@ def test_delays_that_hang_together() -> None:
 
 def test_losses_alone_and_in_a_row() -> None:
     for link in (Link(loss=0.05), Link(loss=0.05, burst=4.0)):
-        lost = [not arrivals for arrivals in carried(link)]
+        lost = [not arrivals for arrivals in carried(link, gap=0.01)]
         starts = sum(now and not before for before, now in pairwise([False, *lost]))
         assert sum(lost) / COUNT == pytest.approx(0.05, abs=0.01)
         assert sum(lost) / starts == pytest.approx(link.burst, rel=0.15)
+
+
+def test_a_row_of_losses_ends_where_nothing_is_sent() -> None:
+    lost = [not arrivals for arrivals in carried(Link(loss=0.1, burst=20.0), gap=1.1)]
+    starts = sum(now and not before for before, now in pairwise([False, *lost]))
+    assert sum(lost) / starts == pytest.approx(1 / 0.9, rel=0.05)
 
 
 @pytest.mark.parametrize(("loss", "arrived"), [(0.0, 100), (1.0, 0)])

@@ -80,7 +80,7 @@ async def emit(client: Conversation) -> None:
 
 
 async def send(client: Conversation) -> None:
-    async with client.open_stream("storm.bytes") as sender:
+    async with client.open_stream("storm.bytes", timeout=PATIENCE, close_timeout=PATIENCE) as sender:
         for number in range(CHUNKS):
             await sender.send(chunk(number))
 
