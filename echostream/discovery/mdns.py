@@ -126,6 +126,7 @@ class Advertiser:
             return
         try:
             await self._stop_announcing()
+            _drop_queued_answers(zeroconf)
             await zeroconf.async_unregister_all_services()
         finally:
             await _close(zeroconf)
@@ -353,6 +354,12 @@ def _open(interfaces: Sequence[str], *, unicast: bool = False) -> AsyncZeroconf:
         return AsyncZeroconf(interfaces=list(interfaces), unicast=unicast)
     except (OSError, RuntimeError) as error:
         raise unusable(interfaces, error) from None
+
+
+def _drop_queued_answers(zeroconf: AsyncZeroconf) -> None:
+    """Forget answers that wait to be sent together with others: after the goodbye they would bring us back to life."""
+    for waiting in (zeroconf.zeroconf.out_queue, zeroconf.zeroconf.out_delay_queue):
+        waiting.queue.clear()
 
 
 async def _close(zeroconf: AsyncZeroconf) -> None:

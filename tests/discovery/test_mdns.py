@@ -187,6 +187,21 @@ async def test_goodbye_is_heard_even_right_after_the_first_answer(name: str) -> 
             await wait_for(browser, departed(name))
 
 
+async def test_an_answer_that_waits_is_not_sent_after_the_goodbye(name: str) -> None:
+    """Zeroconf holds answers back to send several at once: one of them would make a ghost of a server that stopped."""
+    async with advertised(name) as advertiser:
+        await advertiser.ready()
+        async with Browser(timeout=0.8, interfaces=LO) as browser:
+            await wait_for(browser, arrived(name))
+            assert advertiser._zeroconf is not None
+            answer = mdns._record(advertiser.service).dns_pointer()
+            advertiser._zeroconf.zeroconf.out_queue.async_add(clock.monotonic() * 1000, {answer: set()})
+            await advertiser.close()
+            events = [event async for event in browser if event.service.name == name]
+            assert [type(event) for event in events] == [Departed]
+            assert advertiser.service not in browser.services
+
+
 async def test_what_the_first_question_forgets_is_not_gone(name: str) -> None:
     """Only the shared port hears goodbyes; over there the record may still be fresh."""
     async with advertised(name) as advertiser, Browser(timeout=5.0, interfaces=LO) as browser:
