@@ -177,7 +177,7 @@ class QuicSettings(_Checked):
     max_pending_packets: int = _int(1024, 64, 1 << 20)
     """UDP packets that wait for room in the kernel; connections send no more while any waits, so few ever do."""
     address_timeout: float = _bounded(2.0, 0.05, 60.0)
-    """Seconds that a dial waits for one of several addresses of a host before it tries the next."""
+    """Seconds that a dial waits for a packet from one of several addresses of a host before it tries the next."""
     receive_burst: int = _int(64, 1, 1024)
     """Datagrams read at one wake-up before others get their turn: one acknowledgement answers a burst."""
     socket_buffer_bytes: int = _int(4 << 20, 1 << 16, 1 << 30)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ PATIENCE = 10.0
 
 QUIC = "quic://127.0.0.1:0"
 
+ENGINE = os.environ.get("ECHOSTREAM_TEST_ENGINE", "auto")
+"""QUIC engine of every server and client that a test does not choose one for."""
+
 
 def memory_url() -> str:
     """An address of its own for every server."""
@@ -27,7 +31,7 @@ def memory_url() -> str:
 @asynccontextmanager
 async def served(*targets: object, url: str | None = None, **options: Any) -> AsyncGenerator[RpcServer]:
     """A running server."""
-    server = RpcServer(url or memory_url(), **options)
+    server = RpcServer(url or memory_url(), **{"engine": ENGINE} | options)
     server.register(*targets)
     await server.start()
     try:
@@ -42,7 +46,7 @@ async def joined(server: RpcServer, **options: Any) -> AsyncGenerator[RpcClient]
     url = server.addresses[0]
     if url.startswith("quic"):
         options.setdefault("ca", "dev")
-    async with RpcClient.connect(url, **options) as client:
+    async with RpcClient.connect(url, **{"engine": ENGINE} | options) as client:
         yield client
 
 

@@ -116,6 +116,13 @@ def der_of(certificate: Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.DER)
 
 
+def to_pem(chain: Sequence[Certificate], key: PrivateKey) -> tuple[bytes, bytes]:
+    """Return a chain and its key (PKCS #8, not encrypted) as PEM."""
+    pem = serialization.Encoding.PEM
+    encoded = b"".join(certificate.public_bytes(pem) for certificate in chain)
+    return encoded, key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+
+
 def fingerprint_of(der: bytes) -> str:
     """Return the lower-case hexadecimal SHA-256 of a certificate's DER."""
     return hashlib.sha256(der).hexdigest()

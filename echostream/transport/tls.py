@@ -28,6 +28,7 @@ from echostream.transport.certificates import (
     load_private_key,
     parse_chain,
     parse_der,
+    to_pem,
     verify_chain,
 )
 from echostream.transport.tls_development import development_authority, development_certificate
@@ -74,6 +75,10 @@ class ServerTls:
         if wrong := check_dates(chain[0], at):
             raise ConfigurationError("certificate", f"{wrong}, clients would refuse it")
         return cls(chain, key, fingerprint_of(der_of(chain[0])))
+
+    def to_pem(self) -> tuple[bytes, bytes]:
+        """Return chain and key as PEM, for an engine that does not take the objects."""
+        return to_pem(self.chain, self.private_key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from echostream import INJECTED, Context, RpcError, Session, Status, handler, service
 from echostream.types import Metadata
 from tests.serving import QUIC, joined, served, session_of, until
+from tests.transport.lab import PAIRS, Pair
 
 SPECIAL_MESSAGE = "\t\ntest with whitespace\r\nand Unicode BMP ☺ and non-BMP 😈\t\n"
 INITIAL_KEY, INITIAL_VALUE = "x-grpc-test-echo-initial", "test_initial_metadata_value"
@@ -139,17 +140,24 @@ class World:
         self.stub = caller.proxy(InteropService)
 
 
+@pytest.fixture(params=PAIRS)
+def engines(request: pytest.FixtureRequest) -> Pair:
+    pair: Pair = request.param
+    return pair
+
+
 @pytest.fixture(params=["client calls", "server calls"])
-async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+async def world(request: pytest.FixtureRequest, engines: Pair) -> AsyncIterator[World]:
+    near, far = engines
     async with AsyncExitStack() as stack:
         serving = InteropService()
         if request.param == "client calls":
-            server = await stack.enter_async_context(served(serving, url=QUIC))
-            client = await stack.enter_async_context(joined(server))
+            server = await stack.enter_async_context(served(serving, url=QUIC, engine=far))
+            client = await stack.enter_async_context(joined(server, engine=near))
             world = World(client.session, session_of(server, client), serving)
         else:
-            server = await stack.enter_async_context(served(url=QUIC))
-            client = await stack.enter_async_context(joined(server))
+            server = await stack.enter_async_context(served(url=QUIC, engine=far))
+            client = await stack.enter_async_context(joined(server, engine=near))
             client.register(serving)
             world = World(session_of(server, client), client.session, serving)
         yield world

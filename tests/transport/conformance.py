@@ -101,9 +101,17 @@ class World:
     """A transport with a listener, and the recorders of the connections to it."""
 
     def __init__(
-        self, transport: Transport[Any, Any], url: str, *, client_tls: Any = None, server_tls: Any = None
+        self,
+        transport: Transport[Any, Any],
+        url: str,
+        *,
+        client_tls: Any = None,
+        server_tls: Any = None,
+        server_transport: Transport[Any, Any] | None = None,
     ) -> None:
         self.transport = transport
+        self.server_transport = server_transport or transport
+        """What listens, where it is not what dials."""
         self.url = url
         self.client_tls = client_tls
         self.server_tls = server_tls
@@ -117,7 +125,7 @@ class World:
         self.url = self.listener.url
 
     async def listen(self, url: str) -> Listener:
-        return await self.transport.listen(Address.parse(url), accept=self._accept, tls=self.server_tls)
+        return await self.server_transport.listen(Address.parse(url), accept=self._accept, tls=self.server_tls)
 
     async def dial(self, url: str | None = None) -> Recorder:
         recorders: list[Recorder] = []

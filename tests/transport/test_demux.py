@@ -111,6 +111,11 @@ class TestRetryTokens:
         for size in range(24):
             assert self.tokens.check(bytes(size), ADDRESS, destination=b"RETRYSRC", now=100.0) is None
 
+    def test_a_clock_may_count_from_anywhere(self) -> None:
+        token = self.tokens.make(ADDRESS, original=b"O" * 8, retry_source=b"R" * 8, now=-5.0)
+        assert self.tokens.check(token, ADDRESS, destination=b"R" * 8, now=24.0) == b"O" * 8
+        assert self.tokens.check(token, ADDRESS, destination=b"R" * 8, now=26.0) is None
+
     def test_a_link_local_address_with_a_zone_is_fine(self) -> None:
         address = ("fe80::1%eth0", 4433, 0, 2)
         token = self.tokens.make(address, original=b"O" * 8, retry_source=b"R" * 8, now=1.0)

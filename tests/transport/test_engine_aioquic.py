@@ -1,81 +1,17 @@
-"""Tests for echostream.transport.quic.engine_aioquic: two engines on virtual time, and a canary per private attribute.
+"""Tests for echostream.transport.quic.engine_aioquic: where aioquic differs, and a canary per private attribute.
 
 A canary that fails after an update of aioquic names the one function of the adapter that has to follow.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from aioquic.quic.events import ConnectionTerminated
 
 from echostream.config import ALPN, QuicSettings
 from echostream.transport.quic import engine_aioquic as adapter
-from echostream.transport.quic.engine_aioquic import AioquicEngine, AioquicEngines
 from echostream.transport.tls import ServerTls
-
-CLIENT, SERVER = ("192.0.2.1", 1000), ("192.0.2.2", 4433)
-
-
-class Sink:
-    """Notes what an engine reports."""
-
-    def __init__(self) -> None:
-        self.protocol: str | None = None
-        self.calls: list[tuple[Any, ...]] = []
-
-    def on_handshake(self, protocol: str | None) -> None:
-        self.protocol = protocol
-
-    def on_stream_data(self, stream_id: int, data: bytes, fin: bool) -> None:
-        self.calls.append(("data", stream_id, data, fin))
-
-    def on_stream_reset(self, stream_id: int, code: int) -> None:
-        self.calls.append(("reset", stream_id, code))
-
-    def on_stream_stopped(self, stream_id: int, code: int) -> None:
-        self.calls.append(("stopped", stream_id, code))
-
-    def on_datagram(self, data: bytes) -> None:
-        self.calls.append(("datagram", data))
-
-    def on_streams_available(self) -> None:
-        self.calls.append(("available",))
-
-    def on_connection_id(self, connection_id: bytes, *, issued: bool) -> None: ...
-
-    def on_closed(self, *, application: bool, code: int, reason: str, by_peer: bool) -> None:
-        self.calls.append(("closed", application, code, reason, by_peer))
-
-
-class Lab:
-    """A client's and a server's engine with a wire of 10 ms and no loss."""
-
-    def __init__(self, tls: ServerTls, **settings: Any) -> None:
-        self.now = 1000.0
-        engines = AioquicEngines(QuicSettings(**settings))
-        self.client = engines.connect(SERVER, server_name="localhost", now=self.now)
-        first = self.client.transmit(self.now)
-        self.server: AioquicEngine = engines.acceptor(tls)(first[0][0][6:14], None)  # type: ignore[assignment]
-        self.at_client, self.at_server = Sink(), Sink()
-        self.lost = False
-        self.server.receive([data for data, _ in first], CLIENT, self.now)
-
-    def run(self, rounds: int = 12) -> None:
-        for _ in range(rounds):
-            self.now += 0.01
-            for engine, peer, address, sink in (
-                (self.client, self.server, CLIENT, self.at_client),
-                (self.server, self.client, SERVER, self.at_server),
-            ):
-                due = engine.timer()
-                if due is not None and due <= self.now:
-                    engine.handle_timer(self.now)
-                datagrams = [data for data, _ in engine.transmit(self.now)]
-                if datagrams and not self.lost:
-                    peer.receive(datagrams, address, self.now)
-                engine.deliver(sink)
+from tests.transport.lab import Lab
 
 
 @pytest.fixture(scope="module")
@@ -89,50 +25,6 @@ def lab(tls: ServerTls) -> Lab:
     lab.run()
     assert lab.at_client.protocol == lab.at_server.protocol == ALPN
     return lab
-
-
-def test_streams_and_datagrams_cross(lab: Lab) -> None:
-    stream = lab.client.open_stream(unidirectional=False)
-    assert stream == 0
-    assert lab.client.send(stream, b"hello", fin=True) == 5
-    assert lab.client.send_datagram(b"quick")
-    lab.run()
-    assert sorted(lab.at_server.calls) == [("data", 0, b"hello", True), ("datagram", b"quick")]
-    assert lab.client.unsent_bytes(stream) == 0
-
-
-def test_stop_is_answered_by_a_reset(lab: Lab) -> None:
-    stream = lab.client.open_stream(unidirectional=False)
-    assert stream is not None
-    lab.client.send(stream, b"x", fin=False)
-    lab.run()
-    lab.server.stop(stream, 7)
-    lab.run()
-    assert lab.at_client.calls == [("stopped", 0, 7)]
-    assert lab.at_server.calls[1:] == [("reset", 0, 7)]
-
-
-def test_calls_on_streams_that_are_not_there_do_nothing(lab: Lab) -> None:
-    lab.client.stop(0, 1)
-    lab.client.stop(3, 1)
-    lab.client.reset(3, 1)
-    assert lab.client.send(3, b"x", fin=False) == 0
-    assert lab.client.unsent_bytes(0) == 0
-    lab.run()
-    assert lab.at_server.calls == []
-
-
-def test_a_close_is_told_at_once_and_once(lab: Lab) -> None:
-    lab.client.close(4000, "bye")
-    lab.run(40)
-    assert lab.at_server.calls == [("closed", True, 4000, "bye", True)]
-    assert lab.at_client.calls == []
-
-
-def test_a_failure_is_told_with_its_code(lab: Lab) -> None:
-    lab.client.fail(0x12A, "no")
-    lab.run(1)
-    assert lab.at_server.calls == [("closed", False, 0x12A, "no", True)]
 
 
 def test_a_batch_is_bounded_and_more_tells(lab: Lab) -> None:
@@ -290,27 +182,6 @@ def test_canary_smoothed_rtt(tls: ServerTls) -> None:
     measured = lab.client.rtt
     assert measured is not None
     assert 0 < measured < 0.1
-
-
-def test_canary_peer_chain(lab: Lab, tls: ServerTls) -> None:
-    from cryptography.hazmat.primitives.serialization import Encoding
-
-    assert adapter._peer_chain(lab.client._quic) == tuple(item.public_bytes(Encoding.DER) for item in tls.chain)
-    assert adapter._peer_chain(lab.server._quic) == ()
-
-
-def test_canary_the_key_behind_the_certificate_is_checked_without_verification(
-    tls: ServerTls, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """CERT_NONE leaves out the chain only: who shows another's certificate without its key does not get in."""
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    thief = ServerTls(tls.chain, ec.generate_private_key(ec.SECP256R1()), tls.fingerprint)
-    lab = Lab(thief)
-    lab.run()
-    assert lab.at_client.protocol is None
-    assert lab.at_server.protocol is None
-    assert lab.at_client.calls == [("closed", False, 0x100 + 51, "", False)]  # decrypt_error
 
 
 def test_canary_no_private_attribute_is_touched_elsewhere() -> None:

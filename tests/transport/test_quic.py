@@ -16,10 +16,21 @@ from echostream.config import Limits, QuicSettings
 from echostream.errors import CertificateError, ConfigurationError, ConnectError
 from echostream.transport import udp
 from echostream.transport.base import CloseReason
-from echostream.transport.quic import QuicTransport, engine_aioquic, transport
+from echostream.transport.quic import QuicTransport, transport
 from echostream.transport.quic.connection import QuicConnection
 from echostream.transport.tls import ClientTls, ServerTls
 from tests.transport.conformance import PATIENCE, Recorder, TransportConformance, World, assert_nothing_left, eventually
+from tests.transport.lab import (
+    HAS_QH3,
+    PAIRS,
+    Pair,
+    both_engines,
+    engine_module,
+    every_client,
+    every_pair,
+    every_server,
+    make_engines,
+)
 from tests.transport.relay import Relay
 
 VERSION_2 = 0x6B3343CF
@@ -27,12 +38,20 @@ VERSION_2 = 0x6B3343CF
 Open = Callable[..., Awaitable[World]]
 
 
+@pytest.fixture
+def engines() -> Pair:
+    """The engines of a test that is about the endpoint; one about what an engine does is parametrised."""
+    return "aioquic", "aioquic"
+
+
+@every_pair
 class TestQuic(TransportConformance):
     @pytest.fixture
     async def world(self, opened: Open) -> World:
         return await opened()
 
 
+@both_engines
 class TestQuicWithoutKernelBatching(TransportConformance):
     """The same with one packet per system call, as on kernels without UDP_GRO and UDP_SEGMENT."""
 
@@ -42,6 +61,7 @@ class TestQuicWithoutKernelBatching(TransportConformance):
         return await opened()
 
 
+@both_engines
 class TestQuicOnALoopWithoutReaders(TransportConformance):
     """The same over asyncio's datagram transport, as on Windows."""
 
@@ -55,13 +75,17 @@ class TestQuicOnALoopWithoutReaders(TransportConformance):
 
 
 @pytest.fixture
-async def opened() -> AsyncIterator[Open]:
+async def opened(engines: Pair) -> AsyncIterator[Open]:
     """Make worlds, and close them at the end."""
     worlds: list[World] = []
 
     async def make(url: str = "quic://127.0.0.1:0", *, limits: Limits | None = None, **settings: Any) -> World:
-        quic = QuicTransport(settings=QuicSettings(**settings), limits=limits)
-        world = World(quic, url, client_tls=ClientTls.load(ca="dev"), server_tls=ServerTls.load())
+        client, server = (
+            QuicTransport(engine=engine, settings=QuicSettings(**settings), limits=limits) for engine in engines
+        )
+        world = World(
+            client, url, client_tls=ClientTls.load(ca="dev"), server_tls=ServerTls.load(), server_transport=server
+        )
         await world.open()
         worlds.append(world)
         return world
@@ -135,16 +159,27 @@ def initial(*, version: int = 1, token: bytes = b"", size: int = 1200, destinati
     return start + struct.pack("!H", 0x4000 | rest) + bytes(rest)
 
 
+def speak_another_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ["aioquic", "qh3"] if HAS_QH3 else ["aioquic"]:
+        monkeypatch.setattr(engine_module(name), "ALPN", "other/1")
+
+
+def stream_limit(engine: str, setting: int, *, unidirectional: bool = False) -> int:
+    """What a server lets its client open: qh3 has numbers of its own."""
+    return setting if engine == "aioquic" else 103 if unidirectional else 100
+
+
 def first_flight(settings: QuicSettings | None = None) -> bytes:
     """A real client's first packet."""
     settings = settings or QuicSettings()
-    engine = engine_aioquic.AioquicEngines(settings).connect(("127.0.0.1", 1), server_name="localhost", now=0.0)
+    engine = make_engines("aioquic", settings).connect(("127.0.0.1", 1), server_name="localhost", now=0.0)
     return engine.transmit(0.0)[0][0]
 
 
 # Bad packets
 
 
+@every_server
 @pytest.mark.parametrize(
     ("packet", "counter"),
     [
@@ -158,7 +193,6 @@ def first_flight(settings: QuicSettings | None = None) -> bytes:
         (initial(destination=b"1234567"), "unknown_connection_ids"),
         (b"\xe0" + initial()[1:], "unknown_connection_ids"),  # a Handshake packet
         (b"\xe0" + initial(size=300)[1:], "unknown_connection_ids"),
-        (initial(), "malformed_packets"),  # fine from the outside only
         (b"\xc0" + bytes(4) + initial()[5:], "packets_received"),  # version negotiation to a server: never answered
     ],
 )
@@ -174,6 +208,29 @@ async def test_a_bad_packet_is_dropped_and_counted(opened: Open, packet: bytes, 
     assert stats(world)["version_negotiations"] == 0
 
 
+async def test_an_initial_that_is_fine_from_the_outside_only_opens_nothing(opened: Open) -> None:
+    world = await opened()
+    with Stranger(world.url) as stranger:
+        stranger.send(initial())
+        await counted(world, "malformed_packets")
+        with pytest.raises(BlockingIOError):
+            stranger.socket.recv(2000)
+    assert stats(world)["connections"] == 0
+
+
+@pytest.mark.parametrize("engines", PAIRS[1:2])
+async def test_a_server_of_qh3_answers_every_first_packet_by_a_retry(opened: Open) -> None:
+    world = await opened()
+    with Stranger(world.url) as stranger:
+        stranger.send(initial())
+        assert (await stranger.receive())[0] & 0xF0 == 0xF0
+        stranger.send(first_flight())
+        await stranger.receive()
+    assert stats(world)["retries"] == 2
+    assert stats(world)["handshakes_started"] == stats(world)["connections"] == 0
+
+
+@every_pair
 async def test_garbage_in_an_open_connection_is_ignored(opened: Open) -> None:
     world = await opened()
     async with Relay(world.url) as relay:
@@ -187,24 +244,26 @@ async def test_garbage_in_an_open_connection_is_ignored(opened: Open) -> None:
         await exchange(client, server)
 
 
-async def test_a_peer_that_breaks_the_protocol_is_told_so(opened: Open) -> None:
+@every_server
+async def test_a_peer_that_breaks_the_protocol_is_told_so(opened: Open, engines: Pair) -> None:
     world = await opened(max_streams=16)
     client, server = await world.pair()
     engine_of(client)._quic._remote_max_streams_bidi = 1000
-    for _ in range(20):
+    for _ in range(stream_limit(engines[1], 16) + 1):
         stream = client.connection.open_stream()
         assert stream is not None
         client.connection.write(stream, b"x")
     client.connection.flush()
-    assert await server.ended() == CloseReason(None, "stream limit error (Too many streams open)", by_peer=False)
-    assert await client.ended() == CloseReason(
-        None, "the peer found: stream limit error (Too many streams open)", by_peer=True
-    )
+    found, told = await server.ended(), await client.ended()
+    assert (found.code, found.by_peer) == (told.code, not told.by_peer) == (None, False)
+    assert found.reason.startswith("stream limit error (")
+    assert told.reason == f"the peer found: {found.reason}"
 
 
 # Handshake
 
 
+@both_engines
 async def test_an_unknown_version_is_answered_with_ours(opened: Open) -> None:
     world = await opened()
     with Stranger(world.url) as stranger:
@@ -215,18 +274,20 @@ async def test_an_unknown_version_is_answered_with_ours(opened: Open) -> None:
     assert stats(world)["version_negotiations"] == 1
 
 
+@every_pair
 async def test_client_and_server_agree_on_a_version(opened: Open) -> None:
     server_world, client_world = await opened(), await opened()
-    server_world.transport._load_engines().versions = (VERSION_2,)  # type: ignore[attr-defined]
+    server_world.server_transport._load_engines().versions = (VERSION_2,)  # type: ignore[attr-defined]
     await server_world.listener.close()
     await server_world.open()
     await exchange(*await client_world.pair(server_world.url, to=server_world))
-    assert stats(server_world)["version_negotiations"] == 1
+    assert stats(server_world)["version_negotiations"] in {1, 2}  # a hello of qh3 has two packets
 
 
+@every_client
 async def test_no_common_version_is_said(opened: Open) -> None:
     server_world, client_world = await opened(), await opened()
-    server_world.transport._load_engines().versions = (0x0A0A0A0A,)  # type: ignore[attr-defined]
+    server_world.server_transport._load_engines().versions = (0x0A0A0A0A,)  # type: ignore[attr-defined]
     with pytest.raises(ConnectError) as caught:
         await client_world.dial(server_world.url)
     assert caught.value.message == (
@@ -234,9 +295,10 @@ async def test_no_common_version_is_said(opened: Open) -> None:
     )
 
 
+@every_pair
 async def test_another_application_protocol_is_refused(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     world = await opened()
-    monkeypatch.setattr(engine_aioquic, "ALPN", "other/1")
+    speak_another_protocol(monkeypatch)
     with pytest.raises(ConnectError) as caught:
         await world.dial()
     assert caught.value.message == (
@@ -246,14 +308,16 @@ async def test_another_application_protocol_is_refused(opened: Open, monkeypatch
     assert stats(world)["connections"] == 0
 
 
+@every_pair
 async def test_a_server_without_our_protocol_is_left(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_aioquic, "ALPN", "other/1")
+    speak_another_protocol(monkeypatch)
     world = await opened()
     with pytest.raises(ConnectError, match="does not speak echostream/1"):
         await world.dial()
     assert world.servers == []
 
 
+@every_pair
 async def test_an_untrusted_certificate_ends_the_handshake(opened: Open) -> None:
     world = await opened()
     world.client_tls = ClientTls.load(fingerprint="0" * 64)
@@ -264,6 +328,7 @@ async def test_an_untrusted_certificate_ends_the_handshake(opened: Open) -> None
     assert stats(world)["connections"] == 0
 
 
+@every_client
 async def test_the_name_to_check_may_differ_from_the_one_that_is_dialled(opened: Open) -> None:
     world = await opened()
     world.client_tls = ClientTls.load(ca="dev", server_name="elsewhere.example")
@@ -275,19 +340,21 @@ async def test_the_name_to_check_may_differ_from_the_one_that_is_dialled(opened:
     assert client.connection.peer_certificate[:1] == b"\x30"
 
 
+@every_pair
 async def test_a_server_that_is_full_says_so(opened: Open) -> None:
     world = await opened(max_connections=1)
     await world.pair()
     with pytest.raises(ConnectError) as caught:
         await world.dial()
     assert caught.value.message == f"{world.url} takes no new connections: has its 1 connections"
-    assert stats(world)["handshakes_refused"] == 1
+    assert stats(world)["handshakes_refused"] >= 1  # a late packet of the same hello counts again
 
 
+@every_pair
 async def test_above_the_limit_addresses_are_checked_by_a_retry(opened: Open) -> None:
     world = await opened(retry_above_handshakes=0)
     await exchange(*await world.pair())
-    assert stats(world)["retries"] == 1
+    assert stats(world)["retries"] in {1, 2}  # a hello of qh3 has two packets, and each gets its own
     assert stats(world)["handshakes_started"] == 1
     with Stranger(world.url) as stranger:
         stranger.send(initial(token=b"forged token that is long enough"))
@@ -305,6 +372,7 @@ async def test_half_open_handshakes_are_bounded_and_time_out(opened: Open) -> No
     await exchange(*await world.pair())
 
 
+@every_client
 async def test_a_handshake_that_gets_stuck_times_out(opened: Open) -> None:
     world = await opened(handshake_timeout=0.5)
     async with Relay(world.url) as relay:
@@ -330,6 +398,7 @@ async def test_a_silent_address_is_no_answer(opened: Open) -> None:
     )
 
 
+@every_client
 async def test_a_cancelled_dial_leaves_nothing(opened: Open) -> None:
     world = await opened()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
@@ -346,6 +415,7 @@ async def test_a_cancelled_dial_leaves_nothing(opened: Open) -> None:
 # Addresses
 
 
+@every_client
 async def test_a_refused_address_says_so(opened: Open) -> None:
     world = await opened()
     await world.listener.close()
@@ -400,6 +470,27 @@ async def test_the_addresses_of_a_host_are_tried_in_order(opened: Open, monkeypa
     assert f"; 127.0.0.1:{parts.port}: connection refused" in caught.value.message
 
 
+async def test_an_address_that_answers_slowly_is_not_left_for_the_next(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = await opened(address_timeout=0.1)
+    async with Relay(world.url) as relay:
+        host, port = urlsplit(relay.url).hostname, urlsplit(relay.url).port
+
+        async def resolve(address: object) -> list[Any]:
+            return [(socket.AF_INET, (host, port)), (socket.AF_INET, ("127.0.0.1", 1))]
+
+        monkeypatch.setattr(transport, "_resolve", resolve)
+        world.client_tls = ClientTls.load(ca="dev", server_name="localhost")
+        relay.is_silent = True
+        dialling = asyncio.ensure_future(world.dial("quic://somewhere:1"))
+        await eventually(lambda: relay.from_client)
+        relay.inject_back(b"not what the client waits for")
+        await asyncio.sleep(0.2)
+        relay.is_silent = False
+        assert (await dialling).connection.peer_address == f"{host}:{port}"
+
+
 async def test_a_port_in_use_says_what_to_do(opened: Open) -> None:
     world = await opened()
     with pytest.raises(ConnectError) as caught:
@@ -439,6 +530,7 @@ async def test_other_reasons_against_listening_are_said(
     assert caught.value.message == text
 
 
+@every_pair
 async def test_ipv6(opened: Open) -> None:
     world = await opened("quic://[::1]:0")
     assert world.url.startswith("quic://[::1]:")
@@ -447,6 +539,7 @@ async def test_ipv6(opened: Open) -> None:
     assert server.connection.peer_address.startswith("[::1]:")
 
 
+@every_server
 @pytest.mark.parametrize(
     ("wildcard", "hosts"), [("0.0.0.0", ["127.0.0.1", "127.0.0.2"]), ("[::]", ["127.0.0.1", "127.0.0.2", "[::1]"])]
 )
@@ -463,16 +556,10 @@ async def test_a_wildcard_answers_from_the_address_that_was_asked(
         assert server.connection.peer_address.startswith("[::1]:" if host == "[::1]" else "127.0.0.")
 
 
-async def test_an_engine_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        QuicTransport(engine="qh3")
-    assert caught.value.message == "engine: 'qh3' is not available, choose auto or aioquic"
-    assert QuicTransport(engine="aioquic").scheme == "quic"
-
-
 # Life
 
 
+@every_pair
 async def test_a_hundred_connections_from_one_process(opened: Open) -> None:
     world = await opened()
     clients = await asyncio.gather(*(world.dial() for _ in range(100)))
@@ -491,18 +578,20 @@ async def test_a_hundred_connections_from_one_process(opened: Open) -> None:
     assert stats(world)["unknown_connection_ids"] == 0
 
 
+@every_pair
 async def test_connection_ids_are_followed_as_they_change(opened: Open) -> None:
     world = await opened()
     client, server = await world.pair()
+    endpoint = world.listener._acceptor.endpoint  # type: ignore[attr-defined]
     await exchange(client, server)
+    seen: set[bytes] = set()
     for _ in range(12):  # more than are issued at a time
-        before = engine_of(client)._quic._peer_cid.cid
+        seen |= set(endpoint._routes)
         engine_of(client)._quic.change_connection_id()
         await exchange(client, server)
-        assert engine_of(client)._quic._peer_cid.cid != before
         engine_of(server)._quic.change_connection_id()
         await exchange(client, server)
-    endpoint = world.listener._acceptor.endpoint  # type: ignore[attr-defined]
+    assert len(seen) >= 12
     (ids,) = endpoint.connections.values()
     assert ids == set(endpoint._routes)
     assert len(ids) <= 9  # 8 in use and the client's first choice
@@ -511,6 +600,7 @@ async def test_connection_ids_are_followed_as_they_change(opened: Open) -> None:
     assert endpoint._routes == {}
 
 
+@every_pair
 async def test_a_client_may_move_to_another_address(opened: Open) -> None:
     world = await opened()
     async with Relay(world.url) as relay:
@@ -523,6 +613,40 @@ async def test_a_client_may_move_to_another_address(opened: Open) -> None:
         assert server.reasons == []
 
 
+@every_pair
+@pytest.mark.parametrize("by_client", [True, False])
+async def test_a_transfer_goes_on_while_the_client_moves(opened: Open, by_client: bool) -> None:
+    world = await opened()
+    async with Relay(world.url) as relay:
+        client, server = await world.pair(relay.url)
+        await exchange(client, server)
+        writer, reader = (client, server) if by_client else (server, client)
+        stream = writer.connection.open_stream(unidirectional=True)
+        assert stream is not None
+        left = 40
+
+        def write_on(_: int) -> None:
+            nonlocal left
+            while left:
+                left -= 1
+                if not writer.connection.write(stream, bytes([left]) * 50_000, fin=not left):
+                    break
+            writer.connection.flush()
+
+        writer.on_writable = write_on
+        write_on(stream)
+        for size in (300_000, 900_000, 1_500_000):
+            while len(reader.data[stream]) <= size:
+                await reader.until(lambda: reader.bursts)
+                reader.bursts = 0
+            await relay.rebind()
+            assert client.connection.send_datagram(b"here I am")  # the server cannot know before the client speaks
+            client.connection.flush()
+        await reader.finish_count(2)
+        assert reader.data[stream] == b"".join(bytes([index]) * 50_000 for index in reversed(range(40)))
+        assert client.reasons == server.reasons == []
+
+
 async def test_an_open_connection_survives_what_the_kernel_reports(opened: Open) -> None:
     world = await opened()
     client, server = await world.pair()
@@ -532,6 +656,7 @@ async def test_an_open_connection_survives_what_the_kernel_reports(opened: Open)
     await exchange(client, server)
 
 
+@every_pair
 @pytest.mark.parametrize("method", ["receive", "deliver", "transmit", "timer"])
 async def test_an_engine_that_raises_costs_its_own_connection_only(
     opened: Open, caplog: pytest.LogCaptureFixture, method: str
@@ -555,33 +680,37 @@ async def test_an_engine_that_raises_costs_its_own_connection_only(
     await exchange(*other)
 
 
+@every_client
 async def test_an_engine_that_raises_in_the_handshake_fails_the_dial(
-    opened: Open, monkeypatch: pytest.MonkeyPatch
+    opened: Open, engines: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = await opened()
 
     def fail(self: object) -> None:
         raise AssertionError("inconsistent inside")
 
-    monkeypatch.setattr(engine_aioquic.AioquicEngine, "timer", fail)
+    monkeypatch.setattr(getattr(engine_module(engines[0]), f"{engines[0].capitalize()}Engine"), "timer", fail)
     with pytest.raises(ConnectError, match=r"failed: internal error: AssertionError\('inconsistent inside'\)"):
         await world.dial()
 
 
-async def test_stream_limits_are_counted_and_streams_available_tells(opened: Open) -> None:
+@every_pair
+async def test_stream_limits_are_counted_and_streams_available_tells(opened: Open, engines: Pair) -> None:
     world = await opened(max_streams=16)
     client, server = await world.pair()
+    ended = 0
     for unidirectional in (False, True):
-        streams = [client.connection.open_stream(unidirectional=unidirectional) for _ in range(17)]
-        assert streams[15] is not None
-        assert streams[16] is None
-        for stream in streams[:16]:
+        limit = stream_limit(engines[1], 16, unidirectional=unidirectional)
+        streams = [client.connection.open_stream(unidirectional=unidirectional) for _ in range(limit + 1)]
+        assert streams.index(None) == limit
+        for stream in streams[:limit]:
             assert stream is not None
             client.connection.write(stream, b"x", fin=True)
         client.connection.flush()
-        await server.finish_count(16 * (1 + unidirectional))
+        ended += limit
+        await server.finish_count(ended)
         if not unidirectional:
-            for stream in streams[:16]:
+            for stream in streams[:limit]:
                 assert stream is not None
                 server.connection.write(stream, b"", fin=True)
         server.connection.flush()
@@ -591,6 +720,7 @@ async def test_stream_limits_are_counted_and_streams_available_tells(opened: Ope
         assert client.connection.open_stream(unidirectional=unidirectional) is not None
 
 
+@both_engines
 async def test_watermarks_come_from_the_limits(opened: Open) -> None:
     world = await opened(limits=Limits(high_watermark_bytes=2000, low_watermark_bytes=1000))
     client, _ = await world.pair()
@@ -602,6 +732,7 @@ async def test_watermarks_come_from_the_limits(opened: Open) -> None:
     await client.until(lambda: client.writables == [stream])
 
 
+@every_pair
 async def test_a_stop_of_a_waiting_writer_forgets_its_watermark(opened: Open) -> None:
     world = await opened(stream_window_bytes=1 << 14)
     client, server = await world.pair()
@@ -614,6 +745,7 @@ async def test_a_stop_of_a_waiting_writer_forgets_its_watermark(opened: Open) ->
     assert client.connection.unsent_bytes(stream) == 0
 
 
+@every_pair
 async def test_a_close_waits_for_the_peer_to_take_what_was_written_up_to_its_timeout(opened: Open) -> None:
     world = await opened(close_timeout=0.2)
     async with Relay(world.url) as relay:
@@ -630,6 +762,7 @@ async def test_a_close_waits_for_the_peer_to_take_what_was_written_up_to_its_tim
         assert reason == CloseReason(3000, "x" * 512, by_peer=False)
 
 
+@every_pair
 async def test_rtt_is_measured(opened: Open) -> None:
     world = await opened()
     client, server = await world.pair()
@@ -638,6 +771,7 @@ async def test_rtt_is_measured(opened: Open) -> None:
     assert 0 < client.connection.rtt < 1
 
 
+@every_pair
 async def test_larger_datagrams_can_be_configured(opened: Open) -> None:
     world = await opened(max_datagram_bytes=8952)
     client, server = await world.pair()
@@ -648,6 +782,7 @@ async def test_larger_datagrams_can_be_configured(opened: Open) -> None:
     await server.until(lambda: server.datagrams)
 
 
+@every_pair
 @pytest.mark.slow
 async def test_a_vanished_peer_is_noticed_by_the_idle_timeout(opened: Open) -> None:
     world = await opened(idle_timeout=1.0)
@@ -660,6 +795,7 @@ async def test_a_vanished_peer_is_noticed_by_the_idle_timeout(opened: Open) -> N
         assert await server.ended() == expected
 
 
+@every_client
 @pytest.mark.slow
 async def test_a_quiet_client_keeps_its_connection_alive(opened: Open) -> None:
     world = await opened(idle_timeout=1.0, keepalive_interval=0.5)
@@ -672,6 +808,7 @@ async def test_a_quiet_client_keeps_its_connection_alive(opened: Open) -> None:
     await exchange(client, server)
 
 
+@every_pair
 async def test_a_close_from_within_writable_works(opened: Open) -> None:
     world = await opened()
     client, server = await world.pair()
@@ -684,6 +821,7 @@ async def test_a_close_from_within_writable_works(opened: Open) -> None:
     assert len(server.data[stream]) == 300_000
 
 
+@both_engines
 async def test_senders_wait_while_the_socket_has_no_room(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     world = await opened()
     client, server = await world.pair()

@@ -73,7 +73,7 @@ class Acceptor:
             return None
         if header.token:
             return self._return(header, packet, now)
-        if len(self._half_open) >= self._settings.retry_above_handshakes:
+        if self._engines.needs_retry or len(self._half_open) >= self._settings.retry_above_handshakes:
             self._retry(header, packet, now)
             return None
         return self._open(packet, header.destination, original=header.destination, retry_source=None)

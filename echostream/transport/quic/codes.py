@@ -14,6 +14,7 @@ class TransportCode(enum.IntEnum):
     NO_ERROR = 0x0
     INTERNAL_ERROR = 0x1
     CONNECTION_REFUSED = 0x2
+    HANDSHAKE_FAILURE = 0x100 + 40
     BAD_CERTIFICATE = 0x100 + 42
     NO_APPLICATION_PROTOCOL = 0x100 + 120
 
@@ -50,6 +51,7 @@ _NAMES = {
     0xF: "AEAD limit reached",
     0x10: "no viable path",
     0x11: "version negotiation error",
+    0x128: "TLS alert handshake failure",
     0x12A: "TLS alert bad certificate",
     0x12E: "TLS alert certificate unknown",
     0x130: "TLS alert unknown authority",

@@ -89,7 +89,7 @@ class RetryTokens:
             retry_source: id that the client must use next.
             now: any clock that `check` sees too, in seconds.
         """
-        body = struct.pack("!Q", int(now * 1000)) + original
+        body = struct.pack("!q", int(now * 1000)) + original
         return body + self._tag(address, body, retry_source)
 
     def check(self, token: bytes, address: SocketAddress, *, destination: bytes, now: float) -> bytes | None:
@@ -97,7 +97,7 @@ class RetryTokens:
         body, tag = token[: -self._TAG_BYTES], token[-self._TAG_BYTES :]
         if len(body) < 8 or not hmac.compare_digest(tag, self._tag(address, body, destination)):
             return None
-        (issued,) = struct.unpack_from("!Q", body)
+        (issued,) = struct.unpack_from("!q", body)
         return body[8:] if now - issued / 1000 <= self._LIFETIME else None
 
     def _tag(self, address: SocketAddress, body: bytes, retry_source: bytes) -> bytes:

@@ -145,6 +145,8 @@ class QuicEngines(ABC):
 
     versions: tuple[int, ...]
     """Protocol versions, most preferred first."""
+    needs_retry: bool = False
+    """Whether a server engine can serve only clients whose address was proven by a Retry (RFC 9000 section 8.1.2)."""
 
     @abstractmethod
     def connect(self, address: SocketAddress, *, server_name: str, now: float) -> QuicEngine:
@@ -152,10 +154,21 @@ class QuicEngines(ABC):
 
     @abstractmethod
     def acceptor(self, tls: ServerTls) -> AcceptEngine:
-        """Return what makes server engines with this certificate."""
+        """Return what makes server engines with this certificate.
+
+        Raises:
+            ConfigurationError: it cannot sign with this kind of key.
+        """
+
+    def can_serve(self, tls: ServerTls) -> bool:
+        """Return whether a server engine can sign with this kind of key."""
+        return True
 
     @abstractmethod
     def retry_packet(
         self, *, version: int, source: bytes, destination: bytes, original_destination: bytes, token: bytes
     ) -> bytes:
         """Build a Retry packet with its integrity tag (RFC 9001 section 5.8)."""
+
+    def warm_up(self, tls: ServerTls) -> None:  # noqa: B027  # most have nothing to do
+        """Do once what the first handshake of a process would wait for; a server calls it before it is ready."""

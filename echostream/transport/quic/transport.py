@@ -14,6 +14,7 @@ from echostream.transport.quic.codes import Refusal, TransportCode
 from echostream.transport.quic.connection import QuicConnection
 from echostream.transport.quic.endpoint import Endpoint
 from echostream.transport.quic.engine import QuicEngines
+from echostream.transport.quic.engines import check_engine, load_engines
 from echostream.transport.sockets import (
     SocketAddress,
     VirtualPort,
@@ -27,8 +28,6 @@ from echostream.types import clock
 
 __all__ = ("QuicListener", "QuicTransport")
 
-_ENGINES = ("aioquic",)
-
 Resolved = tuple[int, SocketAddress]
 """Address family and socket address."""
 
@@ -37,12 +36,12 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
     """QUIC on our own batched UDP endpoint.
 
     Args:
-        engine: ``"auto"`` or the name of one.
+        engine: ``"auto"``, ``"aioquic"`` or ``"qh3"``, see `engines.py`.
         settings: timeouts, windows, sizes.
         limits: watermarks of the streams.
 
     Raises:
-        ConfigurationError: there is no such engine.
+        ConfigurationError: there is no such engine, or it is not installed.
     """
 
     scheme = "quic"
@@ -50,8 +49,8 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
     def __init__(
         self, *, engine: str = "auto", settings: QuicSettings | None = None, limits: Limits | None = None
     ) -> None:
-        if engine != "auto" and engine not in _ENGINES:
-            raise ConfigurationError("engine", f"{engine!r} is not available, choose auto or {', '.join(_ENGINES)}")
+        check_engine(engine)
+        self._engine = engine
         self._settings = settings or QuicSettings()
         self._limits = limits or Limits()
         self._engines: QuicEngines | None = None
@@ -72,7 +71,9 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
     async def listen(self, address: Address, *, accept: Accept, tls: ServerTls) -> QuicListener:
         _require_port(address)
         resolved = await _resolve(address)
-        acceptor = Acceptor(self._load_engines(), accept=accept, tls=tls, settings=self._settings, limits=self._limits)
+        engines = self._engines_for(tls)
+        engines.warm_up(tls)
+        acceptor = Acceptor(engines, accept=accept, tls=tls, settings=self._settings, limits=self._limits)
         sock = _bind(address, resolved, self._settings.socket_buffer_bytes)
         await acceptor.endpoint.open(sock, self._settings, connected=False)
         bound: SocketAddress = sock.getsockname()
@@ -88,7 +89,7 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
             raise _UnreachableError(describe_error(error)) from None
         peer: SocketAddress = sock.getpeername()  # spelled as received packets will have it
         await endpoint.open(sock, self._settings, connected=True)
-        dialler = _Dialler(address, accept=accept, tls=tls)
+        dialler = _Dialler(address, endpoint, self._settings.handshake_timeout, accept=accept, tls=tls)
         try:
             engine = self._load_engines().connect(peer, server_name=dialler.server_name, now=clock.monotonic())
             connection = QuicConnection(
@@ -103,22 +104,24 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
             )
             endpoint.add(connection, engine.connection_id)
             connection.resume()  # sends the first flight
-            async with asyncio.timeout(timeout):
-                await dialler.done
-        except TimeoutError:
-            endpoint.close()
-            raise _UnreachableError(dialler.describe_silence(endpoint, timeout)) from None
+            await dialler.wait(timeout)
         except BaseException:
+            dialler.done.cancel()
             endpoint.close()
             raise
         return connection
 
     def _load_engines(self) -> QuicEngines:
         if self._engines is None:
-            from echostream.transport.quic.engine_aioquic import AioquicEngines
-
-            self._engines = AioquicEngines(self._settings)
+            self._engines = load_engines(self._engine, self._settings)
         return self._engines
+
+    def _engines_for(self, tls: ServerTls) -> QuicEngines:
+        """Return engines that can sign with a server's key."""
+        engines = self._load_engines()
+        if self._engine == "auto" and not engines.can_serve(tls):
+            return load_engines("aioquic", self._settings)
+        return engines
 
 
 class QuicListener(Listener):
@@ -150,12 +153,23 @@ class _UnreachableError(Exception):
 class _Dialler:
     """Waits for one handshake, checks the certificate, and turns failures into errors."""
 
-    def __init__(self, address: Address, *, accept: Accept, tls: ClientTls) -> None:
+    def __init__(self, address: Address, endpoint: Endpoint, limit: float, *, accept: Accept, tls: ClientTls) -> None:
         self.server_name = tls.server_name or address.host
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._address = address
+        self._endpoint = endpoint
+        self._limit = limit
         self._accept = accept
         self._tls = tls
+
+    async def wait(self, timeout: float) -> None:
+        """Wait for the end of the handshake: up to the limit when something was heard within `timeout` seconds."""
+        await asyncio.wait([self.done], timeout=timeout)
+        if not self.done.done() and self._endpoint.counters.packets_received:
+            await asyncio.wait([self.done], timeout=self._limit - timeout)
+        if not self.done.done():
+            raise self._describe_silence(timeout)
+        self.done.result()
 
     def admit(self, connection: QuicConnection, chain: tuple[bytes, ...]) -> Receiver:
         self._tls.verify(chain, self.server_name)
@@ -168,23 +182,30 @@ class _Dialler:
         if not self.done.done():
             self.done.set_exception(self._translate(refusal))
 
-    def describe_silence(self, endpoint: Endpoint, timeout: float) -> str:
-        if endpoint.counters.packets_received:
-            return f"the handshake took longer than {timeout:g} s"
-        return (
+    def _describe_silence(self, timeout: float) -> _UnreachableError:
+        if self._endpoint.counters.packets_received:
+            return _UnreachableError(f"the handshake took longer than {self._limit:g} s")
+        return _UnreachableError(
             f"no answer within {timeout:g} s: check host and port, that the server runs, and that no firewall stops UDP"
         )
 
     def _translate(self, refusal: Refusal) -> Exception:
+        if refusal.code == TransportCode.NO_ERROR and not refusal.said:  # the connection's own limit
+            return self._describe_silence(self._limit)
         if isinstance(refusal.error, OSError):
             return _UnreachableError(_explain_socket_error(refusal.error))
         if refusal.error is not None:
             return refusal.error
-        if refusal.code == TransportCode.NO_APPLICATION_PROTOCOL:
+        if refusal.code == TransportCode.NO_APPLICATION_PROTOCOL or _is_about_alpn(refusal):
             return ConnectError(f"{self._address} does not speak {ALPN}: another program or version listens there")
         if refusal.code == TransportCode.CONNECTION_REFUSED:
             return ConnectError(f"{self._address} takes no new connections: {refusal.said}")
         return ConnectError(f"handshake with {self._address} failed: {refusal.reason}")
+
+
+def _is_about_alpn(refusal: Refusal) -> bool:
+    """Whether a server of qh3 refused the protocol: it says so with another alert than RFC 7301 section 3.2 has."""
+    return refusal.code == TransportCode.HANDSHAKE_FAILURE and "ALPN" in refusal.said
 
 
 def _require_port(address: Address) -> None:

@@ -1,0 +1,242 @@
+"""Tests for echostream.transport.quic.engine_qh3: where qh3 differs, and a canary per private attribute.
+
+What every engine promises is in test_engine.py. A canary that fails after an update of qh3 names the one function of
+the adapter that has to follow.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from typing import Any
+
+import pytest
+
+from echostream.config import QuicSettings
+from echostream.errors import ConfigurationError
+from echostream.transport.tls import ServerTls
+from tests.transport.lab import CLIENT, SERVER, Lab
+
+pytest.importorskip("qh3")
+
+from qh3.quic.events import ConnectionTerminated
+from qh3.tls import Epoch
+
+from echostream.transport.quic import engine_qh3 as adapter
+from echostream.transport.quic.engine_aioquic import AioquicEngines
+from echostream.transport.quic.engine_qh3 import Qh3Engines
+
+QH3 = ("qh3", "qh3")
+
+
+@pytest.fixture(scope="module")
+def tls() -> ServerTls:
+    return ServerTls.load()
+
+
+@pytest.fixture
+def lab(tls: ServerTls) -> Lab:
+    lab = Lab(tls, QH3)
+    lab.run()
+    return lab
+
+
+@pytest.fixture
+def quic(lab: Lab) -> Any:
+    """The client's qh3 connection."""
+    return lab.client._quic
+
+
+def test_a_server_without_retry_raises_for_ever_at_a_short_hello(tls: ServerTls) -> None:
+    """Why `needs_retry`: when this fails, qh3 counts padding, and the Retry of every first packet may go."""
+    assert Qh3Engines.needs_retry
+    client = AioquicEngines(QuicSettings()).connect(SERVER, server_name="localhost", now=0.0)
+    hello = client.transmit(0.0)[0][0]
+    server = Qh3Engines(QuicSettings()).acceptor(tls)(hello[6:14], None)
+    server.receive([hello], CLIENT, 0.0)
+    for now in (0.0, 1.0, 2.0):
+        with pytest.raises(RuntimeError, match="packet builder capacity exhausted"):
+            server.transmit(now)
+
+
+def test_a_datagram_that_fits_no_packet_would_end_the_connection(lab: Lab, quic: Any) -> None:
+    """Why the adapter looks at the size."""
+    quic.send_datagram_frame(bytes(1440))
+    with pytest.raises(RuntimeError, match="packet builder capacity exhausted"):
+        lab.client.transmit(lab.now)
+
+
+def test_qh3_asks_no_congestion_window_for_datagrams(lab: Lab, quic: Any) -> None:
+    """Why the adapter does."""
+    window = quic._core.congestion_window
+    for _ in range(100):
+        quic.send_datagram_frame(bytes(1000))
+    assert sum(len(data) for data, _ in lab.client.transmit(lab.now)) > 2 * window
+
+
+def test_streams_are_counted_against_the_limits_of_qh3(lab: Lab) -> None:
+    for unidirectional, limit in ((False, 100), (True, 103)):
+        opened = [lab.client.open_stream(unidirectional=unidirectional) for _ in range(limit + 1)]
+        assert opened.index(None) == limit
+        for stream in opened[:limit]:
+            assert stream is not None
+            lab.client.send(stream, b"x", fin=True)
+        lab.run(30)
+        if not unidirectional:
+            for stream in opened[:limit]:
+                assert stream is not None
+                lab.server.send(stream, b"", fin=True)
+            lab.run(30)
+        assert lab.at_client.calls.count(("available",)) == 1 + unidirectional
+        assert lab.client.open_stream(unidirectional=unidirectional) is not None
+
+
+def test_a_setting_for_larger_packets_is_cut_to_what_the_client_announces(tls: ServerTls) -> None:
+    lab = Lab(tls, QH3, max_datagram_bytes=8952)
+    lab.run()
+    assert lab.client.max_datagram_payload_bytes == 8952 - 40
+    assert lab.server.max_datagram_payload_bytes == 1472 - 40
+
+
+def test_a_peer_without_datagrams_gets_none(lab: Lab, quic: Any) -> None:
+    quic._remote_max_datagram_frame_size = 100
+    assert lab.client.max_datagram_payload_bytes == 97
+    quic._remote_max_datagram_frame_size = None
+    assert lab.client.max_datagram_payload_bytes == 0
+    assert not lab.client.send_datagram(b"")
+
+
+def test_a_datagram_that_outgrew_the_path_while_it_waited_is_dropped(lab: Lab, quic: Any) -> None:
+    assert lab.client.send_datagram(bytes(1000))
+    assert lab.client.send_datagram(b"small")
+    quic._remote_max_datagram_frame_size = 100
+    lab.run()
+    assert lab.at_server.calls == [("datagram", b"small")]
+
+
+def test_a_server_before_its_first_packet_is_silent(tls: ServerTls) -> None:
+    server = Qh3Engines(QuicSettings()).acceptor(tls)(b"12345678", None)
+    server.receive([b"\xc0garbage"], CLIENT, 1.0)
+    assert server.transmit(1.0) == []
+    assert server.timer() is None
+    assert server.peer_address is None
+    assert server.peer_chain == ()
+    assert server.rtt is None
+    assert server.max_datagram_payload_bytes == 0
+    assert not server.has_undelivered()
+    server.handle_timer(1.0)
+    server.fail(1, "no")
+    assert server.transmit(1.0) == []
+
+
+def test_a_kind_of_key_that_qh3_lacks_is_refused(tls: ServerTls) -> None:
+    from cryptography.hazmat.primitives.asymmetric import ed448
+
+    engines = Qh3Engines(QuicSettings())
+    assert engines.can_serve(tls)
+    unusual = ServerTls(tls.chain, ed448.Ed448PrivateKey.generate(), tls.fingerprint)
+    assert not engines.can_serve(unusual)
+    with pytest.raises(ConfigurationError) as caught:
+        engines.acceptor(unusual)
+    assert caught.value.message == "engine: qh3 cannot sign with this kind of key, choose aioquic or another key"
+
+
+def test_closes_of_the_peer_are_no_warnings(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        lab.client.close(3000, "bye")
+        lab.carry(lab.client, lab.server, CLIENT)
+        lab.run(2)
+    assert lab.at_server.calls == [("closed", True, 3000, "bye", True)]
+    assert [record for record in caplog.records if record.name == "quic"] == []
+
+
+# Canaries: one per function that touches something private
+
+
+def test_canary_next_packet(lab: Lab, quic: Any) -> None:
+    assert adapter._next_packet(quic, lab.now) is None
+    lab.client.ping()
+    packet = adapter._next_packet(quic, lab.now)
+    assert packet is not None
+    assert isinstance(packet[0], bytes)
+    assert packet[1:] == (SERVER,)
+
+
+def test_canary_handshake_complete(tls: ServerTls) -> None:
+    lab = Lab(tls, QH3)
+    assert not adapter._handshake_complete(lab.server._quic)
+    lab.run()
+    assert adapter._handshake_complete(lab.server._quic)
+
+
+@pytest.mark.parametrize(("epochs", "first_byte"), [((Epoch.ONE_RTT,), 0xE0), ((Epoch.ONE_RTT, Epoch.HANDSHAKE), 0xC0)])
+def test_canary_discard_keys(tls: ServerTls, epochs: tuple[Epoch, ...], first_byte: int) -> None:
+    lab = Lab(tls, QH3)
+    for epoch in epochs:
+        adapter._discard_keys(lab.server._quic, epoch)
+    lab.server._quic.close(error_code=2, frame_type=0)
+    [(packet, _)] = lab.server.transmit(lab.now)
+    assert packet[0] & 0xF0 == first_byte
+
+
+def test_canary_peer_address(lab: Lab, quic: Any) -> None:
+    assert adapter._peer_address(quic) == lab.client.peer_address == SERVER
+    lab.client.ping()
+    lab.client_address = ("192.0.2.9", 9999)
+    lab.run()
+    assert lab.server.peer_address == lab.client_address
+
+
+@pytest.mark.parametrize("address", [("::1", 4433, 0, 0), ("fe80::1", 4433, 0, 3), ("::ffff:192.0.2.2", 4433, 0, 0)])
+def test_canary_addresses_come_back_as_they_were_given(address: tuple[str, int, int, int]) -> None:
+    client = Qh3Engines(QuicSettings()).connect(address, server_name="localhost", now=0.0)
+    assert {to for _, to in client.transmit(0.0)} == {address}
+    assert client.peer_address == address
+
+
+def test_canary_path_datagram_bytes(lab: Lab, quic: Any) -> None:
+    assert adapter._path_datagram_bytes(quic) == 1452
+
+
+def test_canary_peer_datagram_limit(quic: Any) -> None:
+    assert adapter._peer_datagram_limit(quic) == 65_535
+
+
+def test_canary_bytes_in_flight_and_congestion_window(lab: Lab, quic: Any) -> None:
+    assert adapter._bytes_in_flight(quic) == 0
+    window = adapter._congestion_window(quic)
+    assert 12_000 <= window <= 100_000
+    stream = lab.client.open_stream(unidirectional=True)
+    assert stream is not None
+    lab.client.send(stream, bytes(200_000), fin=False)
+    sent = sum(len(data) for data, _ in lab.client.transmit(lab.now))
+    assert adapter._bytes_in_flight(quic) == sent <= window
+
+
+def test_canary_smoothed_rtt(quic: Any) -> None:
+    measured = adapter._smoothed_rtt(quic)
+    assert measured is not None
+    assert 0 < measured < 0.1
+
+
+def test_canary_close_event(lab: Lab, quic: Any) -> None:
+    assert adapter._close_event(quic) is None
+    quic.close(error_code=5, frame_type=0, reason_phrase="inside")
+    assert adapter._close_event(quic) == ConnectionTerminated(5, 0, "inside")
+    lab.client.deliver(lab.at_client)
+    assert lab.at_client.calls == [("closed", False, 5, "inside", False)]
+
+
+def test_canary_is_draining(lab: Lab, quic: Any) -> None:
+    lab.client.close(5, "")
+    lab.carry(lab.client, lab.server, CLIENT)
+    assert adapter._is_draining(lab.server._quic)
+    assert not adapter._is_draining(quic)
+
+
+def test_canary_no_private_attribute_is_touched_elsewhere() -> None:
+    """Above the marker the adapter keeps to the public surface."""
+    public, marker, _ = inspect.getsource(adapter).partition("# The private attributes of qh3")
+    assert marker
+    assert re.findall(r"_quic\._\w+|\bquic\._\w+", public) == []

@@ -1,0 +1,56 @@
+"""Tests for echostream.transport.quic.engines: which implementation a name means on this machine."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError
+
+import pytest
+
+from echostream.config import QuicSettings
+from echostream.errors import ConfigurationError
+from echostream.transport.quic import QuicTransport, engines
+from echostream.transport.quic.engine_aioquic import AioquicEngines
+
+
+def install_qh3(monkeypatch: pytest.MonkeyPatch, found: str | None) -> None:
+    def version(name: str) -> str:
+        assert name == "qh3"
+        if found is None:
+            raise PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(engines, "version", version)
+
+
+def test_an_unknown_engine_is_refused() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        QuicTransport(engine="msquic")
+    assert caught.value.message == "engine: 'msquic' is unknown, choose auto, aioquic or qh3"
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (None, "qh3 is not installed"),
+        ("1.4.2", "qh3 1.4.2 is installed, 2.1.x is needed"),
+        ("2.10.0", "qh3 2.10.0 is installed, 2.1.x is needed"),
+    ],
+)
+def test_an_engine_that_is_not_there_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, found: str | None, said: str
+) -> None:
+    install_qh3(monkeypatch, found)
+    with pytest.raises(ConfigurationError) as caught:
+        QuicTransport(engine="qh3")
+    assert caught.value.message == f'engine: {said}: pip install "echostream[fast]"'
+    assert isinstance(engines.load_engines("auto", QuicSettings()), AioquicEngines)
+    assert QuicTransport(engine="auto").scheme == QuicTransport(engine="aioquic").scheme == "quic"
+
+
+def test_auto_takes_qh3_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("qh3")
+    from echostream.transport.quic.engine_qh3 import Qh3Engines
+
+    assert isinstance(engines.load_engines("auto", QuicSettings()), Qh3Engines)
+    assert isinstance(engines.load_engines("qh3", QuicSettings()), Qh3Engines)
+    assert isinstance(engines.load_engines("aioquic", QuicSettings()), AioquicEngines)
