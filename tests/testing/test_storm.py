@@ -102,12 +102,15 @@ async def storm(network: SimNetwork, engine: str) -> None:
     assert served.steps == list(range(EVENTS)), "every event was heard exactly once and in order"
     whole = hashlib.sha256(b"".join(chunk(number) for number in range(CHUNKS)))
     assert (served.received.digest(), served.streams_ended) == (whole.digest(), 1)
-    assert network.leaks() == []
 
 
 def run_storm(seed: int, engine: str) -> SimNetwork:
+    async def scenario(network: SimNetwork) -> None:
+        await storm(network, engine)
+        assert network.leaks() == []
+
     network = SimNetwork(seed=seed, link=STORM)
-    network.run(lambda _: storm(network, engine))
+    network.run(scenario)
     return network
 
 

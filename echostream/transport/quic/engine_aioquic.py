@@ -44,6 +44,9 @@ _PACING_BURST = 0.002
 """Seconds of the pacing rate that may leave at once: event loops keep time to 1 ms, so shorter gaps become 1 ms."""
 _DATAGRAM_OVERHEAD_BYTES = 40
 """Short header, connection id, packet number, AEAD tag and frame header around a DATAGRAM payload."""
+_MAX_PROBE_DOUBLINGS = 3
+"""Times that the wait before the next probe of a silent path doubles: about 3 s at a round trip of 100 ms. aioquic has
+no end, and so sleeps through the moments in which a bad link is up, until the idle timeout ends the connection."""
 _MAX_DATAGRAM_FRAME_BYTES = 65_535
 """Announced to the peer; the path is what limits."""
 
@@ -117,6 +120,7 @@ class AioquicEngine(QuicEngine):
 
     def handle_timer(self, now: float) -> None:
         self._quic.handle_timer(now)
+        _cap_probe_backoff(self._quic)
 
     def open_stream(self, *, unidirectional: bool) -> int | None:
         stream_id = self._quic.get_next_available_stream_id(is_unidirectional=unidirectional)
@@ -334,6 +338,10 @@ def _close_event(quic: QuicConnection) -> ConnectionTerminated | None:
 def _is_draining(quic: QuicConnection) -> bool:
     """Whether the peer closed: aioquic enters this state for nothing else."""
     return quic._state is QuicConnectionState.DRAINING
+
+
+def _cap_probe_backoff(quic: QuicConnection) -> None:
+    quic._loss._pto_count = min(quic._loss._pto_count, _MAX_PROBE_DOUBLINGS)
 
 
 def _smoothed_rtt(quic: QuicConnection) -> float | None:

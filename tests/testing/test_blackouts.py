@@ -1,0 +1,53 @@
+"""A link that is gone more than half of the time: a session outlives it, because probes go on often enough."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+
+from echostream.testing import SimNetwork
+from echostream.transport.quic import engine_aioquic
+from echostream.types import random_source
+from tests.testing.test_storm import STORM, storm
+
+
+async def blackouts(network: SimNetwork) -> None:
+    """Once the client is in, cut it off, again and again."""
+    while not network.trace:  # noqa: ASYNC110 - virtual time
+        await asyncio.sleep(0.1)
+    while True:
+        await asyncio.sleep(random_source.uniform(0.2, 1.5))
+        network.partition("client")
+        await asyncio.sleep(random_source.uniform(0.1, 2.5))
+        network.heal()
+
+
+async def scenario(network: SimNetwork) -> None:
+    weather = asyncio.create_task(blackouts(network))
+    try:
+        await storm(network, "aioquic")
+    finally:
+        weather.cancel()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_everything_arrives_in_spite_of_blackouts(seed: int) -> None:
+    SimNetwork(seed=seed, link=STORM).run(scenario)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5, 50))
+def test_everything_arrives_in_spite_of_blackouts_for_many_seeds(seed: int) -> None:
+    SimNetwork(seed=seed, link=STORM).run(scenario)
+
+
+def test_canary_cap_probe_backoff() -> None:
+    quic = QuicConnection(configuration=QuicConfiguration(is_client=True))
+    assert quic._loss._pto_count == 0
+    for count, capped in ((2, 2), (3, 3), (30, 3)):
+        quic._loss._pto_count = count
+        engine_aioquic._cap_probe_backoff(quic)
+        assert quic._loss._pto_count == capped
