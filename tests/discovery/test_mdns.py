@@ -189,14 +189,16 @@ async def test_goodbye_is_heard_even_right_after_the_first_answer(name: str) -> 
 
 @pytest.mark.slow
 async def test_an_answer_that_waits_is_not_sent_after_the_goodbye(name: str) -> None:
-    """Zeroconf holds answers back for a second: one of them would make a ghost of a server that stopped."""
+    """Zeroconf holds answers back to send several at once: one of them would make a ghost of a server that stopped."""
     async with advertised(name) as advertiser:
         await advertiser.ready()
         async with Browser(timeout=2.0, interfaces=LO) as browser:
             await wait_for(browser, arrived(name))
             assert advertiser._zeroconf is not None
-            answer = mdns._record(advertiser.service).dns_pointer()
-            advertiser._zeroconf.zeroconf.out_delay_queue.async_add(clock.monotonic() * 1000, {answer: set()})
+            record = mdns._record(advertiser.service)
+            details = {record.dns_service(), record.dns_text(), *record.dns_addresses()}
+            queue = advertiser._zeroconf.zeroconf.out_queue
+            queue.async_add(clock.monotonic() * 1000, {record.dns_pointer(): details})
             await advertiser.close()
             events = [event async for event in browser if event.service.name == name]
             assert [type(event) for event in events] == [Departed]
