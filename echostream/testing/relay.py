@@ -210,7 +210,9 @@ def _parse(target: str | tuple[str, int]) -> tuple[str, int]:
 def _bind_both(host: str) -> tuple[socket.socket, socket.socket]:
     """Bind UDP and TCP to one port number that is free for both."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for left in reversed(range(_PORT_TRIES)):
+    left = _PORT_TRIES
+    while True:
+        left -= 1
         tcp = socket.create_server((host, 0), family=family)
         udp = socket.socket(family, socket.SOCK_DGRAM)
         try:
@@ -221,5 +223,4 @@ def _bind_both(host: str) -> tuple[socket.socket, socket.socket]:
             if not left:
                 raise
         else:
-            break
-    return udp, tcp
+            return udp, tcp
