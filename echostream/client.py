@@ -24,7 +24,7 @@ from echostream.routing.dispatch import Dispatcher
 from echostream.routing.router import Router
 from echostream.session.api import Conversation
 from echostream.session.runtime import Runtime
-from echostream.session.session import Session
+from echostream.session.session import Principal, Session
 from echostream.transport.base import Address, Connection, Receiver
 from echostream.types import Role
 from echostream.wiring import AGENT, EPOCH, make_transport
@@ -232,6 +232,26 @@ class RpcClient(Conversation):
         if self._current is None:
             raise ConnectionLostError("the client is not connected")
         return self._current
+
+    @property
+    def id(self) -> str:
+        """The session's id, which both sides know."""
+        return self._session.id
+
+    @property
+    def state(self) -> str:
+        """``connecting``, ``open``, ``draining`` (no new calls) or ``closed``."""
+        return self._session.state
+
+    @property
+    def principal(self) -> Principal | None:
+        """Who the server has proved to be beyond its certificate; always None as yet."""
+        return self._session.principal
+
+    @property
+    def peer_address(self) -> str:
+        """Where the server is, as ``host:port``."""
+        return self._session.peer_address
 
     async def close(self) -> None:
         """End the session; what was written is sent. Idempotent."""

@@ -64,8 +64,10 @@ async def test_connecting_is_a_block_that_closes_the_client(server: RpcServer) -
     with nothing_left(but_timers=True):
         async with connect(server) as client:
             assert await client.request("echo", "hi") == "hi"
-            assert client.session.state == "open"
-        assert client.session.state == "closed"
+            assert client.session.state == client.state == "open"
+            assert client.id == session_of(server).id
+            assert (client.principal, client.peer_address) == (None, client.session.peer_address)
+        assert client.session.state == client.state == "closed"
         await until(lambda: not len(server.sessions))
 
 
