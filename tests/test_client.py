@@ -65,7 +65,7 @@ async def test_connecting_is_a_block_that_closes_the_client(server: RpcServer) -
         async with connect(server) as client:
             assert await client.request("echo", "hi") == "hi"
             assert client.session.state == client.state == "open"
-            assert client.id == session_of(server).id
+            assert client.id == session_of(server, client).id
             assert (client.principal, client.peer_address) == (None, client.session.peer_address)
         assert client.session.state == client.state == "closed"
         await until(lambda: not len(server.sessions))
