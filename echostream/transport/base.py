@@ -97,7 +97,7 @@ class Receiver(Protocol):
         """An unreliable datagram."""
 
     def writable(self, stream_id: int) -> None:
-        """The unsent bytes of a stream, for which `write` had returned False, fell below the low watermark."""
+        """The unsent bytes of a stream, for which `write` or `sent` had returned False, fell as far as they asked."""
 
     def streams_available(self) -> None:
         """`open_stream`, which had returned None, may succeed now."""
@@ -131,9 +131,13 @@ class Connection(ABC):
         """Queue bytes on a stream; nothing happens when its sending side has ended (finished, reset, stopped).
 
         Returns:
-            False when the stream holds more unsent bytes than the high watermark: wait for `writable` before
-            writing more (nothing is lost if you do not, but memory grows).
+            False when the stream holds more unsent bytes than the high watermark: wait for `writable`, at the low
+            one, before writing more (nothing is lost if you do not, but memory grows).
         """
+
+    @abstractmethod
+    def sent(self, stream_id: int) -> bool:
+        """Return whether all that was written on a stream was sent once; if not, `writable` follows when it was."""
 
     @abstractmethod
     def flush(self) -> None:

@@ -137,14 +137,14 @@ class MemoryListener(Listener):
 class _SendingSide:
     """What one end wrote on one stream and the other has not taken."""
 
-    __slots__ = ("has_ended", "is_waiting", "unsent_bytes")
+    __slots__ = ("has_ended", "level", "unsent_bytes")
 
     def __init__(self) -> None:
         self.unsent_bytes = 0
         self.has_ended = False
         """By `fin`, a reset, or the peer's stop: nothing can be written."""
-        self.is_waiting = False
-        """Whether `write` returned False since the last `writable`."""
+        self.level: int | None = None
+        """Unsent bytes at which `writable` is due, if it is."""
 
 
 class MemoryConnection(Connection):
@@ -215,8 +215,17 @@ class MemoryConnection(Connection):
             self._post(lambda peer: self._carry_data(peer, stream_id, side, data, fin))
         if side.unsent_bytes <= self._limits.high_watermark_bytes:
             return True
-        side.is_waiting = True
+        if side.level is None:
+            side.level = self._limits.low_watermark_bytes
         return False
+
+    def sent(self, stream_id: int) -> bool:
+        side = self._sending.get(stream_id)
+        if not self._is_open or side is None:
+            return True
+        if side.unsent_bytes:
+            side.level = 0
+        return side.level is None
 
     def flush(self) -> None:
         """Do nothing: what is written leaves in the next turn of the loop."""
@@ -284,8 +293,8 @@ class MemoryConnection(Connection):
         if peer is not None and peer._receiver is not None and peer._is_open:
             peer._guard(peer._receiver.burst_ended)
         for stream_id, side in tuple(self._sending.items()):
-            if side.is_waiting and side.unsent_bytes <= self._limits.low_watermark_bytes:
-                side.is_waiting = False
+            if side.level is not None and side.unsent_bytes <= side.level:
+                side.level = None
                 if self._receiver is not None and self._is_open:
                     self._guard(self._receiver.writable, stream_id)
 
@@ -295,7 +304,7 @@ class MemoryConnection(Connection):
         side.unsent_bytes -= len(data)
         if fin:
             del self._sending[stream_id]
-            if side.is_waiting and self._receiver is not None and self._is_open:
+            if side.level is not None and self._receiver is not None and self._is_open:
                 self._guard(self._receiver.writable, stream_id)
         peer._learn_stream(stream_id)
         if peer._receiver is not None and peer._is_open:

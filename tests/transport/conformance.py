@@ -400,6 +400,27 @@ class TransportConformance:
         await server.until(lambda: server.finished)
         assert client.writables == [stream]
 
+    async def test_writable_follows_when_all_was_sent_for_who_asked(self, world: World) -> None:
+        client, server = await world.pair()
+        stream, other = client.connection.open_stream(), client.connection.open_stream()
+        assert stream is not None
+        assert other is not None
+        assert client.connection.sent(stream)
+        assert client.connection.write(stream, bytes(200_000))  # below the high watermark
+        assert not client.connection.write(other, bytes(1 << 20))
+        assert not client.connection.sent(stream)
+        assert not client.connection.sent(other)
+        unsent: list[int] = []
+        client.on_writable = lambda stream_id: unsent.append(client.connection.unsent_bytes(stream_id))
+        assert client.writables == []
+        await client.until(lambda: len(client.writables) == 2)
+        assert sorted(client.writables) == [stream, other]
+        assert unsent == [0, 0]
+        assert client.connection.sent(stream)
+        await server.until(lambda: len(server.data[other]) == 1 << 20)
+        client.connection.abort()
+        assert client.connection.sent(stream)
+
     async def test_datagrams_travel_both_ways_up_to_the_limit(self, world: World) -> None:
         client, server = await world.pair()
         limit = client.connection.max_datagram_payload_bytes

@@ -96,7 +96,7 @@ class QuicConnection(Connection):
         self._receiver: Receiver | None = None
         self._state = _State.HANDSHAKE
         self._reason: CloseReason | None = None
-        self._above: set[int] = set()  # streams whose writers wait for `writable`
+        self._above: dict[int, int] = {}  # streams whose writers wait for `writable`: until so much is unsent
         self._in_burst = False
         self._notice: asyncio.Handle | None = None
         self._last_active = clock.monotonic()
@@ -118,8 +118,14 @@ class QuicConnection(Connection):
         self._pump.dirty = True
         if self._engine.send(stream_id, data, fin=fin) <= self._high:
             return True
-        self._above.add(stream_id)
+        self._above.setdefault(stream_id, self._low)
         return False
+
+    def sent(self, stream_id: int) -> bool:
+        if self.unsent_bytes(stream_id):
+            self._above[stream_id] = 0
+            self.flush()
+        return stream_id not in self._above
 
     def flush(self) -> None:
         if not self._pump.dirty or self._state is not _State.OPEN:
@@ -136,7 +142,7 @@ class QuicConnection(Connection):
     def reset_stream(self, stream_id: int, code: int) -> None:
         if self._state is _State.OPEN:
             self._pump.dirty = True
-            self._above.discard(stream_id)
+            self._above.pop(stream_id, None)
             self._engine.reset(stream_id, code)
 
     def stop_stream(self, stream_id: int, code: int) -> None:
@@ -208,8 +214,7 @@ class QuicConnection(Connection):
 
     def socket_failed(self, error: OSError) -> None:
         """The kernel reported an error; once the connection is open it may be anybody's, so only time tells."""
-        if self._state is _State.HANDSHAKE:
-            asyncio.get_running_loop().call_soon(self._give_up, error)  # not from within `send`
+        asyncio.get_running_loop().call_soon(self._give_up, error)  # not from within `send`
 
     # EngineSink
 
@@ -238,7 +243,7 @@ class QuicConnection(Connection):
             self._receiver.stream_reset(stream_id, code)
 
     def on_stream_stopped(self, stream_id: int, code: int) -> None:
-        self._above.discard(stream_id)
+        self._above.pop(stream_id, None)
         if self._state is _State.OPEN and self._receiver is not None:
             self._receiver.stream_stopped(stream_id, code)
 
@@ -303,9 +308,9 @@ class QuicConnection(Connection):
 
     def _notify(self) -> None:
         outer, self._in_burst = self._in_burst, True
-        for stream_id in tuple(self._above):
-            if self._receiver is not None and self._engine.unsent_bytes(stream_id) <= self._low:
-                self._above.discard(stream_id)
+        for stream_id, level in tuple(self._above.items()):
+            if self._receiver is not None and self._engine.unsent_bytes(stream_id) <= level:
+                self._above.pop(stream_id, None)
                 self._receiver.writable(stream_id)
         self._in_burst = outer
         self._pump.transmit()
@@ -331,8 +336,7 @@ class QuicConnection(Connection):
         if self._state is _State.CLOSING:
             self._leave()
         else:
-            timeout = self._settings.handshake_timeout
-            self._refuse(TransportCode.NO_ERROR, f"the handshake took longer than {timeout:g} s")
+            self._refuse(TransportCode.NO_ERROR, f"the handshake took over {self._settings.handshake_timeout:g} s")
 
     def _leave(self) -> None:
         """End a close: tell the peer, free everything, and tell the receiver from the loop."""
@@ -351,10 +355,9 @@ class QuicConnection(Connection):
 
     def _turn_away(self, error: Exception) -> None:
         """The peer was not admitted."""
-        if isinstance(error, CertificateError):
-            self._engine.fail(TransportCode.BAD_CERTIFICATE, "certificate not trusted")
-        else:
-            self._engine.fail(TransportCode.INTERNAL_ERROR, "not admitted")
+        untrusted = isinstance(error, CertificateError)
+        code = TransportCode.BAD_CERTIFICATE if untrusted else TransportCode.INTERNAL_ERROR
+        self._engine.fail(code, "certificate not trusted" if untrusted else "not admitted")
         self._pump.send_last()
         self._end(CloseReason(None, str(error), by_peer=False), error=error)
 
@@ -384,7 +387,6 @@ class QuicConnection(Connection):
         self._pump.stop()
         if self._notice is not None:
             self._notice.cancel()
-            self._notice = None
         self._link.forget(self)
         if self._receiver is None and reason is not None:
             self._refused(self, Refusal(reason.reason, said, code, error))
