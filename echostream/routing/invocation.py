@@ -11,6 +11,7 @@ from echostream.errors import ConnectionLostError, EchoStreamError, Status, erro
 from echostream.protocol.link import LANE
 from echostream.session.calling import decode_payload, encode_payload
 from echostream.session.context import Context
+from echostream.session.items import turn, wants_turn
 
 if TYPE_CHECKING:
     from echostream.protocol import frames as f
@@ -125,6 +126,10 @@ class Invocation:
         while not credit.available:
             sendable.clear()
             await sendable.wait()
+        if wants_turn(peer, len(payload)):
+            async with turn(peer, call.stream_id, len(payload)):
+                peer.protocol.calls.send_item(call, payload, raw=raw, initial=self.context.take_initial())
+            return
         peer.protocol.calls.send_item(call, payload, raw=raw, initial=self.context.take_initial())
         peer.touch()
         if peer.is_blocked(call.stream_id):
@@ -188,8 +193,7 @@ class Invocation:
             finally:
                 if own_stream is not None and not answered:
                     peer.give_back(own_stream)
-            peer.flush()
-            await peer.drain(call.stream_id if own_stream is None else own_stream)
+            await peer.drain_whole(call.stream_id if own_stream is None else own_stream)
         finally:
             peer.large.release(size)
 

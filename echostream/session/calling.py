@@ -280,8 +280,7 @@ async def _start_slowly(
             peer.large.release(size)
             raise
     try:
-        peer.flush()
-        await peer.drain(stream_id)
+        await peer.drain_whole(stream_id)
     finally:
         peer.large.release(size)
 

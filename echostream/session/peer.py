@@ -200,6 +200,17 @@ class Peer:
         while stream_id in self._blocked:
             await self._wait_in(self._write_waiters.setdefault(stream_id, deque()))
 
+    async def drain_whole(self, stream_id: int) -> None:
+        """Send what is queued and wait until nothing of a transport stream is unsent.
+
+        Raises:
+            ConnectionLostError: the connection ended meanwhile.
+        """
+        self.flush()
+        if not self.connection.sent(stream_id):
+            self._blocked.add(stream_id)
+        await self.drain(stream_id)
+
     async def open_transport_stream(self, *, unidirectional: bool = False) -> int:
         """Return a fresh transport stream; wait while the peer allows none.
 

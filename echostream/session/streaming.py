@@ -18,6 +18,7 @@ from echostream.session.calling import (
     lost_error,
     start_call,
 )
+from echostream.session.items import turn, wants_turn
 
 if TYPE_CHECKING:
     from echostream.protocol import frames as f
@@ -83,11 +84,11 @@ class StreamingCall:
             payload, raw = encode_arguments(peer, request.arguments)
             if peer.lost is not None:
                 raise peer.lost.again(operation=request.method, session=request.session_id)
-            async with asyncio.timeout_at(self._deadline), peer.places.one():
-                stream_id = await peer.open_transport_stream()
-                start_call(peer, request, self, payload, raw=raw, stream_id=stream_id, deadline=self._deadline)
+            async with asyncio.timeout_at(self._deadline):
+                await self._begin(payload, raw=raw)
         except TimeoutError:
             self._error = deadline_error(request.method, self._duration)
+            peer.cancel_call(self.call, Status.DEADLINE_EXCEEDED)
             raise self._error from None
         except EchoStreamError as error:
             self._error = error
@@ -177,6 +178,26 @@ class StreamingCall:
 
     # Inside
 
+    async def _begin(self, payload: bytes, *, raw: bool) -> None:
+        """Send the request; a large one takes its turn, as those of unary calls do."""
+        peer, size = self.peer, len(payload)
+        if size <= peer.runtime.limits.large_payload_bytes:
+            size = 0
+        async with peer.places.one():
+            if size:
+                await peer.large.claim(size)
+            try:
+                stream_id = await peer.open_transport_stream()
+                start_call(peer, self.request, self, payload, raw=raw, stream_id=stream_id, deadline=self._deadline)
+            except BaseException:
+                peer.large.release(size)
+                raise
+        if size:
+            try:
+                await peer.drain_whole(stream_id)
+            finally:
+                peer.large.release(size)
+
     def _expire(self) -> None:
         if self.running:
             self._fail(deadline_error(self.request.method, self._duration))
@@ -209,6 +230,10 @@ class StreamingCall:
                     await self._sendable.wait()
                 if not (self.running and call.input_open):
                     return
+                if wants_turn(peer, len(payload)):
+                    async with turn(peer, call.stream_id, len(payload)):
+                        peer.protocol.calls.send_item(call, payload, raw=raw)
+                    continue
                 peer.protocol.calls.send_item(call, payload, raw=raw)
                 peer.touch()
                 if peer.is_blocked(call.stream_id):

@@ -20,6 +20,7 @@ from echostream.errors import (
     error_to_wire,
 )
 from echostream.session.calling import decode_payload, encode_payload, error_of, lost_error
+from echostream.session.items import turn, wants_turn
 
 if TYPE_CHECKING:
     from echostream.protocol import frames as f
@@ -135,18 +136,38 @@ class Channel:
         stream = self._live_stream()
         wire = codec.dump(value, what=stream.name) if codec is not None else dump_any(value)
         payload, raw = encode_payload(self.peer, wire)
-        while not stream.send_credit.available:
-            self.check()
+        try:
+            await self._send_payload(stream, payload, raw=raw)
+        except ConnectionLostError:
+            self.check()  # the same error for all who use the stream
+            raise
+
+    async def _send_payload(self, stream: AppStream, payload: bytes, *, raw: bool) -> None:
+        peer, size = self.peer, len(payload)
+        await self._credit(stream)
+        while wants_turn(peer, size):
+            async with turn(peer, stream.stream_id, size):
+                if self._may_send(stream):
+                    peer.protocol.streams.send_item(stream, payload, raw=raw)
+                    return
+            await self._credit(stream)  # another writer of this stream has taken it meanwhile
+        peer.protocol.streams.send_item(stream, payload, raw=raw)
+        peer.touch()
+        if peer.is_blocked(stream.stream_id):
+            await peer.drain(stream.stream_id)
+
+    async def _credit(self, stream: AppStream) -> None:
+        """Wait until an item may be sent."""
+        while not self._may_send(stream):
             self._sendable.clear()
             await self._sendable.wait()
+
+    def _may_send(self, stream: AppStream) -> bool:
+        """Whether an item may be sent now; raises when none ever may."""
         self.check()
-        self.peer.protocol.streams.send_item(stream, payload, raw=raw)
-        self.peer.touch()
-        if self.peer.is_blocked(stream.stream_id):
-            try:
-                await self.peer.drain(stream.stream_id)
-            except ConnectionLostError as error:
-                raise lost_error(error, stream.name) from None
+        if not stream.local_open:
+            raise LocalProtocolError(f"stream {stream.name!r} takes no more items", operation=stream.name)
+        return stream.send_credit.available
 
     async def receive(self, codec: TypeCodec | None) -> Any:
         """Return the next item; raise StopAsyncIteration at the end."""
@@ -166,6 +187,7 @@ class Channel:
         """Half-close; safe to repeat."""
         if self.stream is not None and self.error is None:
             self.peer.protocol.streams.end(self.stream)
+            self._sendable.set()
             self.peer.touch()
 
     def reset(self, error: EchoStreamError) -> None:

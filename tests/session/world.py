@@ -138,5 +138,5 @@ def frozen(ends: Duo) -> Generator[None]:
         yield
     finally:
         del connection._carry
-        if asked:
+        if asked or connection._carrier is not None:  # it is due, even where the loop has not come to it
             carry()
