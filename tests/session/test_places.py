@@ -101,6 +101,17 @@ async def test_a_place_that_came_too_late_is_handed_on() -> None:
     assert world.running == ["c"]
 
 
+async def test_who_was_cancelled_in_the_turn_in_which_a_place_is_freed_is_passed_over() -> None:
+    world = _World()
+    await world.call("a")
+    first, second = await world.calls("b", "c")
+    first.cancel()
+    world.end("a")
+    await second
+    assert first.cancelled()
+    assert (world.running, world.places.waiting) == (["c"], 0)
+
+
 async def test_too_many_who_wait_are_refused() -> None:
     world = _World(max_waiting=2)
     await world.call("a")

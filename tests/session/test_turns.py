@@ -68,6 +68,17 @@ async def test_a_turn_that_came_too_late_is_handed_on() -> None:
     assert turns.claimed_bytes == 10
 
 
+async def test_who_was_cancelled_in_the_turn_in_which_room_is_made_is_passed_over() -> None:
+    turns = _turns()
+    await turns.claim(10)
+    first, second = await _started(turns, 10, 10)
+    first.cancel()
+    turns.release(10)
+    await asyncio.wait_for(second, 1)
+    assert first.cancelled()
+    assert turns.claimed_bytes == 10
+
+
 async def test_those_who_wait_can_be_told_of_the_end() -> None:
     turns = _turns()
     await turns.claim(10)
