@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
 NOW = 1_800_000_000.0
@@ -39,7 +39,22 @@ class Issued:
         return self.certificate.fingerprint(hashes.SHA256()).hex()
 
 
-def key_pem(key: ec.EllipticCurvePrivateKey, password: bytes | None = None) -> bytes:
+def self_signed(key: ed25519.Ed25519PrivateKey, name: str) -> bytes:
+    """Make the PEM of a certificate whose every signature has the same length, valid for a year from now."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(
+        issuer_name=subject,
+        subject_name=subject,
+        public_key=key.public_key(),
+        serial_number=1,
+        not_valid_before=now - datetime.timedelta(days=1),
+        not_valid_after=now + datetime.timedelta(days=365),
+    ).add_extension(x509.SubjectAlternativeName([_general(name)]), critical=False)
+    return builder.sign(key, None).public_bytes(serialization.Encoding.PEM)
+
+
+def key_pem(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey, password: bytes | None = None) -> bytes:
     encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 

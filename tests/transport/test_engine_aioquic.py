@@ -95,6 +95,23 @@ def test_canary_set_stream_limits(tls: ServerTls) -> None:
     assert adapter._peer_stream_limit(lab.server._quic, unidirectional=False) == 500
 
 
+def test_canary_streams_take_turns_in_the_same_order_each_time(tls: ServerTls) -> None:
+    """Or a simulation would not repeat: by their addresses, so many hardly ever come in the same order twice."""
+
+    def order() -> list[int]:
+        lab = Lab(tls)
+        lab.run()
+        streams = [lab.client.open_stream(unidirectional=True) for _ in range(12)]
+        for _ in range(3):
+            for stream in streams:
+                lab.client.send(stream, b"x", fin=False)
+            lab.run(2)
+        return [call[1] for call in lab.at_server.calls]
+
+    assert len(order()) == 36
+    assert order() == order()
+
+
 def test_canary_peer_stream_limit(lab: Lab) -> None:
     assert adapter._peer_stream_limit(lab.client._quic, unidirectional=False) == QuicSettings().max_streams
 

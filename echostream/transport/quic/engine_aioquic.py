@@ -292,6 +292,18 @@ def _install_pacer(quic: QuicConnection, pacer: _BatchPacer) -> _BatchPacer:
     return pacer
 
 
+def _give_streams_an_order() -> None:
+    """Let streams that take turns do so by their ids: aioquic puts them in a set, whose order follows addresses."""
+
+    def by_id(stream: QuicStream) -> int:
+        return stream.stream_id or 0
+
+    QuicStream.__hash__ = by_id  # type: ignore[method-assign, assignment]
+
+
+_give_streams_an_order()
+
+
 def _set_stream_limits(quic: QuicConnection, count: int) -> None:
     """Announce `count` streams of each kind instead of 128; only before the handshake begins."""
     for limit in (quic._local_max_streams_bidi, quic._local_max_streams_uni):
