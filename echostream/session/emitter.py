@@ -10,6 +10,7 @@ from echostream.binding import dump_any
 from echostream.errors import ConfigurationError, ConnectionLostError, DeadlineExceededError
 from echostream.session.calling import encode_payload
 from echostream.session.listeners import event_key
+from echostream.session.turns import Turns
 
 if TYPE_CHECKING:
     from echostream.protocol import frames as f
@@ -48,11 +49,12 @@ class _AckWaiter:
 class Emitter:
     """The events that one session sends."""
 
-    __slots__ = ("_acks", "_session")
+    __slots__ = ("_acks", "_session", "_turns")
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._acks: dict[asyncio.Future[EventAck], None] = {}  # no set: they fail in order
+        self._turns: Turns | None = None
 
     async def emit(
         self, name: str, wire: WireValue, *, ack: bool, timeout: float | None, metadata: Metadata | None
@@ -65,9 +67,9 @@ class Emitter:
             return None
         try:
             async with asyncio.timeout(timeout):
-                await peer.drain(peer.choose_event_stream())
                 if ack:
                     return await self._send_acknowledged(name, data, raw=raw, metadata=metadata)
+                await peer.drain(peer.choose_event_stream())
                 self._send(name, data, raw=raw, metadata=metadata)
                 return None
         except TimeoutError:
@@ -104,15 +106,25 @@ class Emitter:
 
     async def _send_acknowledged(self, name: str, data: bytes, *, raw: bool, metadata: Metadata | None) -> EventAck:
         peer = self._session.peer
-        limit = max(1, peer.protocol.link.peer_limits.max_unacknowledged_events)
-        while len(self._acks) >= limit:
-            await asyncio.wait(self._acks, return_when=asyncio.FIRST_COMPLETED)
+        if self._turns is None:  # how many there are is known since the peer's Hello
+            self._turns = Turns(self._session.loop, peer.protocol.link.peer_limits.max_unacknowledged_events)
+        await self._turns.claim(1)
         answer: asyncio.Future[EventAck] = self._session.loop.create_future()
-        self._send(name, data, raw=raw, metadata=metadata, ack=_AckWaiter(answer))
+        answer.add_done_callback(self._answered)
+        try:
+            await peer.drain(peer.choose_event_stream())
+            self._send(name, data, raw=raw, metadata=metadata, ack=_AckWaiter(answer))
+        except BaseException:
+            answer.cancel()
+            raise
         self._acks[answer] = None
-        answer.add_done_callback(self._acks.pop)
         # Shielded: the event counts until the other side is through with it, even when nobody waits here any more.
         return await asyncio.shield(answer)
+
+    def _answered(self, answer: asyncio.Future[EventAck]) -> None:
+        self._acks.pop(answer, None)
+        if self._turns is not None:
+            self._turns.release(1)
 
 
 def encode_event(event: object, payload: object = _NOTHING) -> tuple[str, WireValue]:

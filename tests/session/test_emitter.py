@@ -128,6 +128,28 @@ async def test_the_bound_lets_the_next_one_go_as_soon_as_one_is_acknowledged() -
     assert seen == list(range(50))
 
 
+async def test_thousands_that_wait_for_acknowledgements_go_in_order_and_do_not_hold_up_the_loop() -> None:
+    seen: list[Any] = []
+    async with duo() as ends, asyncio.timeout(5):
+        ends.there.on("a", seen.append)
+        await asyncio.gather(*(ends.here.emit("a", number, ack=True) for number in range(2000)))
+    assert seen == list(range(2000))
+
+
+async def test_an_event_that_was_not_sent_takes_no_place() -> None:
+    limits = Limits(max_unacknowledged_events=1, max_payload_bytes=1024)
+    watermarks = Limits(high_watermark_bytes=1 << 10, low_watermark_bytes=1 << 9)
+    async with duo(limits=watermarks, there_limits=limits) as ends:
+        with pytest.raises(ResourceError, match="payload of 2000 bytes is over the peer's limit of 1024"):
+            await ends.here.emit("a", bytes(2000), ack=True)
+        with frozen(ends):
+            await ends.here.emit("a", bytes(1024))
+            await asyncio.sleep(0)
+            with pytest.raises(DeadlineExceededError, match="event not acknowledged"):
+                await ends.here.emit("a", 1, ack=True, timeout=5 * MS)
+        assert await ends.here.emit("a", 1, ack=True) == EventAck(0, 0)
+
+
 async def test_plain_events_wait_while_the_network_is_slow() -> None:
     seen: list[Any] = []
     limits = Limits(high_watermark_bytes=1 << 15, low_watermark_bytes=1 << 10)
