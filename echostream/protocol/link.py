@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from echostream.config import Limits
-from echostream.errors import LocalProtocolError, RemoteProtocolError, ResourceError
+from echostream.errors import CloseCode, LocalProtocolError, RemoteProtocolError, ResourceError
 from echostream.protocol.codec import FrameCodec
 from echostream.protocol.hello import PeerLimits
 from echostream.protocol.outbox import Outbox
@@ -37,6 +37,7 @@ class Link:
         "limits",
         "next_id",
         "out",
+        "owed_acks",
         "owners",
         "payload",
         "peer_limits",
@@ -67,6 +68,8 @@ class Link:
         self.last_remote_id = 0
         self.go_away_id: int | None = None
         """Last id of the peer that this side sees to, once it asked for no more."""
+        self.owed_acks: set[int] = set()
+        """Events of the peer that wait for their Ack."""
         self.late_frames = 0
         """Frames for calls and streams that had already ended here: dropped and counted."""
         self.ready = False
@@ -91,6 +94,25 @@ class Link:
         if number == 0 or number & 1 == self.bit:
             raise RemoteProtocolError(f"{what} id {number} is not one of the peer's")
         self.last_remote_id = max(self.last_remote_id, number)
+
+    def note_event(self, number: int, *, wants_ack: bool) -> None:
+        """Note an event of the peer.
+
+        Raises:
+            RemoteProtocolError: its id is none of the peer's, or waits for its Ack already, as too many do.
+        """
+        self.note_remote_id(number, "event")
+        if not wants_ack:
+            return
+        if number in self.owed_acks:
+            raise RemoteProtocolError(f"second event {number}")
+        limit = self.limits.max_unacknowledged_events
+        if len(self.owed_acks) >= limit:
+            raise RemoteProtocolError(
+                f"more than {limit} events wait for their acks (max_unacknowledged_events)",
+                close_code=CloseCode.LIMIT_EXCEEDED,
+            )
+        self.owed_acks.add(number)
 
     def claim(self, stream_id: int, what: str) -> bool:
         """Note that a frame opens a call or an application stream on a transport stream.
@@ -163,6 +185,7 @@ class Link:
 
     def clear(self) -> None:
         """Forget which transport streams were whose."""
+        self.owed_acks.clear()
         self.owners.clear()
         self.claimed.clear()
         self.cancelled.clear()

@@ -260,6 +260,7 @@ class PeerProtocol:
 
     def acknowledge(self, event_id: int, listeners: int, failed: int) -> None:
         """Report that the listeners of an event ran."""
+        self.link.owed_acks.discard(event_id)
         if self.state in _READY:
             self.link.out.write(LANE, self.link.codec.encode(f.AckFrame(event_id, listeners, failed)))
 
@@ -347,7 +348,7 @@ class PeerProtocol:
         raise RemoteProtocolError("second hello")
 
     def _on_event(self, _stream_id: int, frame: f.EventFrame, events: list[ev.ProtocolEvent]) -> None:
-        self.link.note_remote_id(frame.id, "event")
+        self.link.note_event(frame.id, wants_ack=frame.wants_ack)
         events.append(ev.EventReceived(frame))
 
     def _on_ack(self, _stream_id: int, frame: f.AckFrame, events: list[ev.ProtocolEvent]) -> None:

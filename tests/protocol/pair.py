@@ -269,6 +269,7 @@ def leftovers(machine: PeerProtocol) -> dict[str, Any]:
         "owners": link.owners,
         "claimed": link.claimed,
         "unacknowledged": machine._unacknowledged,
+        "owed acks": link.owed_acks,
         "unfinished": machine._readers.buffered_bytes,
         "readers": [
             number

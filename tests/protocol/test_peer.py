@@ -399,6 +399,30 @@ def test_an_event_is_acknowledged_to_whoever_waits(pair: ProtocolPair) -> None:
     pair.assert_nothing_left()
 
 
+def test_events_at_the_limit_wait_for_their_acks_and_one_more_is_refused() -> None:
+    pair = ProtocolPair(server=Limits(max_unacknowledged_events=2))
+    for _ in range(3):
+        for _ in range(2):
+            pair.client.protocol.emit("e", b"\xc0", ack_handle="mine")
+        pair.client.protocol.emit("plain", b"\xc0")
+        pair.pump()
+        for event in pair.server.take_all(ev.EventReceived):
+            if event.frame.wants_ack:
+                pair.server.protocol.acknowledge(event.frame.id, 1, 0)
+        pair.pump()
+        pair.client.take_all(ev.EventAcknowledged)
+    pair.assert_nothing_left()
+    for _ in range(3):
+        pair.client.protocol.emit("e", b"\xc0", ack_handle="mine")
+    refused(pair, "more than 2 events wait for their acks (max_unacknowledged_events)", code=CloseCode.LIMIT_EXCEEDED)
+
+
+def test_an_event_that_waits_for_its_ack_does_not_come_again(pair: ProtocolPair) -> None:
+    for _ in range(2):
+        pair.client.send(f.EventFrame(1, "e", b"\xc0", wants_ack=True))
+    refused(pair, "second event 1")
+
+
 def test_the_end_of_the_stream_for_events_loses_nothing_and_another_may_follow(pair: ProtocolPair) -> None:
     for number in range(2):
         stream_id = pair.client.open_stream(unidirectional=True)
