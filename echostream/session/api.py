@@ -260,7 +260,7 @@ class Conversation(ABC):
         item: Any = None,
         returns: Any = None,
         metadata: Mapping[str, str | bytes] | None = None,
-        timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        timeout: float | None = DEFAULT_CONNECT_TIMEOUT,
         close_timeout: float | None = DEFAULT_STREAM_CLOSE_TIMEOUT,
     ) -> OpenStream:
         """Open a named application stream: ``async with client.open_stream("microphone") as sender``.
@@ -270,13 +270,16 @@ class Conversation(ABC):
             item: type of the items sent; None takes bytes, plain values and models as they are.
             returns: type of the items that come back.
             metadata: sent along.
-            timeout: seconds for the other side's yes.
+            timeout: seconds for the other side's yes, None for any time.
             close_timeout: seconds that the end of the block waits for the other side's handler, None for any time.
 
         Raises:
             SignatureError: a type cannot be validated.
+            ConfigurationError: a timeout is not above 0.
         """
         session, codec, back = self._session, codec_or_none(item), codec_or_none(returns)
+        _checked_timeout(timeout)
+        _checked_timeout(close_timeout)
 
         async def opened() -> StreamSender[Any]:
             channel = await open_channel(session.peer, session.id, name, _plain(metadata), timeout)

@@ -119,7 +119,7 @@ class ListenerTable:
         return found
 
     def match(self, name: str) -> tuple[Listener, ...]:
-        """Return the listeners of an event name: the parent's first, then in order of subscription."""
+        """Return the listeners of an event name: the parent's first, then those of the name, then of patterns."""
         version = self.version
         cached = self._cache.get(name)
         if cached is not None and cached[0] == version:

@@ -355,7 +355,9 @@ class StreamReceiver(Generic[T]):
         return await self.recv()
 
 
-async def open_channel(peer: Peer, session_id: str, name: str, metadata: Metadata | None, timeout: float) -> Channel:
+async def open_channel(
+    peer: Peer, session_id: str, name: str, metadata: Metadata | None, timeout: float | None
+) -> Channel:
     """Open a stream and wait until the other side took it.
 
     Raises:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from echostream import (
+    ConfigurationError,
     ConnectionLostError,
     Context,
     DeadlineExceededError,
@@ -209,6 +210,18 @@ async def test_a_type_that_cannot_be_validated_is_refused_before_anything_opens(
         ends.here.open_stream("record", item=asyncio.Event)
     with pytest.raises(SignatureError):
         ends.here.open_stream("record", returns=asyncio.Event)
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": -1.0}, {"close_timeout": 0}])
+async def test_a_timeout_that_is_none_is_refused_before_anything_opens(ends: Duo, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="must be above 0 seconds, or None for no deadline"):
+        ends.here.open_stream("record", **options)
+
+
+async def test_opening_may_take_any_time(ends: Duo, studio: Studio) -> None:
+    async with ends.here.open_stream("record", timeout=None, close_timeout=None) as sender:
+        await sender.send(1)
+    assert studio.got[1:] == [1]
 
 
 async def test_nothing_opens_on_a_session_that_ended(studio: Studio) -> None:
