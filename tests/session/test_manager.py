@@ -10,6 +10,7 @@ import pytest
 
 from echostream import BroadcastResult, Limits, RpcClient, RpcServer, event
 from echostream.errors import ConfigurationError, InvalidArgumentError
+from echostream.protocol.payload import PayloadCodec
 from tests.serving import joined, served, session_of, until
 from tests.session.world import BOTH, duo, frozen
 
@@ -43,6 +44,26 @@ async def test_a_broadcast_reaches_every_session(three: tuple[RpcServer, list[Rp
     await until(lambda: len(seen) == 6)
     assert sorted(number for number, _ in seen) == [0, 0, 1, 1, 2, 2]
     assert [payload for number, payload in seen if number == 0] == [News("hello"), News("again")]
+
+
+async def test_a_broadcast_is_encoded_once(
+    three: tuple[RpcServer, list[RpcClient]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, clients = three
+    seen: list[Any] = []
+    for client in clients:
+        client.on("a", seen.append)
+    encoded: list[Any] = []
+    encode = PayloadCodec.encode
+
+    def counted(self: PayloadCodec, value: Any) -> bytes:
+        encoded.append(value)
+        return encode(self, value)
+
+    monkeypatch.setattr(PayloadCodec, "encode", counted)
+    assert server.broadcast("a", {"x": 1}) == BroadcastResult(3, 0)
+    await until(lambda: len(seen) == 3)
+    assert encoded == [{"x": 1}]
 
 
 async def test_where_picks_the_sessions(three: tuple[RpcServer, list[RpcClient]]) -> None:
