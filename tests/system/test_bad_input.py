@@ -532,7 +532,7 @@ async def test_another_application_protocol_is_refused(monkeypatch: pytest.Monke
     async with served(Files(), url=QUIC) as server, joined(server) as bystander:
         monkeypatch.setattr(engine_aioquic, "ALPN", "other/1")
         with pytest.raises(ConnectError) as caught:
-            await RpcClient.connect(server.addresses[0], ca="dev")
+            await RpcClient.connect(server.addresses[0], ca="dev", engine="aioquic")
         assert caught.value.code is Status.UNAVAILABLE
         assert caught.value.message == (
             f"{server.addresses[0]} does not speak echostream/1: another program or version listens there"
