@@ -16,7 +16,7 @@ import pytest
 from echostream.config import QuicSettings
 from echostream.errors import ConfigurationError
 from echostream.transport.tls import ServerTls
-from tests.transport.lab import CLIENT, SERVER, Lab
+from tests.transport.lab import CLIENT, SERVER, Lab, Sink
 
 pytest.importorskip("qh3")
 
@@ -55,6 +55,7 @@ def test_a_server_without_retry_raises_for_ever_at_a_short_hello(tls: ServerTls)
     hello = client.transmit(0.0)[0][0]
     server = Qh3Engines(QuicSettings()).acceptor(tls)(hello[6:14], None)
     server.receive([hello], CLIENT, 0.0)
+    assert len(server.transmit(0.0)) == 1
     for now in (0.0, 1.0, 2.0):
         with pytest.raises(RuntimeError, match="packet builder capacity exhausted"):
             server.transmit(now)
@@ -130,6 +131,30 @@ def test_a_server_before_its_first_packet_is_silent(tls: ServerTls) -> None:
     assert server.transmit(1.0) == []
 
 
+def test_a_malformed_hello_is_refused_in_words(tls: ServerTls) -> None:
+    client = AioquicEngines(QuicSettings()).connect(SERVER, server_name="localhost", now=0.0)
+    hello = next(iter(client._quic._crypto_streams.values())).sender._buffer
+    start = hello.index(b"localhost")
+    hello[start : start + 1] = b"\x80"  # no character of a host name
+    packets = [data for data, _ in client.transmit(0.0)]
+    server, sink = Qh3Engines(QuicSettings()).acceptor(tls)(packets[0][6:14], b"retrying"), Sink()
+    server.receive(packets, CLIENT, 0.0)
+    server.deliver(sink)
+    assert sink.calls == [("closed", False, 0x100 + 50, "malformed", False)]
+    client.receive([data for data, _ in server.transmit(0.0)], SERVER, 0.0)
+    client.deliver(sink)
+    assert sink.calls[1:] == [("closed", False, 0x100 + 50, "malformed", True)]
+
+
+def test_an_error_of_qh3_after_the_handshake_comes_out(lab: Lab, quic: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> None:
+        raise RuntimeError("inconsistent inside")
+
+    monkeypatch.setattr(quic, "receive_many_datagrams", fail)
+    with pytest.raises(RuntimeError, match="inconsistent inside"):
+        lab.client.receive([b"packet"], SERVER, lab.now)
+
+
 def test_a_kind_of_key_that_qh3_lacks_is_refused(tls: ServerTls) -> None:
     from cryptography.hazmat.primitives.asymmetric import ed448
 
@@ -154,13 +179,33 @@ def test_closes_of_the_peer_are_no_warnings(lab: Lab, caplog: pytest.LogCaptureF
 # Canaries: one per function that touches something private
 
 
-def test_canary_next_packet(lab: Lab, quic: Any) -> None:
-    assert adapter._next_packet(quic, lab.now) is None
-    lab.client.ping()
-    packet = adapter._next_packet(quic, lab.now)
-    assert packet is not None
-    assert isinstance(packet[0], bytes)
-    assert packet[1:] == (SERVER,)
+def test_canary_take_packets(lab: Lab, quic: Any) -> None:
+    assert adapter._take_packets(quic, lab.now + 1e6, 5) == []
+    stream = lab.client.open_stream(unidirectional=True)
+    assert stream is not None
+    lab.client.send(stream, bytes(10_000), fin=False)
+    packets = adapter._take_packets(quic, lab.now + 1e6, 3)
+    assert [(type(data), to) for data, to in packets] == [(bytes, SERVER)] * 3
+    assert len(adapter._take_packets(quic, lab.now + 1e6, 50)) in range(4, 8)
+
+
+def test_what_was_taken_before_qh3_raised_is_sent(lab: Lab, quic: Any) -> None:
+    stream = lab.client.open_stream(unidirectional=True)
+    assert stream is not None
+    lab.client.send(stream, bytes(3000), fin=True)
+    taken = adapter._take_packets(quic, lab.now + 1e6, 1)
+    left = list(taken)
+
+    class Raising:
+        def poll_transmit(self, now: float) -> Any:
+            if not left:
+                raise RuntimeError("exhausted")
+            return left.pop()
+
+    quic._core = Raising()
+    assert lab.client.transmit(lab.now) == taken
+    with pytest.raises(RuntimeError, match="exhausted"):
+        lab.client.transmit(lab.now)
 
 
 def test_canary_handshake_complete(tls: ServerTls) -> None:

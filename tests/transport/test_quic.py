@@ -680,6 +680,25 @@ async def test_an_engine_that_raises_costs_its_own_connection_only(
     await exchange(*other)
 
 
+async def test_the_panic_of_a_native_engine_costs_its_own_connection_only(
+    opened: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    class PanicException(BaseException):  # as pyo3 has it
+        pass
+
+    def fail(*args: object) -> None:
+        raise PanicException("index out of bounds")
+
+    world = await opened()
+    client, server = await world.pair()
+    engine_of(server).receive = fail
+    assert client.connection.send_datagram(b"x")
+    client.connection.flush()
+    assert (await server.ended()).reason == "internal error: PanicException('index out of bounds')"
+    assert "failed: PanicException('index out of bounds')" in caplog.text
+    await exchange(*await world.pair())
+
+
 @every_client
 async def test_an_engine_that_raises_in_the_handshake_fails_the_dial(
     opened: Open, engines: Pair, monkeypatch: pytest.MonkeyPatch

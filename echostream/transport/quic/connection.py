@@ -25,8 +25,6 @@ __all__ = ("Admit", "QuicConnection", "QuicLink")
 
 logger = logging.getLogger("echostream.transport")
 
-_INFO = TransportInfo(scheme="quic", multiplexed=True, datagrams=True, secure=True)
-
 
 class QuicLink(PacketOutlet, Protocol):
     """What a connection needs of its endpoint."""
@@ -67,7 +65,7 @@ class QuicConnection(Connection):
         refusal: why the peer is turned away after its first packet, or None.
     """
 
-    info = _INFO
+    info = TransportInfo(scheme="quic", multiplexed=True, datagrams=True, secure=True)
 
     def __init__(
         self,
@@ -274,7 +272,9 @@ class QuicConnection(Connection):
         if self._state is not _State.CLOSED:
             try:
                 call(*args)
-            except Exception as error:  # noqa: BLE001
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001  # the panic of a native engine is no Exception
                 self._break(error)
 
     def _receive(self, datagrams: Sequence[bytes], address: SocketAddress, source: bytes | None, now: float) -> None:
@@ -365,7 +365,7 @@ class QuicConnection(Connection):
         if self._state is _State.HANDSHAKE:
             self._end(CloseReason(None, describe_error(error), by_peer=False), error=error)
 
-    def _break(self, error: Exception) -> None:
+    def _break(self, error: BaseException) -> None:
         """The engine or the receiver raised: a bug, which costs this connection and nothing else."""
         if self._state is _State.CLOSED:
             return

@@ -45,6 +45,8 @@ from echostream.transport.tls import ServerTls
 
 __all__ = ("Qh3Engine", "Qh3Engines")
 
+logger = logging.getLogger("echostream.transport")
+
 # qh3 warns about every close of a peer, an orderly one too; the connection above tells those that matter.
 logging.getLogger("quic").addFilter(lambda record: not record.getMessage().startswith("Native "))
 
@@ -55,6 +57,8 @@ _DATAGRAM_OVERHEAD_BYTES = 40
 to 29 bytes under their size."""
 _MAX_DATAGRAM_FRAME_BYTES = 65_535
 """Announced to the peer; the path is what limits."""
+_DECODE_ERROR = 0x100 + 50
+"""A TLS alert (RFC 8446 section 6.2)."""
 _CONNECTION_IDS = 8
 """Own ids in use at a time, as with aioquic; a qh3 client would take two."""
 _INITIAL_RTT = 0.1
@@ -62,14 +66,9 @@ _INITIAL_RTT = 0.1
 _CLOCK_START = 1e6
 """Seconds added to every time: qh3 takes none before zero, which a simulated host's clock may well show."""
 _SIGNATURES = [
-    SignatureAlgorithm.ECDSA_SECP256R1_SHA256,
-    SignatureAlgorithm.ED25519,  # not among qh3's own choice
-    SignatureAlgorithm.RSA_PSS_RSAE_SHA256,
-    SignatureAlgorithm.ECDSA_SECP384R1_SHA384,
-    SignatureAlgorithm.RSA_PSS_RSAE_SHA384,
-    SignatureAlgorithm.RSA_PSS_RSAE_SHA512,
+    int(item) for item in SignatureAlgorithm if item.name.startswith(("ECDSA_SECP", "ED25519", "RSA_PSS_RSAE_"))
 ]
-"""What a server may sign with: no PKCS #1 and no SHA-1 (RFC 8446 section 4.4.3), which qh3 would offer."""
+"""What a server may sign with: Ed25519 too, and neither PKCS #1 nor SHA-1 (RFC 8446 section 4.4.3) as qh3 would."""
 
 
 class Qh3Engine(QuicEngine):
@@ -102,7 +101,15 @@ class Qh3Engine(QuicEngine):
         return _smoothed_rtt(self._quic)
 
     def receive(self, datagrams: Sequence[bytes], address: SocketAddress, now: float) -> None:
-        self._quic.receive_many_datagrams(list(datagrams), address, now + _CLOCK_START)
+        try:
+            self._quic.receive_many_datagrams(list(datagrams), address, now + _CLOCK_START)
+        except Exception as error:
+            if _handshake_complete(self._quic):
+                raise
+            # Whatever its TLS stumbles over in a malformed message comes out as it is.
+            logger.debug("! unreadable handshake of %s: %r", address, error)
+            self._go_back_to_shared_keys()
+            self._quic.close(error_code=_DECODE_ERROR, frame_type=int(QuicFrameType.CRYPTO), reason_phrase="malformed")
 
     def deliver(self, sink: EngineSink) -> None:
         next_event = self._quic.next_event
@@ -130,15 +137,11 @@ class Qh3Engine(QuicEngine):
     def transmit(self, now: float) -> list[tuple[bytes, SocketAddress]]:
         if self._datagrams:
             self._release_datagrams()
-        packets: list[tuple[bytes, SocketAddress]] = []
-        while len(packets) < _BATCH_PACKETS:
-            packet = _next_packet(self._quic, now + _CLOCK_START)
-            if packet is None:
-                self.more = self._fresh = False
-                self._finished_sent = self._finished_sent or _handshake_complete(self._quic)
-                return packets
-            packets.append(packet)
-        self.more = True
+        packets = _take_packets(self._quic, now + _CLOCK_START, _BATCH_PACKETS)
+        self.more = len(packets) == _BATCH_PACKETS
+        if not self.more:
+            self._fresh = False
+            self._finished_sent = self._finished_sent or _handshake_complete(self._quic)
         return packets
 
     def timer(self) -> float | None:
@@ -150,7 +153,7 @@ class Qh3Engine(QuicEngine):
 
     def open_stream(self, *, unidirectional: bool) -> int | None:
         stream_id = self._quic.get_next_available_stream_id(unidirectional)
-        if stream_id // 4 >= self._peer_stream_limit(unidirectional=unidirectional):
+        if stream_id // 4 >= _peer_stream_limit(self._quic, unidirectional=unidirectional):
             self._starved[unidirectional] = True
             return None
         self._quic.send_stream_data(stream_id, b"")  # takes the id: it is handed out again until the first write
@@ -228,16 +231,11 @@ class Qh3Engine(QuicEngine):
                 room -= len(data) + _DATAGRAM_OVERHEAD_BYTES
                 self._quic.send_datagram_frame(data)
 
-    def _peer_stream_limit(self, *, unidirectional: bool) -> int:
-        return (
-            self._quic.max_concurrent_uni_streams if unidirectional else self._quic.max_concurrent_bidi_streams
-        )  # a count since the beginning, not of those open now
-
     def _deliver_limits(self, sink: EngineSink) -> None:
         for unidirectional in (False, True):
             if self._starved[unidirectional]:
                 following = self._quic.get_next_available_stream_id(unidirectional)
-                if following // 4 < self._peer_stream_limit(unidirectional=unidirectional):
+                if following // 4 < _peer_stream_limit(self._quic, unidirectional=unidirectional):
                     self._starved[unidirectional] = False
                     sink.on_streams_available()
 
@@ -268,7 +266,7 @@ class Qh3Engines(QuicEngines):
         configuration = self._configuration(is_client=True)
         configuration.server_name = server_name
         configuration.verify_mode = ssl.CERT_NONE  # the chain only: that the peer owns the key is always checked
-        configuration.signature_algorithms = [int(item) for item in _SIGNATURES]
+        configuration.signature_algorithms = _SIGNATURES
         quic = QuicConnection(configuration=configuration)
         engine = Qh3Engine(quic, self._settings)
         quic.connect(address, now + _CLOCK_START)
@@ -335,16 +333,28 @@ class Qh3Engines(QuicEngines):
         )
 
 
+def _peer_stream_limit(quic: QuicConnection, *, unidirectional: bool) -> int:
+    """Return how many streams the peer allows since the beginning, not at a time, as the public names suggest."""
+    return quic.max_concurrent_uni_streams if unidirectional else quic.max_concurrent_bidi_streams
+
+
 # The private attributes of qh3, one function each.
 # pyright: reportPrivateUsage=false
 
 
-def _next_packet(quic: QuicConnection, now: float) -> tuple[bytes, SocketAddress] | None:
-    """Return one packet: `datagrams_to_send` has no limit, and loses what it had when it raises."""
+def _take_packets(quic: QuicConnection, now: float, most: int) -> list[tuple[bytes, SocketAddress]]:
+    """Return packets up to a number: `datagrams_to_send` has no limit, and loses what it had when it raises."""
+    packets: list[tuple[bytes, SocketAddress]] = []
     if quic._core is None:  # a server before its first packet
-        return None
-    packet = quic._core.poll_transmit(now)
-    return None if packet is None else packet[:2]
+        return packets
+    poll = quic._core.poll_transmit
+    try:
+        while len(packets) < most and (packet := poll(now)) is not None:
+            packets.append(packet[:2])
+    except RuntimeError:
+        if not packets:  # else it raises again when they are sent
+            raise
+    return packets
 
 
 def _handshake_complete(quic: QuicConnection) -> bool:
