@@ -61,7 +61,7 @@ class RpcServer:
             certificate: PEM file or bytes, leaf first; left out, a development certificate made on first use.
             private_key: PEM file or bytes of its key.
             authenticate: decides who a client is by its credentials; left out, everybody is admitted as nobody.
-            engine: QUIC engine, ``"auto"`` or ``"aioquic"``.
+            engine: QUIC engine: ``"auto"`` (qh3 where it is installed), ``"aioquic"`` or ``"qh3"``.
             limits: what a session may cost.
             debug: send the texts of unexpected errors to the peer. Never on a public address.
 
