@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from echostream.config import DEFAULT_CONNECT_TIMEOUT, DEFAULT_DISCOVER_TIMEOUT, Limits
 from echostream.errors import (
@@ -47,6 +47,9 @@ _MET_FIRST: Final = (
 )
 
 
+_TO_WRITE: Final = "write `async with RpcClient.connect(...) as client:` or `client = await RpcClient.connect(...)`"
+
+
 class Connecting(Coroutine[Any, Any, "RpcClient"]):
     """What `connect` and `discover` return: await it for a client, or use it as a block that closes the client."""
 
@@ -70,6 +73,19 @@ class Connecting(Coroutine[Any, Any, "RpcClient"]):
     def close(self) -> None:
         """Give up."""
         self._coroutine.close()
+
+    if not TYPE_CHECKING:  # checkers find these slips by themselves, unless somebody defines what is missing
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what was forgotten: the commonest slip of all."""
+            raise AttributeError(f"not connected yet, so there is no {name!r}: {_TO_WRITE}")
+
+        def __enter__(self) -> NoReturn:
+            """Say that connecting takes time."""
+            raise TypeError(f"a plain `with` cannot wait for the connection: {_TO_WRITE}")
+
+        def __exit__(self, *_exc_info: object) -> None:
+            """Not reached; `with` looks for it before it enters."""
 
     async def __aenter__(self) -> RpcClient:
         self._client = await self._coroutine
@@ -119,7 +135,7 @@ class RpcClient(Conversation):
             insecure: trust anybody, and say so loudly.
             credentials: what the server's `authenticate` gets.
             timeout: seconds for address, handshake and Hello together.
-            engine: QUIC engine, ``"auto"`` or ``"aioquic"``.
+            engine: QUIC engine: ``"auto"`` (qh3 where it is installed), ``"aioquic"`` or ``"qh3"``.
             limits: what the session may cost on this side.
 
         Raises:

@@ -19,9 +19,11 @@ from echostream import (
     ConnectionLostError,
     Limits,
     RpcClient,
+    RpcError,
     RpcServer,
     Session,
     Status,
+    event,
     handler,
     service,
 )
@@ -240,3 +242,42 @@ async def test_a_client_notices_that_its_server_went() -> None:
 async def test_limits_of_the_client_are_told_to_the_server() -> None:
     async with served(echo) as server, joined(server, limits=Limits(max_concurrent_calls=3)) as client:
         assert session_of(server, client).peer.protocol.link.peer_limits.max_concurrent_calls == 3
+
+
+# Slips of beginners
+
+
+async def test_a_forgotten_await_is_named(server: RpcServer) -> None:
+    connecting = connect(server)
+    with pytest.raises(AttributeError, match="not connected yet, so there is no 'proxy': write `async with"):
+        connecting.proxy  # noqa: B018
+    with pytest.raises(TypeError, match="a plain `with` cannot wait for the connection: write `async with"), connecting:
+        pass
+    connecting.close()
+
+
+async def test_an_object_instead_of_a_class_and_the_other_way_round_are_named(server: RpcServer) -> None:
+    @service("thing")
+    class Thing:
+        @handler
+        async def use(self) -> None: ...
+
+    @event("thing.used")
+    class Used: ...
+
+    async with connect(server) as client:
+        with pytest.raises(ConfigurationError, match=r"Thing object given: give the class, client.proxy\(Thing\)"):
+            client.proxy(Thing())
+        with pytest.raises(ConfigurationError, match=r"Used is a class: give an object, Used\(...\)"):
+            await client.emit(Used)
+
+
+def test_an_address_that_is_no_text_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="8080 is no text, expected like 'quic://host:4433'"):
+        RpcServer(8080)  # type: ignore[arg-type]
+
+
+async def test_a_service_that_was_not_registered_is_named(server: RpcServer) -> None:
+    async with connect(server) as client:
+        with pytest.raises(RpcError, match=r"no service 'todo' is registered here: was server.register\("):
+            await client.request("todo.add")

@@ -125,7 +125,10 @@ class Dispatcher:
             called = f"{'a stream' if frame.sends_items else 'one value'} in, " + (
                 "a stream out" if frame.accepts_items else "one value out"
             )
-            raise InvalidArgumentError(f"{binding.name} is {binding.shape.value}, but was called with {called}")
+            by_name = ", or stream() by name" if binding.returns_items else ""
+            raise InvalidArgumentError(
+                f"{binding.name} is {binding.shape.value}, but was called with {called}; use a proxy{by_name}"
+            )
         return route
 
     def _arguments(
@@ -171,6 +174,8 @@ class Dispatcher:
     def _public(self, session: Session, error: Exception, what: str) -> EchoStreamError:
         """Return what the peer may know of an error. What the handler did not mean to say stays here, in the log."""
         if isinstance(error, RpcError | ResourceError):
+            if error.code is Status.INTERNAL:  # such as a result that does not fit: a bug of this side
+                _log.error("! %s: %s", what, error.message)
             return error
         _log.error("! %s raised %s", what, type(error).__name__, exc_info=error)
         text = f"{type(error).__name__}: {error}" if self._runtime.debug else "internal error"
@@ -179,8 +184,13 @@ class Dispatcher:
 
     def _unknown(self, session: Session, what: str, name: str, near: Callable[[str], list[str]]) -> str:
         text = f"unknown {what} {name!r}"
-        if self._hints(session) and (names := near(name)):
+        if not self._hints(session):
+            return text
+        if names := near(name):
             return f"{text}; did you mean {' or '.join(names)}?"
+        service, dot, _ = name.rpartition(".")
+        if what == "method" and dot and not self._router.serves(service):
+            return f"{text}; no service {service!r} is registered here: was server.register(...) forgotten?"
         return text
 
     # Application streams

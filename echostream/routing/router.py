@@ -117,6 +117,10 @@ class Router:
             yield from self._parent.streams()
         yield from self._streams.items()
 
+    def serves(self, service: str) -> bool:
+        """Whether any method's name begins with that of a service."""
+        return any(route.name.startswith(service + ".") for route in self.methods())
+
     def near(self, name: str) -> list[str]:
         """Return the names of methods that look like an unknown one."""
         return difflib.get_close_matches(name, [route.name for route in self.methods()], _NEAR_NAMES, 0.5)

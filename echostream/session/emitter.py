@@ -135,6 +135,8 @@ def encode_event(event: object, payload: object = _NOTHING) -> tuple[str, WireVa
     """
     if isinstance(event, str):
         return event, None if payload is _NOTHING else dump_any(payload)
+    if isinstance(event, type):
+        raise ConfigurationError("event", f"{event.__name__} is a class: give an object, {event.__name__}(...)")
     name, binding = event_key(type(event))
     if payload is not _NOTHING or binding is None:
         raise ConfigurationError("event", f"give an event object or a name and a payload, not both ({name!r})")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from echostream.binding import MethodBinding, bind_service
 from echostream.config import DEFAULT_CALL_TIMEOUT
+from echostream.errors import ConfigurationError
 from echostream.session.calling import CallRequest, PendingCall, call_unary, check_response
 from echostream.session.streaming import StreamingCall
 from echostream_derive import CallShape
@@ -199,5 +200,9 @@ def make_proxy(session: Session, service: Any, options: CallOptions) -> Any:
 
     Raises:
         SignatureError: the class is no service, or a type in it cannot be validated.
+        ConfigurationError: an object was given instead of its class.
     """
+    if not isinstance(service, type):
+        shown = type(service).__name__
+        raise ConfigurationError("service", f"{shown} object given: give the class, client.proxy({shown})")
     return ServiceProxy(session, service, options)

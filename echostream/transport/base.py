@@ -37,6 +37,8 @@ class Address:
         Raises:
             ConfigurationError: no scheme, no host, or a port outside 0 to 65535.
         """
+        if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance] - port numbers come here
+            raise ConfigurationError("url", f"{url!r} is no text, expected like 'quic://host:4433'")
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port

@@ -253,12 +253,16 @@ async def test_shapes_that_do_not_match_are_refused() -> None:
             await outcome(other.double(numbers())),
             await outcome(drained(other.total(numbers()))),
         ]
+    by_name = "use a proxy, or stream() by name"
     assert [told(error) for error in errors] == [
-        (Status.INVALID_ARGUMENT, "orders.place is unary, but was called with a stream in, one value out"),
-        (Status.INVALID_ARGUMENT, "orders.add is unary, but was called with one value in, a stream out"),
-        (Status.INVALID_ARGUMENT, "orders.watch is server streaming, but was called with one value in, one value out"),
-        (Status.INVALID_ARGUMENT, "orders.double is bidirectional, but was called with a stream in, one value out"),
-        (Status.INVALID_ARGUMENT, "orders.total is client streaming, but was called with a stream in, a stream out"),
+        (Status.INVALID_ARGUMENT, f"orders.{text}")
+        for text in (
+            "place is unary, but was called with a stream in, one value out; use a proxy",
+            "add is unary, but was called with one value in, a stream out; use a proxy",
+            f"watch is server streaming, but was called with one value in, one value out; {by_name}",
+            f"double is bidirectional, but was called with a stream in, one value out; {by_name}",
+            "total is client streaming, but was called with a stream in, a stream out; use a proxy",
+        )
     ]
 
 

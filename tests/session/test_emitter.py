@@ -40,10 +40,15 @@ def test_an_event_is_an_object_or_a_name_with_or_without_a_payload() -> None:
     assert encode_event("point") == ("point", None)
 
 
-@pytest.mark.parametrize("given", [Derived(1), 7, None, Point])
+@pytest.mark.parametrize("given", [Derived(1), 7, None])
 def test_other_objects_are_no_events(given: object) -> None:
     with pytest.raises(ConfigurationError, match="is no event: decorate the class with @event"):
         encode_event(given)
+
+
+def test_a_class_is_no_event_object() -> None:
+    with pytest.raises(ConfigurationError, match=r"Point is a class: give an object, Point\(...\)"):
+        encode_event(Point)
 
 
 def test_an_object_and_a_payload_are_too_much() -> None:
