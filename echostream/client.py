@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn
 
 from echostream.config import DEFAULT_CONNECT_TIMEOUT, DEFAULT_DISCOVER_TIMEOUT, Limits
 from echostream.errors import (
@@ -369,16 +369,13 @@ class RpcClient(Conversation):
         _log.info("= session %s to %s ended: %s", session.id or "?", session.peer_address, session.ending)
 
 
-class _Dial:
+class _Dial(NamedTuple):
     """Options that travel through the ways of discovery unchanged."""
 
-    __slots__ = ("credentials", "engine", "limits", "timeout")
-
-    def __init__(self, timeout: float, engine: str, limits: Limits | None, credentials: str | None) -> None:
-        self.timeout = timeout
-        self.engine = engine
-        self.limits = limits
-        self.credentials = credentials
+    timeout: float
+    engine: str
+    limits: Limits | None
+    credentials: str | None
 
 
 def _client_tls(
