@@ -59,7 +59,7 @@ DOORS = {
     "pydantic_core": ["echostream/binding/*"],
     "pydantic_settings": ["echostream/settings.py"],
     "pytest": ["echostream/testing/*"],
-    "qh3": ["echostream/transport/quic/engine_qh3.py"],
+    "qh3": ["echostream/transport/quic/engine_qh3*.py"],
     "redis": ["echostream/cluster/*"],
     "rich": ["echostream/cli/*"],
     "starlette": ["echostream/admin/*", "echostream/observability/*"],

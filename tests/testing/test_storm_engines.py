@@ -51,7 +51,7 @@ async def send(client: Conversation) -> None:
             await sender.send(chunk(number))
 
 
-def run_storm(seed: int, engines: Pair, identity: bytes) -> SimNetwork:
+def run_storm(seed: int, engines: Pair, identity: bytes, *, move_at: float | None = None) -> SimNetwork:
     async def scenario(network: SimNetwork) -> None:
         served = Storm()
         with network.host("server"):
@@ -62,6 +62,8 @@ def run_storm(seed: int, engines: Pair, identity: bytes) -> SimNetwork:
             async with RpcClient.connect(
                 "quic://server:4433", fingerprint=server.fingerprint, timeout=PATIENCE, engine=engines[0]
             ) as client:
+                if move_at is not None:
+                    network.loop.call_later(move_at - network.now, network.host("client").move)
                 await asyncio.gather(call(client), emit(client), send(client))
         await server.stop()
         assert served.calls == Counter(range(CALLS)), "every call ran exactly once"
@@ -89,6 +91,13 @@ def test_everything_arrives_once_and_in_order(seed: int, engines: Pair, identity
 @pytest.mark.parametrize("seed", SLOW_SEEDS)
 def test_everything_arrives_once_and_in_order_for_many_seeds(seed: int, engines: Pair, identity: bytes) -> None:
     run_storm(seed, engines, identity)
+
+
+@every_pair
+@pytest.mark.parametrize("seed", range(3))
+def test_a_client_that_moves_meanwhile_loses_nothing(seed: int, engines: Pair, identity: bytes) -> None:
+    network = run_storm(seed, engines, identity, move_at=0.5)
+    assert network.host("client").address.startswith("10.1.")
 
 
 @every_pair

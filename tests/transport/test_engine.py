@@ -73,6 +73,30 @@ def test_a_close_is_told_at_once_and_once(lab: Lab) -> None:
 
 
 @every_pair
+def test_what_is_said_to_a_connection_that_has_ended_does_nothing(lab: Lab) -> None:
+    """An answer to what arrived in one burst with the close."""
+    stream = lab.client.open_stream(unidirectional=False)
+    assert stream is not None
+    lab.client.send(stream, b"last words", fin=False)
+    assert lab.server.send_datagram(b"too late")
+    lab.carry(lab.client, lab.server, CLIENT)
+    lab.client.close(4000, "bye")
+    lab.carry(lab.client, lab.server, CLIENT)
+    lab.server.send(stream, b"an answer", fin=True)
+    lab.server.reset(stream, 1)
+    lab.server.stop(stream, 1)
+    lab.server.ping()
+    lab.server.send_datagram(b"quick")
+    opened = lab.server.open_stream(unidirectional=True)
+    if opened is not None:
+        lab.server.send(opened, b"new", fin=True)
+    lab.server.transmit(lab.now)
+    assert lab.server.unsent_bytes(stream) in (0, len(b"an answer"))
+    lab.server.deliver(lab.at_server)
+    assert lab.at_server.calls == [("data", 0, b"last words", False), ("closed", True, 4000, "bye", True)]
+
+
+@every_pair
 def test_a_failure_is_told_with_its_code(lab: Lab) -> None:
     lab.client.fail(0x12A, "no")
     lab.carry(lab.client, lab.server, CLIENT)

@@ -23,7 +23,7 @@ pytest.importorskip("qh3")
 from qh3.quic.events import ConnectionTerminated
 from qh3.tls import Epoch
 
-from echostream.transport.quic import engine_qh3 as adapter
+from echostream.transport.quic import engine_qh3_connection as adapter
 from echostream.transport.quic.engine_aioquic import AioquicEngines
 from echostream.transport.quic.engine_qh3 import Qh3Engines
 
@@ -155,6 +155,40 @@ def test_an_error_of_qh3_after_the_handshake_comes_out(lab: Lab, quic: Any, monk
         lab.client.receive([b"packet"], SERVER, lab.now)
 
 
+def test_qh3_follows_three_moves_and_the_fourth_ends_the_connection_in_words(lab: Lab) -> None:
+    for port in (2000, 2001, 2002):
+        lab.client_address = (CLIENT[0], port)
+        lab.client.ping()
+        lab.run(5)
+        assert lab.server.peer_address == lab.client_address
+    lab.client_address = (CLIENT[0], 2003)
+    for _ in range(8):
+        lab.client.ping()
+        lab.run(50)
+    text = "the peer moved again, and qh3 follows 3 times"
+    assert lab.at_server.calls == [("closed", False, 0x10, text, False)]
+    assert lab.at_client.calls == [("closed", False, 0x10, text, True)]
+
+
+def test_a_path_whose_validation_got_lost_is_validated_again(lab: Lab) -> None:
+    lab.client_address = moved = (CLIENT[0], 2000)
+    lab.client.ping()
+    lab.carry(lab.client, lab.server, moved)
+    lab.carry(lab.server, lab.client, SERVER)
+    answer, *rest = [data for data, _ in lab.client.transmit(lab.now)]
+    assert rest == [] or len(answer) == 36  # PATH_RESPONSE in a packet of its own, which nobody sends again
+    if rest:
+        lab.server.receive(rest, moved, lab.now)
+    for _ in range(6):
+        lab.client.ping()
+        lab.run(20)
+    assert lab.server.peer_address == moved
+    stream = lab.server.open_stream(unidirectional=True)
+    assert stream is not None
+    lab.server.send(stream, b"found you", fin=True)
+    assert {to for _, to in lab.server.transmit(lab.now)} == {moved}
+
+
 def test_a_kind_of_key_that_qh3_lacks_is_refused(tls: ServerTls) -> None:
     from cryptography.hazmat.primitives.asymmetric import ed448
 
@@ -206,6 +240,17 @@ def test_what_was_taken_before_qh3_raised_is_sent(lab: Lab, quic: Any) -> None:
     assert lab.client.transmit(lab.now) == taken
     with pytest.raises(RuntimeError, match="exhausted"):
         lab.client.transmit(lab.now)
+
+
+def test_canary_receive_authentic(lab: Lab, quic: Any) -> None:
+    lab.server.ping()
+    packets = [data for data, _ in lab.server.transmit(lab.now)]
+    now = lab.now + 1e6
+    assert not adapter._receive_authentic(quic, [packets[0][:9] + bytes(30)], SERVER, now)
+    assert adapter._receive_authentic(quic, packets, SERVER, now)
+    assert not adapter._receive_authentic(quic, packets, SERVER, now)  # a replay
+    quic._core = None
+    assert not adapter._receive_authentic(quic, packets, SERVER, now)
 
 
 def test_canary_handshake_complete(tls: ServerTls) -> None:

@@ -1,0 +1,340 @@
+"""One connection over qh3's sans-IO `QuicConnection`; what qh3 does differently is told in engine_qh3.py.
+
+Each private attribute of qh3 is touched in one named function at the end of the module, and each of these has a canary
+test, so that a new qh3 that moves one fails in one obvious place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Sequence
+
+from qh3.quic.connection import QuicConnection, QuicConnectionError
+from qh3.quic.events import (
+    ConnectionIdIssued,
+    ConnectionIdRetired,
+    ConnectionTerminated,
+    DatagramFrameReceived,
+    HandshakeCompleted,
+    StopSendingReceived,
+    StreamDataReceived,
+    StreamReset,
+)
+from qh3.quic.packet import QuicFrameType
+from qh3.tls import Epoch
+
+from echostream.config import QuicSettings
+from echostream.transport.quic.engine import EngineSink, QuicEngine
+from echostream.transport.quic.paths import PathNames
+from echostream.transport.sockets import SocketAddress
+
+__all__ = ("CLOCK_START", "Qh3Engine")
+
+logger = logging.getLogger("echostream.transport")
+
+# qh3 warns about every close of a peer, an orderly one too; the connection above tells those that matter.
+logging.getLogger("quic").addFilter(lambda record: not record.getMessage().startswith("Native "))
+
+_BATCH_PACKETS = 44
+"""Packets per `transmit`: one system call with UDP_SEGMENT at 1,452 bytes, and the receiver starts while we go on."""
+_DATAGRAM_OVERHEAD_BYTES = 40
+"""Short header, connection id, packet number, AEAD tag and frame header around a DATAGRAM payload; qh3 fills packets
+to 29 bytes under their size."""
+_DECODE_ERROR = 0x100 + 50
+"""A TLS alert (RFC 8446 section 6.2)."""
+_NOT_POSSIBLE = (ValueError, QuicConnectionError)
+"""Raised for a stream that is finished, reset, stopped or long forgotten, and for a connection whose end is not told
+yet: what arrived together with the peer's close is answered first."""
+_NO_VIABLE_PATH = 0x10
+_MAX_MOVES = 3
+"""qh3 has four paths in the life of a connection, the first among them."""
+CLOCK_START = 1e6
+"""Seconds added to every time: qh3 takes none before zero, which a simulated host's clock may well show."""
+
+
+class Qh3Engine(QuicEngine):
+    """One qh3 connection."""
+
+    def __init__(self, quic: QuicConnection, settings: QuicSettings) -> None:
+        self._quic = quic
+        self._paths = PathNames(_MAX_MOVES)
+        self._datagrams: deque[bytes] = deque()
+        self._max_queued_datagrams = settings.max_queued_datagrams
+        self._starved = [False, False]  # whether open_stream failed: bidirectional, unidirectional
+        self._closed = False
+        self._fresh = False  # whether something was queued since `transmit` ran dry
+        self._finished_sent = False
+        self._heard_at = 0.0
+
+    @property
+    def connection_id(self) -> bytes:
+        return self._quic.host_cid
+
+    @property
+    def peer_address(self) -> SocketAddress | None:
+        active = _peer_address(self._quic)
+        return None if active is None else self._paths.address_of(active)
+
+    @property
+    def peer_chain(self) -> tuple[bytes, ...]:
+        leaf = self._quic.get_peercert()
+        return () if leaf is None else tuple(item.public_bytes() for item in (leaf, *self._quic.get_issuercerts()))
+
+    @property
+    def rtt(self) -> float | None:
+        return _smoothed_rtt(self._quic)
+
+    def receive(self, datagrams: Sequence[bytes], address: SocketAddress, now: float) -> None:
+        active = _peer_address(self._quic)
+        if active is not None and address != active and _handshake_complete(self._quic):
+            self._receive_elsewhere(datagrams, address, active, now)
+            return
+        self._heard_at = now
+        try:
+            self._quic.receive_many_datagrams(list(datagrams), address, now + CLOCK_START)
+        except Exception as error:
+            if _handshake_complete(self._quic):
+                raise
+            # Whatever its TLS stumbles over in a malformed message comes out as it is.
+            logger.debug("! unreadable handshake of %s: %r", address, error)
+            self._go_back_to_shared_keys()
+            self._quic.close(error_code=_DECODE_ERROR, frame_type=int(QuicFrameType.CRYPTO), reason_phrase="malformed")
+
+    def deliver(self, sink: EngineSink) -> None:
+        next_event = self._quic.next_event
+        while (event := next_event()) is not None:
+            match event:  # the most frequent first
+                case StreamDataReceived():
+                    sink.on_stream_data(event.stream_id, event.data, event.end_stream)
+                case DatagramFrameReceived():
+                    sink.on_datagram(event.data)
+                case StreamReset():
+                    sink.on_stream_reset(event.stream_id, event.error_code)
+                case StopSendingReceived():
+                    sink.on_stream_stopped(event.stream_id, event.error_code)
+                case ConnectionIdIssued():
+                    sink.on_connection_id(event.connection_id, issued=True)
+                case ConnectionIdRetired():
+                    sink.on_connection_id(event.connection_id, issued=False)
+                case HandshakeCompleted():
+                    sink.on_handshake(event.alpn_protocol)
+                case _:
+                    pass
+        self._deliver_limits(sink)
+        self._deliver_close(sink)
+
+    def transmit(self, now: float) -> list[tuple[bytes, SocketAddress]]:
+        if self._datagrams and _close_event(self._quic) is None:
+            self._release_datagrams()
+        packets = _take_packets(self._quic, now + CLOCK_START, _BATCH_PACKETS)
+        self.more = len(packets) == _BATCH_PACKETS
+        if not self.more:
+            self._fresh = False
+            self._finished_sent = self._finished_sent or _handshake_complete(self._quic)
+        if self._paths:
+            return [(data, self._paths.address_of(path)) for data, path in packets]
+        return packets
+
+    def timer(self) -> float | None:
+        due = self._quic.get_timer()
+        return None if due is None else due - CLOCK_START
+
+    def handle_timer(self, now: float) -> None:
+        self._quic.handle_timer(now + CLOCK_START)
+
+    def open_stream(self, *, unidirectional: bool) -> int | None:
+        stream_id = self._quic.get_next_available_stream_id(unidirectional)
+        if stream_id // 4 >= _peer_stream_limit(self._quic, unidirectional=unidirectional):
+            self._starved[unidirectional] = True
+            return None
+        try:
+            self._quic.send_stream_data(stream_id, b"")  # takes the id: it is handed out again until the first write
+        except _NOT_POSSIBLE:
+            return None
+        return stream_id
+
+    def send(self, stream_id: int, data: bytes, *, fin: bool) -> int:
+        try:
+            self._quic.send_stream_data(stream_id, data, fin)
+        except _NOT_POSSIBLE:
+            return 0
+        self._fresh = True
+        return self._quic.get_send_buffer_size(stream_id)
+
+    def unsent_bytes(self, stream_id: int) -> int:
+        return self._quic.get_send_buffer_size(stream_id)
+
+    def has_undelivered(self) -> bool:
+        # Of an end without bytes only the packet that carries it can be seen, hence `_fresh`.
+        return self._fresh or self._quic.get_send_buffer_size() > 0 or _bytes_in_flight(self._quic) > 0
+
+    def reset(self, stream_id: int, code: int) -> None:
+        try:
+            self._quic.reset_stream(stream_id, code)
+        except _NOT_POSSIBLE:
+            return
+
+    def stop(self, stream_id: int, code: int) -> None:
+        try:
+            self._quic.stop_stream(stream_id, code)
+        except _NOT_POSSIBLE:
+            return
+
+    @property
+    def max_datagram_payload_bytes(self) -> int:
+        # A frame above the peer's limit, or one that fits no packet, would cost the connection.
+        path = _path_datagram_bytes(self._quic) - _DATAGRAM_OVERHEAD_BYTES
+        return max(0, min(path, _peer_datagram_limit(self._quic) - 3))
+
+    def send_datagram(self, data: bytes) -> bool:
+        if not len(data) <= self.max_datagram_payload_bytes or not self.max_datagram_payload_bytes:
+            return False
+        if len(self._datagrams) >= self._max_queued_datagrams or _close_event(self._quic) is not None:
+            return False
+        self._datagrams.append(data)
+        return True
+
+    def ping(self) -> None:
+        with contextlib.suppress(*_NOT_POSSIBLE):
+            self._quic.send_ping(0)
+
+    def close(self, code: int, reason: str) -> None:
+        self._closed = True
+        self._quic.close(error_code=code, reason_phrase=reason)
+
+    def fail(self, code: int, reason: str) -> None:
+        self._closed = True
+        self._go_back_to_shared_keys()
+        self._quic.close(error_code=code, frame_type=int(QuicFrameType.PADDING), reason_phrase=reason)
+
+    def _receive_elsewhere(
+        self, datagrams: Sequence[bytes], address: SocketAddress, active: SocketAddress, now: float
+    ) -> None:
+        """Take packets from an address under which qh3 does not know the peer."""
+        name = self._paths.name_of(address, active)
+        authentic = _receive_authentic(self._quic, list(datagrams), name, now + CLOCK_START)
+        active = _peer_address(self._quic) or active
+        if name == active:
+            self._heard_at = now
+        quiet = now - self._heard_at
+        if not self._paths.heard(address, active, authentic=authentic, quiet=quiet, rtt=self.rtt, now=now):
+            reason = f"the peer moved again, and qh3 follows {_MAX_MOVES} times"
+            self._quic.close(error_code=_NO_VIABLE_PATH, frame_type=int(QuicFrameType.PADDING), reason_phrase=reason)
+
+    def _go_back_to_shared_keys(self) -> None:
+        """Let the handshake's close be readable: qh3 says it with its newest keys, which the peer may not have yet."""
+        if self._quic.configuration.is_client:
+            if not self._finished_sent:
+                _discard_keys(self._quic, Epoch.ONE_RTT)
+        elif not _handshake_complete(self._quic):
+            _discard_keys(self._quic, Epoch.ONE_RTT)
+            _discard_keys(self._quic, Epoch.HANDSHAKE)
+
+    def _release_datagrams(self) -> None:
+        """Hand over what the congestion window has room for, which qh3 does not ask."""
+        room = _congestion_window(self._quic) - _bytes_in_flight(self._quic)
+        limit = self.max_datagram_payload_bytes  # a path that the peer moved to may carry less
+        while self._datagrams and room > 0:
+            data = self._datagrams.popleft()
+            if len(data) <= limit:
+                room -= len(data) + _DATAGRAM_OVERHEAD_BYTES
+                self._quic.send_datagram_frame(data)
+
+    def _deliver_limits(self, sink: EngineSink) -> None:
+        for unidirectional in (False, True):
+            if self._starved[unidirectional]:
+                following = self._quic.get_next_available_stream_id(unidirectional)
+                if following // 4 < _peer_stream_limit(self._quic, unidirectional=unidirectional):
+                    self._starved[unidirectional] = False
+                    sink.on_streams_available()
+
+    def _deliver_close(self, sink: EngineSink) -> None:
+        # At once, where qh3 reports it after three more probe timeouts.
+        event = None if self._closed else _close_event(self._quic)
+        if event is not None:
+            self._closed = True
+            by_peer = _is_draining(self._quic)
+            sink.on_closed(
+                application=by_peer and event.frame_type is None,  # qh3 names no frame where versions do not match
+                code=event.error_code,
+                reason=event.reason_phrase,
+                by_peer=by_peer,
+            )
+
+
+def _peer_stream_limit(quic: QuicConnection, *, unidirectional: bool) -> int:
+    """Return how many streams the peer allows since the beginning, not at a time, as the public names suggest."""
+    return quic.max_concurrent_uni_streams if unidirectional else quic.max_concurrent_bidi_streams
+
+
+# The private attributes of qh3, one function each.
+# pyright: reportPrivateUsage=false
+
+
+def _take_packets(quic: QuicConnection, now: float, most: int) -> list[tuple[bytes, SocketAddress]]:
+    """Return packets up to a number: `datagrams_to_send` has no limit, and loses what it had when it raises."""
+    packets: list[tuple[bytes, SocketAddress]] = []
+    if quic._core is None:  # a server before its first packet
+        return packets
+    poll = quic._core.poll_transmit
+    try:
+        while len(packets) < most and (packet := poll(now)) is not None:
+            packets.append(packet[:2])
+    except RuntimeError:
+        if not packets:  # else it raises again when they are sent
+            raise
+    return packets
+
+
+def _receive_authentic(quic: QuicConnection, datagrams: list[bytes], path: SocketAddress, now: float) -> bool:
+    """Take packets after the handshake; returns whether any was the peer's, which the public method keeps back."""
+    if quic._core is None:
+        return False
+    report = quic._core.receive_many_datagrams(datagrams, path, now)
+    quic._drain_core()
+    return report[2] > 0
+
+
+def _handshake_complete(quic: QuicConnection) -> bool:
+    return quic._handshake_complete
+
+
+def _discard_keys(quic: QuicConnection, epoch: Epoch) -> None:
+    if quic._core is not None:
+        quic._core.discard_keys(int(epoch))
+
+
+def _peer_address(quic: QuicConnection) -> SocketAddress | None:
+    return None if quic._core is None else quic._core.active_path[2]
+
+
+def _path_datagram_bytes(quic: QuicConnection) -> int:
+    """Return what the setting, the peer and the path carry in a packet."""
+    return 0 if quic._core is None else quic._core.active_path[5]
+
+
+def _peer_datagram_limit(quic: QuicConnection) -> int:
+    return quic._remote_max_datagram_frame_size or 0
+
+
+def _bytes_in_flight(quic: QuicConnection) -> int:
+    return 0 if quic._core is None else quic._core.bytes_in_flight
+
+
+def _congestion_window(quic: QuicConnection) -> int:
+    return 0 if quic._core is None else quic._core.congestion_window
+
+
+def _smoothed_rtt(quic: QuicConnection) -> float | None:
+    return None if quic._core is None else quic._core.smoothed_rtt
+
+
+def _close_event(quic: QuicConnection) -> ConnectionTerminated | None:
+    return quic._close_event
+
+
+def _is_draining(quic: QuicConnection) -> bool:
+    """Whether the peer closed: qh3 enters this state for nothing else."""
+    return quic._core is not None and quic._core.state == "draining"
