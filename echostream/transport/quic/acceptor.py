@@ -14,6 +14,7 @@ from echostream.transport.quic.connection import QuicConnection
 from echostream.transport.quic.demux import CONNECTION_ID_BYTES, LongHeader, RetryTokens, version_negotiation_packet
 from echostream.transport.quic.endpoint import Endpoint
 from echostream.transport.quic.engine import QuicEngines
+from echostream.transport.quic.life import ConnectionLife
 from echostream.transport.tls import ServerTls
 from echostream.transport.udp import Packet
 from echostream.types import random_bytes
@@ -48,7 +49,7 @@ class Acceptor:
         self._settings = settings
         self._limits = limits
         self._tokens = RetryTokens()
-        self._half_open: set[QuicConnection] = set()
+        self._half_open: set[ConnectionLife] = set()
 
     def greet(self, header: LongHeader, packet: Packet, now: float) -> QuicConnection | None:
         """Answer the first packet of a stranger, see `Greeter`."""
@@ -126,10 +127,10 @@ class Acceptor:
         self.endpoint.add(connection, destination, engine.connection_id)
         return connection
 
-    def _admit(self, connection: QuicConnection, chain: tuple[bytes, ...]) -> Receiver:
+    def _admit(self, connection: ConnectionLife, chain: tuple[bytes, ...]) -> Receiver:
         self._half_open.discard(connection)
         return self._accept(connection)
 
-    def _refused(self, connection: QuicConnection, refusal: Refusal) -> None:
+    def _refused(self, connection: ConnectionLife, refusal: Refusal) -> None:
         self._half_open.discard(connection)
         logger.debug("x %s was not admitted: %s", connection.peer_address, refusal.reason)

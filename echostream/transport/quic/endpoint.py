@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from echostream.config import QuicSettings
-from echostream.transport.quic.connection import QuicConnection
 from echostream.transport.quic.demux import CONNECTION_ID_BYTES, LongHeader
+from echostream.transport.quic.life import ConnectionLife
 from echostream.transport.sockets import SocketAddress, VirtualPort
 from echostream.transport.udp import Packet, UdpSocket, open_udp
 from echostream.types import clock
@@ -48,7 +48,7 @@ class EndpointStats:
 class Greeter(Protocol):
     """What answers packets that belong to no connection."""
 
-    def greet(self, header: LongHeader, packet: Packet, now: float) -> QuicConnection | None:
+    def greet(self, header: LongHeader, packet: Packet, now: float) -> ConnectionLife | None:
         """Return the new connection that the packet opens, if it opens one."""
 
 
@@ -61,10 +61,10 @@ class Endpoint:
 
     def __init__(self, greeter: Greeter | None = None) -> None:
         self.counters = EndpointStats()
-        self.connections: dict[QuicConnection, set[bytes]] = {}
+        self.connections: dict[ConnectionLife, set[bytes]] = {}
         """With their connection ids."""
         self._greeter = greeter
-        self._routes: dict[bytes, QuicConnection] = {}
+        self._routes: dict[bytes, ConnectionLife] = {}
         self._socket: UdpSocket | None = None
 
     async def open(self, sock: socket.socket | VirtualPort, settings: QuicSettings, *, connected: bool) -> None:
@@ -77,7 +77,7 @@ class Endpoint:
             max_pending=settings.max_pending_packets,
         )
 
-    def add(self, connection: QuicConnection, *connection_ids: bytes) -> None:
+    def add(self, connection: ConnectionLife, *connection_ids: bytes) -> None:
         """Route packets with these ids to a connection."""
         self.connections[connection] = set(connection_ids)
         self._routes.update(dict.fromkeys(connection_ids, connection))
@@ -102,9 +102,9 @@ class Endpoint:
         """Hand out a burst: all packets first, so that one acknowledgement answers them, then each connection's end."""
         now = clock.monotonic()
         self.counters.packets_received += len(packets)
-        touched: dict[QuicConnection, None] = {}
+        touched: dict[ConnectionLife, None] = {}
         run: list[bytes] = []
-        last: QuicConnection | None = None
+        last: ConnectionLife | None = None
         last_address: SocketAddress | None = None
         last_source: bytes | None = None
         for packet in packets:
@@ -153,24 +153,24 @@ class Endpoint:
             self.counters.packets_sent += len(datagrams)
             self._socket.send(datagrams, source)
 
-    def route(self, connection_id: bytes, connection: QuicConnection) -> None:
+    def route(self, connection_id: bytes, connection: ConnectionLife) -> None:
         """Hand packets with this id to a connection, too."""
         self._routes[connection_id] = connection
         self.connections[connection].add(connection_id)
 
-    def unroute(self, connection_id: bytes, connection: QuicConnection) -> None:
+    def unroute(self, connection_id: bytes, connection: ConnectionLife) -> None:
         """The peer uses this id no longer."""
         self._routes.pop(connection_id, None)
         self.connections[connection].discard(connection_id)
 
-    def forget(self, connection: QuicConnection) -> None:
+    def forget(self, connection: ConnectionLife) -> None:
         """A connection ended; a client's endpoint ends with it."""
         for connection_id in self.connections.pop(connection, ()):
             self._routes.pop(connection_id, None)
         if self._greeter is None and self._socket is not None:
             self._socket.close()
 
-    def _find(self, packet: Packet, now: float) -> QuicConnection | None:
+    def _find(self, packet: Packet, now: float) -> ConnectionLife | None:
         data = packet[0]
         if len(data) <= CONNECTION_ID_BYTES:
             self.counters.malformed_packets += 1
@@ -182,7 +182,7 @@ class Endpoint:
             self.counters.unknown_connection_ids += 1
         return connection
 
-    def _find_long(self, packet: Packet, now: float) -> QuicConnection | None:
+    def _find_long(self, packet: Packet, now: float) -> ConnectionLife | None:
         header = LongHeader.parse(packet[0])
         if header is None:
             self.counters.malformed_packets += 1

@@ -15,6 +15,7 @@ from echostream.transport.quic.connection import QuicConnection
 from echostream.transport.quic.endpoint import Endpoint
 from echostream.transport.quic.engine import QuicEngines
 from echostream.transport.quic.engines import check_engine, load_engines
+from echostream.transport.quic.life import ConnectionLife
 from echostream.transport.sockets import (
     SocketAddress,
     VirtualPort,
@@ -171,14 +172,14 @@ class _Dialler:
             raise self._describe_silence(timeout)
         self.done.result()
 
-    def admit(self, connection: QuicConnection, chain: tuple[bytes, ...]) -> Receiver:
+    def admit(self, connection: ConnectionLife, chain: tuple[bytes, ...]) -> Receiver:
         self._tls.verify(chain, self.server_name)
         receiver = self._accept(connection)
         if not self.done.done():
             self.done.set_result(None)
         return receiver
 
-    def refused(self, connection: QuicConnection, refusal: Refusal) -> None:
+    def refused(self, connection: ConnectionLife, refusal: Refusal) -> None:
         if not self.done.done():
             self.done.set_exception(self._translate(refusal))
 

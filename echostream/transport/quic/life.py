@@ -1,0 +1,248 @@
+"""How a QUIC connection begins and ends: admission, refusal, the kernel's errors, the peer's close, its own, a bug.
+
+`connection.py` adds what happens in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from echostream.config import ALPN, QuicSettings
+from echostream.errors import CertificateError
+from echostream.transport.base import CloseReason, Connection, Receiver
+from echostream.transport.quic.codes import Refusal, TransportCode, explain, shorten
+from echostream.transport.quic.engine import QuicEngine
+from echostream.transport.quic.pump import EnginePump, PacketOutlet
+from echostream.transport.sockets import SocketAddress, describe_error, format_address
+from echostream.types import clock
+
+__all__ = ("Admit", "ConnectionLife", "QuicLink", "Refused", "State")
+
+logger = logging.getLogger("echostream.transport")
+
+
+class QuicLink(PacketOutlet, Protocol):
+    """What a connection needs of its endpoint."""
+
+    def route(self, connection_id: bytes, connection: ConnectionLife) -> None:
+        """Hand packets with this id to a connection, too."""
+
+    def unroute(self, connection_id: bytes, connection: ConnectionLife) -> None:
+        """The peer uses this id no longer."""
+
+    def forget(self, connection: ConnectionLife) -> None:
+        """The connection has ended."""
+
+
+class State(enum.Enum):
+    """What a connection is in; never an earlier one again."""
+
+    HANDSHAKE = enum.auto()
+    OPEN = enum.auto()
+    CLOSING = enum.auto()
+    CLOSED = enum.auto()
+
+
+Admit = Callable[["ConnectionLife", tuple[bytes, ...]], Receiver]
+"""Take in a connection whose handshake is done, with the peer's certificates (DER, leaf first), or raise."""
+
+Refused = Callable[["ConnectionLife", Refusal], None]
+"""Hear that a connection ended before it was admitted."""
+
+
+class ConnectionLife(Connection):
+    """The states of a connection, and who hears of its end.
+
+    Args:
+        engine: with its first flight ready (client) or before its first packet (server).
+        link: the endpoint.
+        address: where the peer is.
+        settings: timeouts.
+        admit: called when the handshake is done; returns the receiver, or raises to refuse the peer.
+        refused: called instead of `Receiver.closed` when the connection ends before it was admitted.
+        refusal: why the peer is turned away after its first packet, or None.
+    """
+
+    def __init__(
+        self,
+        engine: QuicEngine,
+        link: QuicLink,
+        *,
+        address: SocketAddress,
+        settings: QuicSettings,
+        admit: Admit,
+        refused: Refused,
+        refusal: str | None = None,
+    ) -> None:
+        self.peer_address = format_address(address)
+        self.peer_certificate = None
+        self._engine = engine
+        self._pump = EnginePump(engine, link, address=address, wake=self._on_timer)
+        self._link = link
+        self._settings = settings
+        self._admit = admit
+        self._refused = refused
+        self._refusal = refusal
+        self._receiver: Receiver | None = None
+        self._state = State.HANDSHAKE
+        self._reason: CloseReason | None = None
+        self._in_burst = False  # within a call of the endpoint, whose end does the rest
+        self._deadline: float | None = clock.monotonic() + settings.handshake_timeout  # later: of the close
+
+    # Driven by the endpoint
+
+    @abstractmethod
+    def receive(self, datagrams: Sequence[bytes], address: SocketAddress, source: bytes | None, now: float) -> None:
+        """Take packets of one wake-up; `finish` follows when all were handed out."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """End a wake-up: hand up what arrived, let the receiver answer, transmit, set the timer."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """Transmit and look after all else: the first flight, after a wake-up, when the socket takes packets again."""
+
+    @abstractmethod
+    def _on_timer(self) -> None:
+        """The timer's time has come."""
+
+    @abstractmethod
+    def _ended(self) -> None:
+        """Release what only an open connection has."""
+
+    @property
+    def is_mute(self) -> bool:
+        """Whether the first packet made no sense: the engine had no answer."""
+        return self._state is State.HANDSHAKE and self._pump.is_mute
+
+    def socket_failed(self, error: OSError) -> None:
+        """The kernel reported an error; once the connection is open it may be anybody's, so only time tells."""
+        asyncio.get_running_loop().call_soon(self._give_up, error)  # not from within `send`
+
+    # Connection
+
+    def close(self, code: int, reason: str = "") -> None:
+        if self._state is not State.OPEN:
+            return
+        self._state = State.CLOSING
+        self._reason = CloseReason(code, shorten(reason), by_peer=False)
+        self._deadline = clock.monotonic() + self._settings.close_timeout
+        if not self._in_burst:
+            self.resume()
+
+    def abort(self) -> None:
+        if self._state is not State.CLOSED:
+            if not self.is_mute:  # no answer to what made no sense
+                self._engine.fail(TransportCode.NO_ERROR, "aborted")
+                self._pump.send_last()
+            self._end(CloseReason(None, "aborted", by_peer=False))
+        self._report()
+
+    # EngineSink
+
+    def on_handshake(self, protocol: str | None) -> None:
+        if protocol != ALPN:
+            self._refuse(TransportCode.NO_APPLICATION_PROTOCOL, f"expected {ALPN}, got {protocol}")
+            return
+        chain = self._engine.peer_chain
+        self.peer_certificate = chain[0] if chain else None
+        self._state = State.OPEN
+        self._deadline = None
+        try:
+            self._receiver = self._admit(self, chain)
+        except Exception as error:  # noqa: BLE001  # the certificate's, or the application's
+            self._turn_away(error)
+        else:
+            if self._reason is not None:  # it ended while it was admitted
+                self._report()
+
+    def on_closed(self, *, application: bool, code: int, reason: str, by_peer: bool) -> None:
+        if self._state is not State.CLOSED:
+            self._pump.send_last()  # where this side found the reason
+            text = reason if application else explain(code, reason, by_peer=by_peer)
+            self._end(CloseReason(code if application else None, text, by_peer=by_peer), code=code, said=reason)
+            self._report()
+
+    # Work
+
+    def _guard(self, call: Callable[..., object], *args: object) -> None:
+        """The one way in from the loop: whatever the engine or the receiver raises ends this connection only."""
+        if self._state is not State.CLOSED:
+            try:
+                call(*args)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001  # the panic of a native engine is no Exception
+                self._break(error)
+
+    def _expire(self) -> None:
+        if self._state is State.CLOSING:
+            self._leave()
+        else:
+            self._refuse(TransportCode.NO_ERROR, f"the handshake took over {self._settings.handshake_timeout:g} s")
+
+    def _leave(self) -> None:
+        """End a close: tell the peer, free everything, and tell the receiver from the loop."""
+        reason = self._reason
+        if reason is not None and reason.code is not None:
+            self._engine.close(reason.code, reason.reason)
+        self._pump.send_last(copies=2)
+        self._end(reason)
+        asyncio.get_running_loop().call_soon(self._report)  # `close` may be what its caller is in
+
+    def _refuse(self, code: TransportCode, reason: str) -> None:
+        if self._state is State.HANDSHAKE:
+            self._engine.fail(code, reason)
+            self._pump.send_last()
+            self._end(CloseReason(None, reason, by_peer=False), code=code)
+
+    def _turn_away(self, error: Exception) -> None:
+        """The peer was not admitted."""
+        untrusted = isinstance(error, CertificateError)
+        code = TransportCode.BAD_CERTIFICATE if untrusted else TransportCode.INTERNAL_ERROR
+        self._engine.fail(code, "certificate not trusted" if untrusted else "not admitted")
+        self._pump.send_last()
+        self._end(CloseReason(None, str(error), by_peer=False), error=error)
+
+    def _give_up(self, error: OSError) -> None:
+        if self._state is State.HANDSHAKE:
+            self._end(CloseReason(None, describe_error(error), by_peer=False), error=error)
+
+    def _break(self, error: BaseException) -> None:
+        """The engine or the receiver raised: a bug, which costs this connection and nothing else."""
+        if self._state is State.CLOSED:
+            return
+        logger.warning("! connection with %s failed: %r", self.peer_address, error, exc_info=error)
+        with contextlib.suppress(Exception):
+            self._engine.fail(TransportCode.INTERNAL_ERROR, "internal error")
+        self._pump.send_last()
+        self._end(CloseReason(None, f"internal error: {error!r}", by_peer=False))
+        self._report()
+
+    def _end(
+        self, reason: CloseReason | None, *, said: str = "", code: int | None = None, error: Exception | None = None
+    ) -> None:
+        if self._state is State.CLOSED:
+            return
+        self._state = State.CLOSED
+        self._reason = reason
+        self._pump.stop()
+        self._ended()
+        self._link.forget(self)
+        if self._receiver is None and reason is not None:
+            self._refused(self, Refusal(reason.reason, said, code, error))
+
+    def _report(self) -> None:
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None and self._reason is not None:
+            try:
+                receiver.closed(self._reason)
+            except Exception:
+                logger.exception("! the receiver of %s raised in closed()", self.peer_address)
