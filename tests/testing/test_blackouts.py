@@ -9,7 +9,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
 from echostream.testing import SimNetwork
-from echostream.transport.quic import engine_aioquic
+from echostream.transport.quic import engine_aioquic_connection
 from echostream.types import random_source
 from tests.testing.test_storm import STORM, storm
 
@@ -49,5 +49,5 @@ def test_canary_cap_probe_backoff() -> None:
     assert quic._loss._pto_count == 0
     for count, capped in ((2, 2), (3, 3), (30, 3)):
         quic._loss._pto_count = count
-        engine_aioquic._cap_probe_backoff(quic)
+        engine_aioquic_connection._cap_probe_backoff(quic)
         assert quic._loss._pto_count == capped

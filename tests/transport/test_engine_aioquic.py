@@ -9,7 +9,7 @@ import pytest
 from aioquic.quic.events import ConnectionTerminated
 
 from echostream.config import ALPN, QuicSettings
-from echostream.transport.quic import engine_aioquic as adapter
+from echostream.transport.quic import engine_aioquic_connection as adapter
 from echostream.transport.tls import ServerTls
 from tests.transport.lab import Lab
 
@@ -182,7 +182,7 @@ def test_canary_close_event(lab: Lab) -> None:
     lab.client._quic.close(error_code=5, reason_phrase="inside")
     assert adapter._close_event(lab.client._quic) == ConnectionTerminated(5, None, "inside")
     lab.run(1)
-    assert lab.at_client.calls == [("closed", True, 5, "inside", False)]
+    assert lab.at_client.calls == [("closed", False, 5, "inside", False)]
 
 
 def test_canary_is_draining(lab: Lab) -> None:

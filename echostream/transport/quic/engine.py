@@ -1,7 +1,8 @@
 """The seam between the endpoint and a sans-IO QUIC implementation.
 
-An adapter (`engine_aioquic.py`) implements `QuicEngine` for one connection and `QuicEngines` to make them. Nothing here
-waits, reads a clock or owns a socket: packets and `now` go in, packets and calls on an `EngineSink` come out.
+An adapter implements `QuicEngine` for one connection (`engine_aioquic_connection.py`) and `QuicEngines` to make them
+(`engine_aioquic.py`). Nothing here waits, reads a clock or owns a socket: packets and `now` go in, packets and calls on
+an `EngineSink` come out.
 """
 
 from __future__ import annotations

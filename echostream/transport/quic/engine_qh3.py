@@ -19,15 +19,18 @@ What qh3 does differently, and what becomes of it here:
 from __future__ import annotations
 
 import ssl
+from types import ModuleType
+from typing import ClassVar
 
+from qh3.quic import packet
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection
-from qh3.quic.packet import QuicProtocolVersion, encode_quic_retry
 from qh3.tls import SignatureAlgorithm
 
 from echostream.config import ALPN, QuicSettings
 from echostream.errors import ConfigurationError
-from echostream.transport.quic.engine import AcceptEngine, QuicEngines
+from echostream.transport.quic.engine import AcceptEngine
+from echostream.transport.quic.engine_common import CommonEngines
 from echostream.transport.quic.engine_qh3_connection import CLOCK_START, Qh3Engine
 from echostream.transport.sockets import SocketAddress
 from echostream.transport.tls import ServerTls
@@ -46,10 +49,11 @@ _SIGNATURES = [
 """What a server may sign with: Ed25519 too, and neither PKCS #1 nor SHA-1 (RFC 8446 section 4.4.3) as qh3 would."""
 
 
-class Qh3Engines(QuicEngines):
+class Qh3Engines(CommonEngines):
     """Makes `Qh3Engine`s."""
 
-    versions = (int(QuicProtocolVersion.VERSION_1), int(QuicProtocolVersion.VERSION_2))
+    _packets: ClassVar[ModuleType] = packet
+    versions = (int(packet.QuicProtocolVersion.VERSION_1), int(packet.QuicProtocolVersion.VERSION_2))
     needs_retry = True
 
     def __init__(self, settings: QuicSettings) -> None:
@@ -82,17 +86,6 @@ class Qh3Engines(QuicEngines):
             return Qh3Engine(quic, self._settings)
 
         return accept
-
-    def retry_packet(
-        self, *, version: int, source: bytes, destination: bytes, original_destination: bytes, token: bytes
-    ) -> bytes:
-        return encode_quic_retry(
-            version=version,
-            source_cid=source,
-            destination_cid=destination,
-            original_destination_cid=original_destination,
-            retry_token=token,
-        )
 
     def warm_up(self, tls: ServerTls) -> None:
         # The first key exchange of a process takes 25 ms and holds the interpreter meanwhile.

@@ -10,23 +10,17 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Sequence
+from types import ModuleType
+from typing import ClassVar
 
+from qh3.quic import events
 from qh3.quic.connection import QuicConnection, QuicConnectionError
-from qh3.quic.events import (
-    ConnectionIdIssued,
-    ConnectionIdRetired,
-    ConnectionTerminated,
-    DatagramFrameReceived,
-    HandshakeCompleted,
-    StopSendingReceived,
-    StreamDataReceived,
-    StreamReset,
-)
+from qh3.quic.events import ConnectionTerminated
 from qh3.quic.packet import QuicFrameType
 from qh3.tls import Epoch
 
 from echostream.config import QuicSettings
-from echostream.transport.quic.engine import EngineSink, QuicEngine
+from echostream.transport.quic.engine_common import CommonEngine, EndOfConnection
 from echostream.transport.quic.paths import PathNames
 from echostream.transport.sockets import SocketAddress
 
@@ -44,9 +38,6 @@ _DATAGRAM_OVERHEAD_BYTES = 40
 to 29 bytes under their size."""
 _DECODE_ERROR = 0x100 + 50
 """A TLS alert (RFC 8446 section 6.2)."""
-_NOT_POSSIBLE = (ValueError, QuicConnectionError)
-"""Raised for a stream that is finished, reset, stopped or long forgotten, and for a connection whose end is not told
-yet: what arrived together with the peer's close is answered first."""
 _NO_VIABLE_PATH = 0x10
 _MAX_MOVES = 3
 """qh3 has four paths in the life of a connection, the first among them."""
@@ -54,23 +45,22 @@ CLOCK_START = 1e6
 """Seconds added to every time: qh3 takes none before zero, which a simulated host's clock may well show."""
 
 
-class Qh3Engine(QuicEngine):
+class Qh3Engine(CommonEngine):
     """One qh3 connection."""
 
+    _quic: QuicConnection
+    _events: ClassVar[ModuleType] = events
+    # The second also while the end is not told yet: what arrived together with the peer's close is answered first.
+    _not_possible: ClassVar = (ValueError, QuicConnectionError)
+
     def __init__(self, quic: QuicConnection, settings: QuicSettings) -> None:
-        self._quic = quic
+        super().__init__(quic)
         self._paths = PathNames(_MAX_MOVES)
         self._datagrams: deque[bytes] = deque()
         self._max_queued_datagrams = settings.max_queued_datagrams
-        self._starved = [False, False]  # whether open_stream failed: bidirectional, unidirectional
-        self._closed = False
         self._fresh = False  # whether something was queued since `transmit` ran dry
         self._finished_sent = False
         self._heard_at = 0.0
-
-    @property
-    def connection_id(self) -> bytes:
-        return self._quic.host_cid
 
     @property
     def peer_address(self) -> SocketAddress | None:
@@ -102,29 +92,6 @@ class Qh3Engine(QuicEngine):
             self._go_back_to_shared_keys()
             self._quic.close(error_code=_DECODE_ERROR, frame_type=int(QuicFrameType.CRYPTO), reason_phrase="malformed")
 
-    def deliver(self, sink: EngineSink) -> None:
-        next_event = self._quic.next_event
-        while (event := next_event()) is not None:
-            match event:  # the most frequent first
-                case StreamDataReceived():
-                    sink.on_stream_data(event.stream_id, event.data, event.end_stream)
-                case DatagramFrameReceived():
-                    sink.on_datagram(event.data)
-                case StreamReset():
-                    sink.on_stream_reset(event.stream_id, event.error_code)
-                case StopSendingReceived():
-                    sink.on_stream_stopped(event.stream_id, event.error_code)
-                case ConnectionIdIssued():
-                    sink.on_connection_id(event.connection_id, issued=True)
-                case ConnectionIdRetired():
-                    sink.on_connection_id(event.connection_id, issued=False)
-                case HandshakeCompleted():
-                    sink.on_handshake(event.alpn_protocol)
-                case _:
-                    pass
-        self._deliver_limits(sink)
-        self._deliver_close(sink)
-
     def transmit(self, now: float) -> list[tuple[bytes, SocketAddress]]:
         if self._datagrams and _close_event(self._quic) is None:
             self._release_datagrams()
@@ -144,21 +111,10 @@ class Qh3Engine(QuicEngine):
     def handle_timer(self, now: float) -> None:
         self._quic.handle_timer(now + CLOCK_START)
 
-    def open_stream(self, *, unidirectional: bool) -> int | None:
-        stream_id = self._quic.get_next_available_stream_id(unidirectional)
-        if stream_id // 4 >= _peer_stream_limit(self._quic, unidirectional=unidirectional):
-            self._starved[unidirectional] = True
-            return None
-        try:
-            self._quic.send_stream_data(stream_id, b"")  # takes the id: it is handed out again until the first write
-        except _NOT_POSSIBLE:
-            return None
-        return stream_id
-
     def send(self, stream_id: int, data: bytes, *, fin: bool) -> int:
         try:
             self._quic.send_stream_data(stream_id, data, fin)
-        except _NOT_POSSIBLE:
+        except self._not_possible:
             return 0
         self._fresh = True
         return self._quic.get_send_buffer_size(stream_id)
@@ -169,18 +125,6 @@ class Qh3Engine(QuicEngine):
     def has_undelivered(self) -> bool:
         # Of an end without bytes only the packet that carries it can be seen, hence `_fresh`.
         return self._fresh or self._quic.get_send_buffer_size() > 0 or _bytes_in_flight(self._quic) > 0
-
-    def reset(self, stream_id: int, code: int) -> None:
-        try:
-            self._quic.reset_stream(stream_id, code)
-        except _NOT_POSSIBLE:
-            return
-
-    def stop(self, stream_id: int, code: int) -> None:
-        try:
-            self._quic.stop_stream(stream_id, code)
-        except _NOT_POSSIBLE:
-            return
 
     @property
     def max_datagram_payload_bytes(self) -> int:
@@ -197,12 +141,8 @@ class Qh3Engine(QuicEngine):
         return True
 
     def ping(self) -> None:
-        with contextlib.suppress(*_NOT_POSSIBLE):
+        with contextlib.suppress(*self._not_possible):
             self._quic.send_ping(0)
-
-    def close(self, code: int, reason: str) -> None:
-        self._closed = True
-        self._quic.close(error_code=code, reason_phrase=reason)
 
     def fail(self, code: int, reason: str) -> None:
         self._closed = True
@@ -242,26 +182,12 @@ class Qh3Engine(QuicEngine):
                 room -= len(data) + _DATAGRAM_OVERHEAD_BYTES
                 self._quic.send_datagram_frame(data)
 
-    def _deliver_limits(self, sink: EngineSink) -> None:
-        for unidirectional in (False, True):
-            if self._starved[unidirectional]:
-                following = self._quic.get_next_available_stream_id(unidirectional)
-                if following // 4 < _peer_stream_limit(self._quic, unidirectional=unidirectional):
-                    self._starved[unidirectional] = False
-                    sink.on_streams_available()
+    def _stream_limit(self, *, unidirectional: bool) -> int:
+        return _peer_stream_limit(self._quic, unidirectional=unidirectional)
 
-    def _deliver_close(self, sink: EngineSink) -> None:
-        # At once, where qh3 reports it after three more probe timeouts.
-        event = None if self._closed else _close_event(self._quic)
-        if event is not None:
-            self._closed = True
-            by_peer = _is_draining(self._quic)
-            sink.on_closed(
-                application=by_peer and event.frame_type is None,  # qh3 names no frame where versions do not match
-                code=event.error_code,
-                reason=event.reason_phrase,
-                by_peer=by_peer,
-            )
+    def _end(self) -> EndOfConnection | None:
+        event = _close_event(self._quic)
+        return None if event is None else (event, _is_draining(self._quic))
 
 
 def _peer_stream_limit(quic: QuicConnection, *, unidirectional: bool) -> int:

@@ -1,0 +1,237 @@
+"""One connection over aioquic's sans-IO `QuicConnection`; `engine_aioquic.py` makes them.
+
+Each private attribute of aioquic is touched in one named function at the end of the module, and each of these has a
+canary test, so that a new aioquic that moves one fails in one obvious place.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from types import ModuleType
+from typing import ClassVar
+
+from aioquic import tls as aioquic_tls
+from aioquic.quic import events
+from aioquic.quic.connection import QuicConnection, QuicConnectionState
+from aioquic.quic.events import ConnectionTerminated
+from aioquic.quic.packet import QuicFrameType
+from aioquic.quic.recovery import QuicPacketPacer
+from aioquic.quic.stream import QuicStream
+
+from echostream.config import QuicSettings
+from echostream.transport.quic.engine_common import CommonEngine, EndOfConnection
+from echostream.transport.sockets import SocketAddress
+
+__all__ = ("AioquicEngine",)
+
+# aioquic warns about every malformed peer; without a handler of the application that would go to stderr.
+logging.getLogger("quic").addHandler(logging.NullHandler())
+
+_BATCH_PACKETS = 44
+"""Packets per `transmit`: one system call with UDP_SEGMENT at 1,452 bytes, and the receiver starts while we go on."""
+_PACING_BURST = 0.002
+"""Seconds of the pacing rate that may leave at once: event loops keep time to 1 ms, so shorter gaps become 1 ms."""
+_DATAGRAM_OVERHEAD_BYTES = 40
+"""Short header, connection id, packet number, AEAD tag and frame header around a DATAGRAM payload."""
+_MAX_PROBE_DOUBLINGS = 3
+"""Times that the wait before the next probe of a silent path doubles: about 3 s at a round trip of 100 ms. aioquic has
+no end, and so sleeps through the moments in which a bad link is up, until the idle timeout ends the connection."""
+
+
+class AioquicEngine(CommonEngine):
+    """One aioquic connection."""
+
+    _quic: QuicConnection
+    _events: ClassVar[ModuleType] = events
+    _not_possible: ClassVar = (ValueError, RuntimeError)
+
+    def __init__(self, quic: QuicConnection, settings: QuicSettings) -> None:
+        super().__init__(quic)
+        self._max_queued_datagrams = settings.max_queued_datagrams
+        self._path_datagram_bytes = settings.max_datagram_bytes - _DATAGRAM_OVERHEAD_BYTES
+        self._pacer = _install_pacer(quic, _BatchPacer(max_datagram_size=settings.max_datagram_bytes))
+        _set_stream_limits(quic, settings.max_streams)
+
+    @property
+    def peer_address(self) -> SocketAddress | None:
+        address: SocketAddress | None = self._quic.get_peer_address()
+        return address
+
+    @property
+    def peer_chain(self) -> tuple[bytes, ...]:
+        return _peer_chain(self._quic)
+
+    @property
+    def rtt(self) -> float | None:
+        return _smoothed_rtt(self._quic)
+
+    def receive(self, datagrams: Sequence[bytes], address: SocketAddress, now: float) -> None:
+        receive = self._quic.receive_datagram
+        for data in datagrams:
+            receive(data, address, now)
+
+    def transmit(self, now: float) -> list[tuple[bytes, SocketAddress]]:
+        pacer = self._pacer
+        pacer.start_batch(_BATCH_PACKETS)
+        datagrams = self._quic.datagrams_to_send(now)
+        self.more = pacer.batch_is_full
+        return datagrams
+
+    def timer(self) -> float | None:
+        return self._quic.get_timer()
+
+    def handle_timer(self, now: float) -> None:
+        self._quic.handle_timer(now)
+        _cap_probe_backoff(self._quic)
+
+    def send(self, stream_id: int, data: bytes, *, fin: bool) -> int:
+        try:
+            self._quic.send_stream_data(stream_id, data, fin)
+        except self._not_possible:
+            return 0
+        return _unsent_bytes(self._quic, stream_id)
+
+    def unsent_bytes(self, stream_id: int) -> int:
+        return _unsent_bytes(self._quic, stream_id)
+
+    def has_undelivered(self) -> bool:
+        return _has_undelivered(self._quic)
+
+    @property
+    def max_datagram_payload_bytes(self) -> int:
+        # A frame above the peer's limit, or one that fits no packet, would cost the connection or its datagrams.
+        return max(0, min(self._path_datagram_bytes, _peer_datagram_limit(self._quic) - 3))
+
+    def send_datagram(self, data: bytes) -> bool:
+        if not len(data) <= self.max_datagram_payload_bytes or not self.max_datagram_payload_bytes:
+            return False
+        if len(_datagram_queue(self._quic)) >= self._max_queued_datagrams:
+            return False
+        self._quic.send_datagram_frame(data)
+        return True
+
+    def ping(self) -> None:
+        self._quic.send_ping(0)
+
+    def fail(self, code: int, reason: str) -> None:
+        self._closed = True
+        self._quic.close(error_code=code, frame_type=QuicFrameType.PADDING, reason_phrase=reason)
+
+    def _stream_limit(self, *, unidirectional: bool) -> int:
+        return _peer_stream_limit(self._quic, unidirectional=unidirectional)
+
+    def _end(self) -> EndOfConnection | None:
+        event = _close_event(self._quic)
+        return None if event is None else (event, _is_draining(self._quic))
+
+
+class _BatchPacer(QuicPacketPacer):
+    """aioquic's pacer in steps that an event loop can keep, and with a limit per `transmit`."""
+
+    batch_is_full = False
+    _room = 0
+
+    def start_batch(self, packets: int) -> None:
+        self._room = packets
+        self.batch_is_full = False
+
+    def next_send_time(self, now: float) -> float | None:  # type: ignore[override]  # aioquic forgot the None
+        if self._room <= 0:
+            self.batch_is_full = True
+            return now
+        return super().next_send_time(now)
+
+    def update_after_send(self, now: float) -> None:
+        self._room -= 1
+        super().update_after_send(now)
+
+    def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
+        super().update_rate(congestion_window, smoothed_rtt)
+        self.bucket_max = max(self.bucket_max, _PACING_BURST)
+
+
+# The private attributes of aioquic, one function each.
+# pyright: reportPrivateUsage=false
+
+
+def _install_pacer(quic: QuicConnection, pacer: _BatchPacer) -> _BatchPacer:
+    quic._loss._pacer = pacer
+    return pacer
+
+
+def _give_streams_an_order() -> None:
+    """Let streams that take turns do so by their ids: aioquic puts them in a set, whose order follows addresses."""
+
+    def by_id(stream: QuicStream) -> int:
+        return stream.stream_id or 0
+
+    QuicStream.__hash__ = by_id  # type: ignore[method-assign, assignment]
+
+
+_give_streams_an_order()
+
+
+def _set_stream_limits(quic: QuicConnection, count: int) -> None:
+    """Announce `count` streams of each kind instead of 128; only before the handshake begins."""
+    for limit in (quic._local_max_streams_bidi, quic._local_max_streams_uni):
+        limit.value = limit.sent = count
+
+
+def _peer_stream_limit(quic: QuicConnection, *, unidirectional: bool) -> int:
+    return quic._remote_max_streams_uni if unidirectional else quic._remote_max_streams_bidi
+
+
+def _stream(quic: QuicConnection, stream_id: int) -> QuicStream | None:
+    return quic._streams.get(stream_id)
+
+
+def _unsent_bytes(quic: QuicConnection, stream_id: int) -> int:
+    stream = _stream(quic, stream_id)
+    if stream is None or stream.sender._reset_error_code is not None:
+        return 0
+    return stream.sender._buffer_stop - stream.sender.highest_offset
+
+
+def _has_undelivered(quic: QuicConnection) -> bool:
+    for stream in quic._streams.values():
+        sender = stream.sender
+        if sender.is_finished or sender._reset_error_code is not None:
+            continue
+        if sender._buffer_start < sender._buffer_stop or (sender._buffer_fin is not None and not sender._acked_fin):
+            return True
+    return False
+
+
+def _peer_datagram_limit(quic: QuicConnection) -> int:
+    return quic._remote_max_datagram_frame_size or 0
+
+
+def _datagram_queue(quic: QuicConnection) -> deque[bytes]:
+    return quic._datagrams_pending
+
+
+def _close_event(quic: QuicConnection) -> ConnectionTerminated | None:
+    return quic._close_event
+
+
+def _is_draining(quic: QuicConnection) -> bool:
+    """Whether the peer closed: aioquic enters this state for nothing else."""
+    return quic._state is QuicConnectionState.DRAINING
+
+
+def _cap_probe_backoff(quic: QuicConnection) -> None:
+    quic._loss._pto_count = min(quic._loss._pto_count, _MAX_PROBE_DOUBLINGS)
+
+
+def _smoothed_rtt(quic: QuicConnection) -> float | None:
+    return quic._loss._rtt_smoothed if quic._loss._rtt_initialized else None
+
+
+def _peer_chain(quic: QuicConnection) -> tuple[bytes, ...]:
+    leaf = quic.tls._peer_certificate
+    if leaf is None:
+        return ()
+    der = aioquic_tls.Encoding.DER  # type: ignore[attr-defined]  # cryptography's, by way of aioquic
+    return tuple(item.public_bytes(der) for item in (leaf, *quic.tls._peer_certificate_chain))

@@ -1,0 +1,139 @@
+"""What the adapters of aioquic and of its descendant qh3 share: both have the same calls, events and packets.
+
+Imports neither of them; what differs is in the adapters, which fill in the rest.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from types import ModuleType
+from typing import Any, ClassVar
+
+from echostream.transport.quic.engine import EngineSink, QuicEngine, QuicEngines
+
+__all__ = ("CommonEngine", "CommonEngines", "EndOfConnection")
+
+EndOfConnection = tuple[Any, bool]
+"""The engine's `ConnectionTerminated`, and whether the peer closed."""
+
+
+class CommonEngine(QuicEngine):
+    """One connection of either.
+
+    Args:
+        quic: the engine's `QuicConnection`.
+    """
+
+    _events: ClassVar[ModuleType]
+    """The engine's classes of events."""
+    _not_possible: ClassVar[tuple[type[Exception], ...]]
+    """Raised for a stream that is finished, reset, stopped by the peer or long forgotten."""
+
+    def __init__(self, quic: Any) -> None:
+        self._quic = quic
+        self._starved = [False, False]  # whether open_stream failed: bidirectional, unidirectional
+        self._closed = False
+
+    @property
+    def connection_id(self) -> bytes:
+        connection_id: bytes = self._quic.host_cid
+        return connection_id
+
+    def deliver(self, sink: EngineSink) -> None:
+        events = self._events
+        next_event = self._quic.next_event
+        while (event := next_event()) is not None:
+            match event:  # the most frequent first
+                case events.StreamDataReceived():
+                    sink.on_stream_data(event.stream_id, event.data, event.end_stream)
+                case events.DatagramFrameReceived():
+                    sink.on_datagram(event.data)
+                case events.StreamReset():
+                    sink.on_stream_reset(event.stream_id, event.error_code)
+                case events.StopSendingReceived():
+                    sink.on_stream_stopped(event.stream_id, event.error_code)
+                case events.ConnectionIdIssued():
+                    sink.on_connection_id(event.connection_id, issued=True)
+                case events.ConnectionIdRetired():
+                    sink.on_connection_id(event.connection_id, issued=False)
+                case events.HandshakeCompleted():
+                    sink.on_handshake(event.alpn_protocol)
+                case _:
+                    pass
+        if True in self._starved:
+            self._deliver_limits(sink)
+        self._deliver_close(sink)
+
+    def open_stream(self, *, unidirectional: bool) -> int | None:
+        stream_id: int = self._quic.get_next_available_stream_id(unidirectional)
+        if stream_id // 4 >= self._stream_limit(unidirectional=unidirectional):
+            self._starved[unidirectional] = True
+            return None
+        try:
+            self._quic.send_stream_data(stream_id, b"")  # takes the id: it is handed out again until the first write
+        except self._not_possible:
+            return None
+        return stream_id
+
+    def reset(self, stream_id: int, code: int) -> None:
+        try:
+            self._quic.reset_stream(stream_id, code)
+        except self._not_possible:
+            return
+
+    def stop(self, stream_id: int, code: int) -> None:
+        try:
+            self._quic.stop_stream(stream_id, code)
+        except self._not_possible:
+            return
+
+    def close(self, code: int, reason: str) -> None:
+        self._closed = True
+        self._quic.close(error_code=code, reason_phrase=reason)
+
+    @abstractmethod
+    def _stream_limit(self, *, unidirectional: bool) -> int:
+        """Return how many streams of a kind the peer allows since the beginning."""
+
+    @abstractmethod
+    def _end(self) -> EndOfConnection | None:
+        """Return how the connection ended, at once: the event comes three probe timeouts later."""
+
+    def _deliver_limits(self, sink: EngineSink) -> None:
+        for unidirectional in (False, True):
+            if self._starved[unidirectional]:
+                following = self._quic.get_next_available_stream_id(unidirectional)
+                if following // 4 < self._stream_limit(unidirectional=unidirectional):
+                    self._starved[unidirectional] = False
+                    sink.on_streams_available()
+
+    def _deliver_close(self, sink: EngineSink) -> None:
+        end = None if self._closed else self._end()
+        if end is not None:
+            self._closed = True
+            event, by_peer = end
+            sink.on_closed(
+                application=by_peer and event.frame_type is None,  # the engine has no reasons of the application's
+                code=event.error_code,
+                reason=event.reason_phrase,
+                by_peer=by_peer,
+            )
+
+
+class CommonEngines(QuicEngines):
+    """Makes engines of either."""
+
+    _packets: ClassVar[ModuleType]
+    """The engine's functions for packets."""
+
+    def retry_packet(
+        self, *, version: int, source: bytes, destination: bytes, original_destination: bytes, token: bytes
+    ) -> bytes:
+        packet: bytes = self._packets.encode_quic_retry(
+            version=version,
+            source_cid=source,
+            destination_cid=destination,
+            original_destination_cid=original_destination,
+            retry_token=token,
+        )
+        return packet
