@@ -306,7 +306,9 @@ class CallTable:
                 self._link.out.abort(call.stream_id, reset=call.output_open, stop=True, code=Status.CANCELLED)
         return rejected
 
-    def clear(self) -> None:
-        """Forget all calls."""
+    def clear(self) -> list[Call]:
+        """Forget all calls, and return them."""
+        forgotten: list[Call] = [*self.outgoing.values(), *self.incoming.values()]
         self.outgoing.clear()
         self.incoming.clear()
+        return forgotten

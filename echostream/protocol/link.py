@@ -43,6 +43,7 @@ class Link:
         "peer_limits",
         "ready",
         "stopped",
+        "unreported",
     )
 
     def __init__(self, role: Role, codec: FrameCodec, payload: PayloadCodec, limits: Limits) -> None:
@@ -72,6 +73,8 @@ class Link:
         """Events of the peer that wait for their Ack."""
         self.late_frames = 0
         """Frames for calls and streams that had already ended here: dropped and counted."""
+        self.unreported: list[Any] = []
+        """Protocol events right before a violation: what raises leaves them here, for they happened all the same."""
         self.ready = False
         """Whether the Hello exchange is over and the connection not closed."""
 

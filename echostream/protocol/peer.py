@@ -154,10 +154,14 @@ class PeerProtocol:
             RemoteProtocolError: the peer broke the protocol: close the connection with its `close_code`.
         """
         events: list[ev.ProtocolEvent] = []
-        if self.state in _READY:
-            self._read(stream_id, data, fin, events)
-        elif self.state is not State.CLOSED:
-            self._read_before_ready(stream_id, data, fin, events)
+        try:
+            if self.state in _READY:
+                self._read(stream_id, data, fin, events)
+            elif self.state is not State.CLOSED:
+                self._read_before_ready(stream_id, data, fin, events)
+        except RemoteProtocolError:
+            self.link.unreported = events
+            raise
         return events
 
     def receive_reset(self, stream_id: int, code: int = Status.CANCELLED) -> list[ev.ProtocolEvent]:
@@ -224,8 +228,12 @@ class PeerProtocol:
             RemoteProtocolError: as `receive_data`.
         """
         events: list[ev.ProtocolEvent] = []
-        for stream_id, data, fin in self._early.take():
-            self._read(stream_id, data, fin, events)
+        try:
+            for stream_id, data, fin in self._early.take():
+                self._read(stream_id, data, fin, events)
+        except RemoteProtocolError:
+            self.link.unreported = events
+            raise
         return events
 
     def emit(
@@ -280,10 +288,7 @@ class PeerProtocol:
     def close(self) -> list[Call | AppStream]:
         """Forget everything; return what was still open, so that whoever waits for it can be told."""
         self._move(Input.CLOSE)
-        calls, streams = self.calls, self.streams
-        left: list[Call | AppStream] = [*calls.outgoing.values(), *calls.incoming.values(), *streams.streams.values()]
-        calls.clear()
-        streams.clear()
+        left: list[Call | AppStream] = [*self.calls.clear(), *self.streams.clear()]
         self.link.clear()
         self._readers.clear()
         self._unacknowledged.clear()
@@ -301,8 +306,7 @@ class PeerProtocol:
             return
         hello = Hello.decode(frame.payload, self.link.payload)
         self.link.features = self.hello.agree(hello)
-        self.peer_hello = hello
-        self.link.peer_limits = hello.limits
+        self.peer_hello, self.link.peer_limits = hello, hello.limits
         self._move(Input.RECEIVE_HELLO)
         events.append(ev.HelloReceived(hello))
 
@@ -337,10 +341,9 @@ class PeerProtocol:
         self.link.owners.pop(owner.stream_id)
         if owner.output_open or stop:
             self.link.out.abort(owner.stream_id, reset=owner.output_open, stop=stop, code=Status.CANCELLED)
-        status = Status(code) if code in _REASONS else Status.CANCELLED
-        return (
-            self.streams.abandon(owner, status) if isinstance(owner, AppStream) else self.calls.abandon(owner, status)
-        )
+        table: Any = self.streams if isinstance(owner, AppStream) else self.calls
+        event: ev.ProtocolEvent = table.abandon(owner, Status(code) if code in _REASONS else Status.CANCELLED)
+        return event
 
     # Inside: frames about neither calls nor streams
 
@@ -377,8 +380,7 @@ class PeerProtocol:
         if frame.is_answer:
             events.append(ev.ProbeAnswered(frame))
             return
-        now = self._clock_ns()
-        answer = f.TimeSyncFrame(frame.id, frame.t1_ns, now, self._clock_ns(), is_answer=True)
+        answer = f.TimeSyncFrame(frame.id, frame.t1_ns, self._clock_ns(), self._clock_ns(), is_answer=True)
         self.link.out.write(LANE, self.link.codec.encode(answer))
 
     def _on_go_away(self, _stream_id: int, frame: f.GoAwayFrame, events: list[ev.ProtocolEvent]) -> None:
@@ -386,9 +388,8 @@ class PeerProtocol:
             raise RemoteProtocolError(f"go-away after id {frame.id}, which was never used")
         self._move(Input.RECEIVE_GO_AWAY)
         self.peer_gone_away = True
-        rejected: list[OutgoingCall | AppStream] = [*self.calls.reject_above(frame.id)]
-        rejected += self.streams.reject_above(frame.id)
-        events.append(ev.GoAwayReceived(frame.code, frame.reason, rejected))
+        calls, streams = self.calls.reject_above(frame.id), self.streams.reject_above(frame.id)
+        events.append(ev.GoAwayReceived(frame.code, frame.reason, [*calls, *streams]))
 
     def _move(self, event: Input) -> None:
         after = TRANSITIONS.get((self.role, self.state, event))

@@ -187,10 +187,12 @@ class StreamTable:
             self._link.out.abort(stream.stream_id, reset=stream.output_open, stop=True, code=Status.CANCELLED)
         return rejected
 
-    def clear(self) -> None:
-        """Forget all streams."""
+    def clear(self) -> list[AppStream]:
+        """Forget all streams, and return them."""
+        forgotten = [*self.streams.values()]
         self.streams.clear()
         self._remote_count = 0
+        return forgotten
 
     def _find(self, number: int, what: str) -> AppStream | None:
         stream = self.streams.get(number)

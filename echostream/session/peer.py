@@ -301,6 +301,7 @@ class Peer:
         """The peer broke the protocol: end the connection with a code, and nothing else."""
         _log.warning("! %s: %s", self.connection.peer_address, error.message)
         self._in_burst = False
+        self._handle(self.protocol.link.unreported)  # an answer that came before it has reached its caller
         self.connection.close(error.close_code, error.message[:200])
         self._lose(ConnectionLostError(f"peer broke the protocol: {error.message}", close_code=error.close_code))
 

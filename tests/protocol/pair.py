@@ -59,11 +59,12 @@ class Side:
         *,
         hello: Hello | None = None,
         clock_ns: Callable[[], int] = lambda: 0,
+        codec: FrameCodec | None = None,
     ) -> None:
         self.role = role
         self.limits = limits or Limits()
-        self.payload = PayloadCodec(self.limits)
-        self.codec = FrameCodec(self.payload, self.limits)
+        self.codec = codec or FrameCodec(PayloadCodec(self.limits), self.limits)
+        self.payload = self.codec._payload
         hello = replace(hello or Hello(role=role), limits=PeerLimits.of(self.limits))
         self.protocol = PeerProtocol(hello, self.codec, self.payload, self.limits, clock_ns)
         self.events: list[ProtocolEvent] = []

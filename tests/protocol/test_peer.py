@@ -354,6 +354,29 @@ def test_stops_of_streams_that_are_over_are_remembered_up_to_a_bound() -> None:
     assert 1 not in server.link.stopped
 
 
+def test_what_happened_right_before_a_violation_is_still_told(pair: ProtocolPair) -> None:
+    call = pair.client.protocol.calls.start("m", b"", handle=None)
+    pair.server.send(f.ResponseFrame(call.id, 0, b"yes"))
+    pair.server.send(f.EndFrame(99))
+    with pytest.raises(RemoteProtocolError):
+        pair.pump()
+    happened = pair.client.events + pair.client.protocol.link.unreported
+    assert [type(event) for event in happened] == [ev.ResponseReceived]
+    assert pair.client.protocol.close() == []  # nobody is told twice
+
+
+def test_what_happened_before_an_early_violation_is_still_told() -> None:
+    pair = ProtocolPair(meet=False)
+    pair.client.protocol.send_hello()
+    pair.pump()
+    pair.client.write(2, b"".join(map(pair.client.codec.encode, (f.EventFrame(1, "e", b""), f.EndFrame(99)))))
+    pair.pump()
+    pair.server.protocol.send_hello()
+    with pytest.raises(RemoteProtocolError):
+        pair.server.protocol.take_early()
+    assert [type(event) for event in pair.server.protocol.link.unreported] == [ev.EventReceived]
+
+
 def test_unfinished_frames_of_a_session_are_bounded() -> None:
     limits = Limits(max_reassembly_bytes=1 << 16, max_payload_bytes=1 << 16)
     pair = ProtocolPair(server=limits)

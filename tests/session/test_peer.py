@@ -333,6 +333,17 @@ async def test_a_peer_that_breaks_the_protocol_is_left_with_a_code(
     assert f"! somewhere: {reason}" in caplog.text
 
 
+async def test_an_answer_right_before_a_violation_reaches_its_caller(world: _World) -> None:
+    answers: list[f.Frame] = []
+    handle = _Handle()
+    handle.on_response = answers.append  # type: ignore[attr-defined]
+    calls = [world.protocol.calls.start("m", b"", handle=handle) for _ in range(2)]
+    burst = [f.ResponseFrame(calls[0].id, 0, b"\xc0"), f.HelloFrame(0, b"")]
+    world.peer.stream_data(LANE, b"".join(map(world.codec.encode, burst)), False)
+    assert answers == burst[:1]
+    assert len(handle.lost) == 1  # the other call
+
+
 async def test_a_bug_of_ours_ends_the_connection_and_is_logged(world: _World, caplog: pytest.LogCaptureFixture) -> None:
     world.protocol.calls.start("m", b"", handle=_Handle())  # which takes no response
     world.peer.stream_data(LANE, world.codec.response(1, 0, b""), False)
