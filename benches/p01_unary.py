@@ -8,11 +8,13 @@ from benches.core import Contender, Plan, Row, compare, contest, loops, missing
 
 ID = "P1"
 
+_PEER = ("grpc", "google.protobuf")
 
-def contenders() -> tuple[list[Contender], list[Contender]]:
+
+def contenders(engine: str) -> tuple[list[Contender], list[Contender]]:
     """Return (ours, grpc.aio's), on every loop that there is: the better one counts, for both."""
     ours = [
-        Contender(f"aioquic {loop}", "benches.typed:serve", "benches.typed:connect", loop, {"engine": "aioquic"})
+        Contender(f"{engine} {loop}", "benches.typed:serve", "benches.typed:connect", loop, {"engine": engine})
         for loop in loops()
     ]
     theirs = [
@@ -22,11 +24,21 @@ def contenders() -> tuple[list[Contender], list[Contender]]:
     return ours, theirs
 
 
+def against_grpc(row: Row, plan: Plan, engine: str, key: str, *, in_flight: int) -> Row:
+    """Fill in a row of typed calls over an engine against grpc.aio."""
+    row.note = missing(*_PEER, *engine_modules(engine))
+    if not row.note:
+        ours, theirs = contenders(engine)
+        results = contest([*ours, *theirs], plan, in_flight=in_flight)
+        compare(row, {c.name: results[c.name] for c in ours}, {c.name: results[c.name] for c in theirs}, key)
+    return row
+
+
+def engine_modules(engine: str) -> list[str]:
+    """Return what must be installed for an engine."""
+    return [engine] if engine == "qh3" else []
+
+
 def measure(plan: Plan) -> Iterator[Row]:
     row = Row(ID, "typed unary calls, 64 in flight", unit="calls/s", floor=10, goal=15)
-    row.note = missing("grpc", "google.protobuf")
-    if not row.note:
-        ours, theirs = contenders()
-        results = contest([*ours, *theirs], plan, in_flight=64)
-        compare(row, {c.name: results[c.name] for c in ours}, {c.name: results[c.name] for c in theirs}, "rate")
-    yield row
+    yield against_grpc(row, plan, "aioquic", "rate", in_flight=64)

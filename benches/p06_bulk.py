@@ -1,15 +1,20 @@
-"""P6: bytes over one reliable stream at 1,452 bytes a packet, against aioquic's own asyncio wrapper."""
+"""P6: bytes over one reliable stream at 1,452 bytes a packet, against each engine's own wrapper and grpc.aio."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
+import os
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from types import ModuleType
 from typing import Any, Final
 
-from benches.core import Contender, Plan, Row, compare, contest, loops
+from benches.core import Contender, Plan, Row, compare, contest, loops, missing
+from benches.p01_unary import engine_modules
 from benches.worker import Round
 from echostream import Context, RpcClient, RpcServer, StreamReceiver, service, stream
 from echostream.transport.state import state_folder
@@ -56,14 +61,15 @@ async def connect(engine: str, url: str) -> AsyncIterator[Round]:
 
 
 @asynccontextmanager
-async def serve_stock() -> AsyncIterator[dict[str, Any]]:
-    """Aioquic's asyncio wrapper: what arrives is counted, the count is the answer."""
-    from aioquic.asyncio.server import serve as serve_quic
-    from aioquic.quic.configuration import QuicConfiguration
-
-    configuration = QuicConfiguration(is_client=False, alpn_protocols=["bulk"], max_datagram_size=_DATAGRAM_BYTES)
-    pem = str(state_folder() / "development" / "server.pem")
-    configuration.load_cert_chain(pem, pem)
+async def serve_stock(engine: str) -> AsyncIterator[dict[str, Any]]:
+    """The engine's own asyncio wrapper: what arrives is counted, the count is the answer."""
+    wrapper, configure = _stock(engine)
+    configuration = configure(is_client=False, alpn_protocols=["bulk"], max_datagram_size=_DATAGRAM_BYTES)
+    pem = (state_folder() / "development" / "server.pem").read_text()
+    key, mark, chain = pem.partition("-----BEGIN CERTIFICATE-----")
+    turned = state_folder() / f"bulk-{os.getpid()}.pem"
+    turned.write_text(f"{mark}{chain}{key}")  # qh3 takes the key behind the certificate only
+    configuration.load_cert_chain(str(turned))
     tasks: set[asyncio.Task[None]] = set()
 
     async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -78,35 +84,87 @@ async def serve_stock() -> AsyncIterator[dict[str, Any]]:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await serve_quic("127.0.0.1", 0, configuration=configuration, stream_handler=accept)
-    assert server._transport is not None
-    yield {"port": server._transport.get_extra_info("sockname")[1]}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:  # neither wrapper tells which port it took
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    server = await wrapper.serve("127.0.0.1", port, configuration=configuration, stream_handler=accept, retry=True)
+    yield {"port": port}
     server.close()
 
 
 @asynccontextmanager
-async def connect_stock(port: int) -> AsyncIterator[Round]:
-    from aioquic.asyncio.client import connect as connect_quic
-    from aioquic.quic.configuration import QuicConfiguration
-
-    configuration = QuicConfiguration(
-        alpn_protocols=["bulk"], max_datagram_size=_DATAGRAM_BYTES, verify_mode=ssl.CERT_NONE
-    )
-    async with connect_quic("127.0.0.1", port, configuration=configuration) as protocol:
+async def connect_stock(engine: str, port: int) -> AsyncIterator[Round]:
+    wrapper, configure = _stock(engine)
+    configuration = configure(alpn_protocols=["bulk"], max_datagram_size=_DATAGRAM_BYTES, verify_mode=ssl.CERT_NONE)
+    async with wrapper.connect("127.0.0.1", port, configuration=configuration) as protocol:
 
         async def measure(*, seconds: float) -> dict[str, float]:
             started, sent = time.perf_counter(), 0
             reader, writer = await protocol.create_stream()
+            stream_id = writer.get_extra_info("stream_id")
             while time.perf_counter() - started < seconds:
-                # Its writers never wait and its buffers grow without limit: a window of 4 MiB, as ours.
                 writer.write(_PIECE)
                 sent += len(_PIECE)
-                # Its writers never wait and its buffers grow without limit: a window of 4 MiB for it.
-                sender = protocol._quic._streams[writer.get_extra_info("stream_id")].sender
-                while sender._buffer_stop - sender._buffer_start > 4 << 20:  # noqa: ASYNC110
+                # Its writers never wait and its buffers grow without limit: a window of 4 MiB, as ours.
+                while _unsent(protocol._quic, stream_id) > 4 << 20:  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
             writer.write_eof()
             return _rate(int.from_bytes(await reader.read(-1)), sent, started)
+
+        yield measure
+
+
+def _stock(engine: str) -> tuple[ModuleType, Any]:
+    configuration = importlib.import_module(f"{engine}.quic.configuration")
+    return importlib.import_module(f"{engine}.asyncio"), configuration.QuicConfiguration
+
+
+def _unsent(quic: Any, stream_id: int) -> int:
+    if hasattr(quic, "get_send_buffer_size"):  # qh3
+        return int(quic.get_send_buffer_size(stream_id))
+    sender = quic._streams[stream_id].sender
+    return int(sender._buffer_stop - sender._buffer_start)
+
+
+@asynccontextmanager
+async def serve_grpc() -> AsyncIterator[dict[str, Any]]:
+    """One call that takes a stream of messages of bytes and answers with their total."""
+    import grpc
+
+    from benches.grpc_typed import server_credentials
+
+    async def upload(pieces: AsyncIterator[bytes], _context: Any) -> bytes:
+        total = 0
+        async for piece in pieces:
+            total += len(piece)
+        return total.to_bytes(8)
+
+    server = grpc.aio.server()
+    methods = {"Upload": grpc.stream_unary_rpc_method_handler(upload)}  # no serialiser: bytes as they are
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.Bulk", methods),))
+    port = server.add_secure_port("127.0.0.1:0", server_credentials())
+    await server.start()
+    yield {"target": f"127.0.0.1:{port}"}
+    await server.stop(0)
+
+
+@asynccontextmanager
+async def connect_grpc(target: str) -> AsyncIterator[Round]:
+    import grpc
+
+    from benches.grpc_typed import credentials
+
+    async with grpc.aio.secure_channel(target, credentials()) as channel:
+        upload = channel.stream_unary("/bench.Bulk/Upload")
+
+        async def measure(*, seconds: float) -> dict[str, float]:
+            started, sent = time.perf_counter(), 0
+            call = upload()
+            while time.perf_counter() - started < seconds:
+                await call.write(_PIECE)
+                sent += len(_PIECE)
+            await call.done_writing()
+            return _rate(int.from_bytes(await call), sent, started)
 
         yield measure
 
@@ -118,14 +176,36 @@ def _rate(received: int, sent: int, started: float) -> dict[str, float]:
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    ours = [
-        Contender(f"aioquic {loop}", f"{__name__}:serve", f"{__name__}:connect", loop, {"engine": "aioquic"})
+    yield _row(plan, "aioquic", _stock_wrapper("aioquic"), 2.5, 3.3)
+    yield _row(plan, "qh3", _stock_wrapper("qh3"), 6, 9)
+    grpc = [
+        Contender(f"grpc.aio TLS {loop}", f"{__name__}:serve_grpc", f"{__name__}:connect_grpc", loop)
         for loop in loops()
     ]
-    stock = [
-        Contender(f"stock aioquic wrapper {loop}", f"{__name__}:serve_stock", f"{__name__}:connect_stock", loop)
+    yield _row(plan, "qh3", grpc, 0.55, 0.65, "grpc", "google.protobuf")
+
+
+def _stock_wrapper(engine: str) -> list[Contender]:
+    return [
+        Contender(
+            f"stock {engine} wrapper {loop}",
+            f"{__name__}:serve_stock",
+            f"{__name__}:connect_stock",
+            loop,
+            {"engine": engine},
+        )
         for loop in loops()
     ]
-    row = Row(ID, "bulk over one stream at 1452 bytes", unit="MB/s", floor=2.5, goal=3.3)
-    results = contest([*ours, *stock], plan)
-    yield compare(row, {c.name: results[c.name] for c in ours}, {c.name: results[c.name] for c in stock}, "rate")
+
+
+def _row(plan: Plan, engine: str, theirs: list[Contender], floor: float, goal: float, *needed: str) -> Row:
+    row = Row(ID, f"bulk over one stream at {_DATAGRAM_BYTES} bytes", unit="MB/s", floor=floor, goal=goal)
+    row.note = missing(*engine_modules(engine), *needed)
+    if not row.note:
+        ours = [
+            Contender(f"{engine} {loop}", f"{__name__}:serve", f"{__name__}:connect", loop, {"engine": engine})
+            for loop in loops()
+        ]
+        results = contest([*ours, *theirs], plan)
+        compare(row, {c.name: results[c.name] for c in ours}, {c.name: results[c.name] for c in theirs}, "rate")
+    return row
