@@ -56,7 +56,7 @@ def test_the_file_holds_one_object_per_figure_after_every_one() -> None:
 
 def test_what_cannot_be_is_refused_before_anything_runs(tmp_path: Path) -> None:
     assert run._ids("p1,P11") == ["P1", "P11"]
-    with pytest.raises(argparse.ArgumentTypeError, match="unknown: P99; there are P1, P3"):
+    with pytest.raises(argparse.ArgumentTypeError, match="unknown: P99; there are P1, P2, P3"):
         run._ids("P1,P99")
     with pytest.raises(argparse.ArgumentTypeError, match=r"cannot write .*No such file"):
         run._writable(str(tmp_path / "no" / "file"))
