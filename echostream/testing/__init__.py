@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from echostream.testing.memory import connect_in_memory
     from echostream.testing.network import SimNetwork
     from echostream.testing.relay import ImpairmentRelay, Passage
-    from echostream.testing.trace import FrameRecord
+    from echostream.testing.trace import FrameRecord, PacketRecord
 
 __all__ = (
     "Arrival",
@@ -25,6 +25,7 @@ __all__ = (
     "ImpairmentRelay",
     "Link",
     "LinkState",
+    "PacketRecord",
     "Passage",
     "ServerFactory",
     "SimClock",
@@ -44,7 +45,7 @@ _MODULES = {
     "memory": ("connect_in_memory",),
     "network": ("SimNetwork",),
     "relay": ("ImpairmentRelay", "Passage"),
-    "trace": ("FrameRecord",),
+    "trace": ("FrameRecord", "PacketRecord"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

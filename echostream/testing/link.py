@@ -56,6 +56,8 @@ class Link:
     """What waits for the bandwidth at the most; packets beyond are lost."""
     mtu: int = 65_535
     """Largest UDP payload that passes; larger ones are lost."""
+    drop: tuple[int, ...] = ()
+    """Numbers of the packets that are lost whatever `loss` says; the first packet has 1 (`LinkState.sent`)."""
 
     def __post_init__(self) -> None:
         for name in ("loss", "reorder", "duplicate", "corrupt", "correlation"):
@@ -134,7 +136,8 @@ class LinkState:
         self.sent += 1
         share = self._correlate(u_share) if link.correlation else u_share
         leaves = self._leave(len(data), now)
-        if self._is_lost(u_loss, now) or self.is_cut or leaves is None or len(data) > link.mtu:
+        is_lost = self._is_lost(u_loss, now) or self.sent in link.drop
+        if is_lost or self.is_cut or leaves is None or len(data) > link.mtu:
             self.lost += 1
             return []
         at = leaves + link.at_quantile(share)

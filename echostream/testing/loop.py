@@ -29,6 +29,8 @@ _MAX_TURNS_AT_ONE_MOMENT = 1_000_000
 _NO_SOCKETS = "a simulation has no sockets of the system: put something in their place, or use ImpairmentRelay"
 _LIMIT_SLACK = 0.001
 """Seconds over the limit that are no matter: turns take time."""
+_TIMERS_OF_TASKS = ("_set_result_unless_cancelled(", "Timeout._on_timeout(", "_release_waiter(")
+"""What `sleep`, `timeout`, and `wait` or `wait_for` set."""
 _MAX_TASKS_NAMED = 20
 """Tasks that an error lists."""
 
@@ -183,6 +185,15 @@ class SimLoop(asyncio.BaseEventLoop):
         else:
             done.set_result(result)
         return done
+
+    def describe_timers(self) -> list[str]:
+        """Return what waits to be called at its time, in words; without asyncio's own timers: those are of tasks."""
+        scheduled: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]
+        waiting = sorted((timer for timer in scheduled if not timer.cancelled()), key=asyncio.TimerHandle.when)
+        texts = (
+            repr(timer).removesuffix(">").split(" ", 2)[2] for timer in waiting
+        )  # <TimerHandle when=1.5 f() at ...>
+        return [text for text in texts if not text.startswith(_TIMERS_OF_TASKS)]
 
     async def getaddrinfo(self, host: Any, port: Any, **_options: Any) -> list[Any]:
         """Ask the simulated network, which knows its hosts."""

@@ -16,17 +16,18 @@ import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context
+from functools import partial
 from typing import Any, Final, TextIO, TypeVar
 
 from echostream.errors import ConfigurationError
 from echostream.protocol.codec import FrameCodec
 from echostream.protocol.frames import Frame
 from echostream.testing.host import HostClock, SimHost, here
-from echostream.testing.link import Link, LinkState
+from echostream.testing.link import Arrival, Link, LinkState
 from echostream.testing.loop import SimDeadlockError, SimLoop, SimTimeLimitError, describe_tasks
 from echostream.testing.replay import replay_command
 from echostream.testing.sockets import LOCAL, SimPort, family_of
-from echostream.testing.trace import FrameRecord, record_frame
+from echostream.testing.trace import FrameRecord, PacketRecord, record_frame
 from echostream.transport.sockets import SocketAddress
 from echostream.types import clock, simulated
 
@@ -38,6 +39,9 @@ _LOOPBACK: Final = Link(delay=0.00002)
 _MAX_HOSTS: Final = 254
 _MAX_TRACE: Final = 1_000_000
 """Frames that the trace keeps, the newest: about 200 MB."""
+_MAX_PACKETS: Final = 100_000
+"""Packets that are kept where they are recorded, the newest: about 200 MB."""
+_LANDING: Final = "SimNetwork._land("
 _CLEAN_UP_SECONDS: Final = 60.0
 """Virtual time that what a scenario left running has to end."""
 
@@ -50,6 +54,7 @@ class SimNetwork:
         clock: virtual time.
         loop: the event loop that `run` uses.
         trace: every frame that arrived, in order; the newest million.
+        packets: every packet that was sent since `record_packets`, in order; the newest 100,000.
         replay: the command that runs the same again, for the text of a failure.
     """
 
@@ -66,6 +71,7 @@ class SimNetwork:
         self.loop = SimLoop(self.clock)
         self.loop.limit = limit
         self.trace: deque[FrameRecord] = deque(maxlen=_MAX_TRACE)
+        self.packets: deque[PacketRecord] = deque(maxlen=0)
         self.replay = replay_command(seed)
         self._link = link or Link()
         self._hosts: dict[str, SimHost] = {}
@@ -132,16 +138,23 @@ class SimNetwork:
             loop.close()
 
     def leaks(self) -> list[str]:
-        """Return what is still open, in words: sockets, and tasks but the calling one. Empty after a clean stop."""
+        """Return what is still open, in words: sockets, tasks but the calling one, timers. Empty after a clean stop.
+
+        Timers of asyncio itself are a sleeping task's, which is named, and packets on their way are nobody's.
+        """
         found = [f"socket {port.host.name}:{port.number}" for port in self._ports.values()]
         own = asyncio.current_task() if self.loop.is_running() else None
-        rest = describe_tasks(self.loop, leave_out=own).split("\n  ")[1:]
-        return found + [f"task {line}" for line in rest]
+        found += [f"task {line}" for line in describe_tasks(self.loop, leave_out=own).split("\n  ")[1:]]
+        return found + [f"timer {line}" for line in self.loop.describe_timers() if not line.startswith(_LANDING)]
 
     def print_trace(self, file: TextIO | None = None) -> None:
         """Print every frame that arrived, one on a line: virtual seconds, host, kind, id, digest."""
         for record in self.trace:
             print(record, file=file or sys.stdout)
+
+    def record_packets(self) -> None:
+        """Keep every packet that is sent from now on in `packets`, with its fate."""
+        self.packets = deque(maxlen=_MAX_PACKETS)
 
     @property
     def now(self) -> float:
@@ -238,9 +251,15 @@ class SimNetwork:
     def send(self, port: SimPort, data: bytes, destination: SocketAddress) -> None:
         """Carry a packet."""
         receiver = self._find_host(port.host, destination[0])
+        source = port.source_for(destination[0])
+        arrivals: list[Arrival] = []
         if receiver is not None:  # else nobody has the address (any more)
-            source = port.source_for(destination[0])
-            self._fly(port.host, receiver, data, lambda got: self._arrive(receiver, destination, got, source, port))
+            land = partial(self._arrive, receiver, destination, source, port)
+            arrivals = self._fly(port.host, receiver, data, land)
+        if self.packets.maxlen:
+            name = receiver.name if receiver is not None else ""
+            record = PacketRecord(self.now, port.host.name, name, source, destination, data, tuple(arrivals))
+            self.packets.append(record)
 
     def forget(self, port: SimPort) -> None:
         """A port was closed."""
@@ -249,20 +268,23 @@ class SimNetwork:
 
     # Inside
 
-    def _fly(self, sender: SimHost, receiver: SimHost, data: bytes, land: Callable[[bytes], None]) -> None:
-        for arrival in self.link_state(sender.name, receiver.name).carry(data, self.now):
+    def _fly(self, sender: SimHost, receiver: SimHost, data: bytes, land: Callable[[bytes], None]) -> list[Arrival]:
+        arrivals = self.link_state(sender.name, receiver.name).carry(data, self.now)
+        for arrival in arrivals:
             at_ns = round(arrival.at * 1e9)
             self._flight_count += 1
             # A heap of our own: the loop's does not keep the order of what is due at one moment.
-            heapq.heappush(self._flights, (at_ns, self._flight_count, lambda got=arrival.data: land(got)))  # type: ignore[misc]
+            flight: tuple[int, int, Callable[[], None]] = (at_ns, self._flight_count, partial(land, arrival.data))
+            heapq.heappush(self._flights, flight)
             self.loop.call_at_ns(at_ns, self._land)
+        return arrivals
 
     def _land(self) -> None:
         while self._flights and self._flights[0][0] <= self.clock.now_ns:
             heapq.heappop(self._flights)[2]()
 
     def _arrive(
-        self, host: SimHost, destination: SocketAddress, data: bytes, source: SocketAddress, sender: SimPort
+        self, host: SimHost, destination: SocketAddress, source: SocketAddress, sender: SimPort, data: bytes
     ) -> None:
         name = destination[0]
         if name not in LOCAL and host.address_of(family_of(name)) != name:

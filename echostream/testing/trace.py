@@ -1,4 +1,4 @@
-"""What a simulation remembers of the frames that arrived."""
+"""What a simulation remembers: the frames that arrived, and on demand the packets that were sent."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from echostream.protocol.codec import FrameCodec
 from echostream.protocol.frames import Frame
+from echostream.testing.link import Arrival
+from echostream.transport.sockets import SocketAddress
 
-__all__ = ("FrameRecord", "record_frame")
+__all__ = ("FrameRecord", "PacketRecord", "record_frame")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,24 @@ class FrameRecord:
 
     def __str__(self) -> str:
         return f"{self.at:14.6f}  {self.host:<12} {self.kind:<12} {self.id:>6}  {self.digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class PacketRecord:
+    """One UDP packet that was sent, and what became of it."""
+
+    at: float
+    """Virtual seconds at which it was sent."""
+    sender: str
+    """Host."""
+    receiver: str
+    """Host; empty where nobody has the destination (any more)."""
+    source: SocketAddress
+    destination: SocketAddress
+    data: bytes
+    """As it was sent."""
+    arrivals: tuple[Arrival, ...]
+    """When and how it arrived: nothing where it was lost, two where it was duplicated."""
 
 
 def record_frame(at: float, host: str, frame: Frame, codec: FrameCodec) -> FrameRecord:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,47 @@ def test_delay_is_seen_by_a_call() -> None:
             before = network.now
             await ask(client, 1)
             assert network.now - before == pytest.approx(0.5, abs=0.001)
+
+    SimNetwork().run(scenario)
+
+
+def test_packets_are_recorded_on_demand_with_their_fate() -> None:
+    async def scenario(network: SimNetwork) -> None:
+        async with world(network) as client:
+            assert not network.packets
+            network.record_packets()
+            network.join("phone", "server", Link(delay=0.2, duplicate=1.0), back=Link(delay=0.3, loss=1.0))
+            call = asyncio.create_task(ask(client, 1))
+            await asyncio.sleep(0.25)
+            sent, answer, *_ = network.packets
+            assert (sent.sender, sent.receiver, answer.sender, answer.receiver) == (
+                "phone",
+                "server",
+                "server",
+                "phone",
+            )
+            assert sent.source == answer.destination == ("10.0.0.2", 49152)
+            assert sent.destination == answer.source == ("10.0.0.1", 4433)
+            assert [arrival.data for arrival in sent.arrivals] == [sent.data] * 2
+            assert sent.arrivals[0].at == pytest.approx(sent.at + 0.2)
+            assert answer.arrivals == ()
+            network.host("phone").move()
+            network.join("phone", "server", Link(), back=Link())
+            await asyncio.sleep(5)
+            assert {packet.receiver for packet in network.packets if packet.destination == sent.source} == {"phone", ""}
+            await call
+
+    SimNetwork().run(scenario)
+
+
+def test_chosen_packets_are_lost() -> None:
+    async def scenario(network: SimNetwork) -> None:
+        network.record_packets()
+        network.join("phone", "server", Link(drop=(1, 3)), back=Link())
+        async with world(network) as client:
+            await ask(client, 1)
+        sent = [packet for packet in network.packets if packet.sender == "phone"]
+        assert [number for number, packet in enumerate(sent, 1) if not packet.arrivals] == [1, 3]
 
     SimNetwork().run(scenario)
 
@@ -431,15 +473,42 @@ def test_what_a_scenario_leaves_running_is_named_and_ended() -> None:
     network = SimNetwork()
     leaks, session = network.run(scenario)
     assert leaks[:2] == ["socket server:4433", "socket phone:49152"]
-    [task] = leaks[2:]
+    task, *timers = leaks[2:]
     assert task.startswith("task background: ")
     assert "forever" in task
+    assert any(timer.startswith("timer EnginePump._fire()") for timer in timers)
     assert ended == [1]
     assert network.leaks() == []
     assert open_sockets() == sockets
     assert network.loop.is_closed()
     del session
     gc.collect()
+
+
+def test_a_timer_that_is_left_is_named() -> None:
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    async def scenario(network: SimNetwork) -> list[str]:
+        loop = asyncio.get_running_loop()
+        loop.call_later(1e6, double, 1)
+        loop.call_later(2e6, partial(double, 2))
+        loop.call_later(1e6, double, 1).cancel()
+        async with asyncio.timeout(1e6):
+            await asyncio.sleep(1)
+            sleeping = [
+                asyncio.create_task(coroutine) for coroutine in (asyncio.sleep(9), asyncio.wait_for(never(), 9))
+            ]
+            await asyncio.sleep(1)
+            found = network.leaks()
+            assert [line.split()[0] for line in found] == ["task"] * (len(found) - 2) + ["timer"] * 2
+            for task in sleeping:
+                task.cancel()
+            return found[-2:]
+
+    named, unnamed = SimNetwork().run(scenario)
+    assert named.startswith("timer double(1)")
+    assert unnamed.startswith("timer double(2)()")
 
 
 def test_what_cannot_be_ended_is_told() -> None:
