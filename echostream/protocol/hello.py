@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from echostream.config import PROTOCOL_VERSION, Limits
 from echostream.errors import CloseCode, EchoStreamError, RemoteProtocolError
-from echostream.protocol.payload import PayloadCodec
+from echostream.protocol.payload import PayloadCodec, shown
 from echostream.types import Role, WireValue
 
 __all__ = ("EVENT_ACK", "FEATURES", "PROGRESS", "Hello", "PeerLimits")
@@ -86,7 +86,7 @@ class Hello:
             raise RemoteProtocolError(f"bad hello: expected a map, got {type(values).__name__}")
         role = _text(values, "role")
         if role not in set(Role):
-            raise RemoteProtocolError(f"bad hello: role {role!r} is neither client nor server")
+            raise RemoteProtocolError(f"bad hello: role {shown(role)} is neither client nor server")
         return cls(
             role=Role(role),
             version=_number(values, "version", PROTOCOL_VERSION, 0, 0xFFFF),
@@ -114,7 +114,7 @@ class Hello:
             )
         if missing := sorted(peer.required - self.features):
             raise RemoteProtocolError(
-                f"peer requires {', '.join(missing)}, which this side does not have: update this program",
+                f"peer requires {shown(', '.join(missing))}, which this side does not have: update this program",
                 close_code=CloseCode.UNSUPPORTED_VERSION,
             )
         return self.features & peer.features

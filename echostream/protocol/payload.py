@@ -19,10 +19,13 @@ from echostream.config import Limits
 from echostream.errors import InvalidArgumentError, ResourceError
 from echostream.types import WireValue
 
-__all__ = ("MAX_NAME_BYTES", "PayloadCodec", "check_metadata", "encode_name")
+__all__ = ("MAX_NAME_BYTES", "PayloadCodec", "check_metadata", "encode_name", "shown")
 
 MAX_NAME_BYTES: Final = 0xFFFF
 """Longest name of a method, an event or a stream: its length field has 16 bits."""
+
+_MAX_SHOWN: Final = 80
+"""Characters of a peer's own words in an error: it goes to a log and perhaps back to the peer."""
 
 # First bytes that open an array or a map: fixmap, fixarray, array16/32, map16/32.
 _CONTAINER_BYTES: Final = bytes([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
@@ -89,7 +92,7 @@ def encode_name(name: str) -> bytes:
     try:
         raw = name.encode()
     except UnicodeEncodeError:
-        raise InvalidArgumentError(f"name {name[:80]!r} is not text that can be encoded") from None
+        raise InvalidArgumentError(f"name {shown(name)} is not text that can be encoded") from None
     if len(raw) > MAX_NAME_BYTES:
         raise InvalidArgumentError(f"name of {len(raw)} bytes is over the limit of {MAX_NAME_BYTES}")
     return raw
@@ -101,13 +104,19 @@ def check_metadata(metadata: WireValue) -> None:
         raise InvalidArgumentError(f"metadata must be a map, got {type(metadata).__name__}")
     for key, value in metadata.items():
         if not isinstance(key, str) or not key or not key.isascii() or key != key.lower() or not key.isprintable():
-            raise InvalidArgumentError(f"metadata key {key!r} must be lower-case printable ASCII")
+            raise InvalidArgumentError(f"metadata key {shown(key)} must be lower-case printable ASCII")
         wanted = bytes if key.endswith("-bin") else str
         if not isinstance(value, wanted):
             raise InvalidArgumentError(
-                f"metadata value of {key!r} must be {wanted.__name__}, got {type(value).__name__}"
+                f"metadata value of {shown(key)} must be {wanted.__name__}, got {type(value).__name__}"
                 + ("" if wanted is bytes else "; binary values have keys that end in -bin")
             )
+
+
+def shown(value: object) -> str:
+    """Return what a peer said as an error may repeat it: in quotes, on one line, not too long."""
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
 
 
 def _to_wire(value: object) -> WireValue:

@@ -153,7 +153,7 @@ def test_both_use_the_features_that_both_have() -> None:
         ),
         (
             Hello(role=Role.SERVER, required=frozenset({"telepathy", "magic", "progress"})),
-            "peer requires magic, telepathy, which this side does not have: update this program",
+            "peer requires 'magic, telepathy', which this side does not have: update this program",
             CloseCode.UNSUPPORTED_VERSION,
         ),
     ],
@@ -162,3 +162,11 @@ def test_sides_that_do_not_fit_part(peer: Hello, text: str, code: CloseCode) -> 
     with pytest.raises(RemoteProtocolError) as caught:
         Hello(role=Role.CLIENT).agree(peer)
     assert (caught.value.message, caught.value.close_code) == (text, code)
+
+
+@pytest.mark.parametrize("peer", [Hello(role=Role.CLIENT, required=frozenset({"line\nbreak", "f" * 4000}))])
+def test_a_refusal_repeats_little_of_what_the_peer_said_and_on_one_line(peer: Hello) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        Hello(role=Role.SERVER).agree(peer)
+    assert len(caught.value.message) < 200
+    assert caught.value.message.isprintable()

@@ -319,3 +319,10 @@ def test_improper_metadata_are_refused(value: Any, text: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         check_metadata(value)
     assert caught.value.message == text
+
+
+def test_a_refusal_of_metadata_repeats_little_of_the_key() -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        check_metadata({"K\n" * 4000: "v"})
+    assert len(caught.value.message) < 200
+    assert caught.value.message.isprintable()

@@ -148,7 +148,7 @@ def test_a_first_frame_that_is_no_hello_is_refused() -> None:
         ),
         (
             Hello(role=Role.CLIENT, required=frozenset({"magic"})),
-            "peer requires magic, which this side does not have: update this program",
+            "peer requires 'magic', which this side does not have: update this program",
             CloseCode.UNSUPPORTED_VERSION,
         ),
     ],

@@ -281,7 +281,7 @@ PACKED = PayloadCodec(Limits()).encode
         (
             hello_frame(required=frozenset({"telepathy"})),
             3501,
-            "peer requires telepathy, which this side does not have: update this program",
+            "peer requires 'telepathy', which this side does not have: update this program",
         ),
         (frame(1, 0, b"", length=1 << 20), 3502, "hello of 1048580 bytes is over the limit of"),
         (b"GET / HTTP/1.1\r\n\r\n", 3502, "hello of 1195725860 bytes is over the limit of"),
