@@ -20,6 +20,7 @@ __all__ = (
     "DEFAULT_STREAM_CLOSE_TIMEOUT",
     "MAX_CERTIFICATE_CHAIN",
     "MAX_DISCOVERED_SERVICES",
+    "MAX_QLOG_BYTES",
     "MAX_TXT_BYTES",
     "PROTOCOL_VERSION",
     "Limits",
@@ -53,6 +54,9 @@ MAX_CERTIFICATE_CHAIN = 10
 
 MAX_DISCOVERED_SERVICES = 256
 """Services that one browser remembers: far above a real network, and a flood of made-up ones ends here."""
+
+MAX_QLOG_BYTES = 100 << 20
+"""Bytes of the qlog of one connection: half a million packets; one that lasts for days must not fill the disk."""
 
 MAX_TXT_BYTES = 1300
 """Bytes of one service's TXT record: RFC 6763 section 6.2 asks for it, so that an answer fits one packet."""

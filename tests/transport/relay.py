@@ -21,6 +21,8 @@ class Relay:
         """Lose every packet."""
         self.from_client: list[bytes] = []
         self.from_server: list[bytes] = []
+        self.passed: list[tuple[bool, bytes]] = []
+        """All of them in order: from the client?, the packet."""
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -56,11 +58,13 @@ class Relay:
     def _to_server(self, data: bytes, address: tuple[str, int]) -> None:
         self._client = address
         self.from_client.append(data)
+        self.passed.append((True, data))
         if not self.is_silent:
             self._back.sendto(data)
 
     def _to_client(self, data: bytes, address: tuple[str, int]) -> None:
         self.from_server.append(data)
+        self.passed.append((False, data))
         if not self.is_silent and self._client is not None:
             self._front.sendto(data, self._client)
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from echostream.config import QuicSettings
 from echostream.transport.quic.demux import CONNECTION_ID_BYTES, LongHeader
+from echostream.transport.quic.diagnostics import key_log
 from echostream.transport.quic.life import ConnectionLife
 from echostream.transport.sockets import SocketAddress, VirtualPort
 from echostream.transport.udp import Packet, UdpSocket, open_udp
@@ -75,6 +76,7 @@ class Endpoint:
             connected=connected,
             receive_burst=settings.receive_burst,
             max_pending=settings.max_pending_packets,
+            gso=key_log() is None,  # a capture on this machine would show runs as one packet, which no tool can read
         )
 
     def add(self, connection: ConnectionLife, *connection_ids: bytes) -> None:

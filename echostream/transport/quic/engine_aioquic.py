@@ -13,9 +13,9 @@ from aioquic.quic import packet
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
-from echostream.config import ALPN, QuicSettings
+from echostream.config import ALPN
 from echostream.transport.quic.engine import AcceptEngine
-from echostream.transport.quic.engine_aioquic_connection import AioquicEngine
+from echostream.transport.quic.engine_aioquic_connection import AioquicEngine, AioquicTrace
 from echostream.transport.quic.engine_common import CommonEngines
 from echostream.transport.sockets import SocketAddress
 from echostream.transport.tls import ServerTls
@@ -29,11 +29,10 @@ _MAX_DATAGRAM_FRAME_BYTES = 65_535
 class AioquicEngines(CommonEngines):
     """Makes `AioquicEngine`s."""
 
+    _name = "aioquic"
     _packets: ClassVar[ModuleType] = packet
+    _qlog_kind = AioquicTrace
     versions = (int(packet.QuicProtocolVersion.VERSION_1), int(packet.QuicProtocolVersion.VERSION_2))
-
-    def __init__(self, settings: QuicSettings) -> None:
-        self._settings = settings
 
     def connect(self, address: SocketAddress, *, server_name: str, now: float) -> AioquicEngine:
         configuration = self._configuration(is_client=True)
@@ -70,5 +69,7 @@ class AioquicEngines(CommonEngines):
             max_stream_data=settings.stream_window_bytes,
             max_datagram_size=settings.max_datagram_bytes,
             max_datagram_frame_size=_MAX_DATAGRAM_FRAME_BYTES,
+            quic_logger=self._qlogs,
+            secrets_log_file=self._key_log,
             supported_versions=list(self.versions),
         )

@@ -16,15 +16,17 @@ from aioquic import tls as aioquic_tls
 from aioquic.quic import events
 from aioquic.quic.connection import QuicConnection, QuicConnectionState
 from aioquic.quic.events import ConnectionTerminated
+from aioquic.quic.logger import QuicLoggerTrace
 from aioquic.quic.packet import QuicFrameType
 from aioquic.quic.recovery import QuicPacketPacer
 from aioquic.quic.stream import QuicStream
 
 from echostream.config import QuicSettings
+from echostream.transport.quic.diagnostics import QlogFile
 from echostream.transport.quic.engine_common import CommonEngine, EndOfConnection
 from echostream.transport.sockets import SocketAddress
 
-__all__ = ("AioquicEngine",)
+__all__ = ("AioquicEngine", "AioquicTrace")
 
 # aioquic warns about every malformed peer; without a handler of the application that would go to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
@@ -40,6 +42,10 @@ _MAX_PROBE_DOUBLINGS = 3
 no end, and so sleeps through the moments in which a bad link is up, until the idle timeout ends the connection."""
 
 
+class AioquicTrace(QlogFile, QuicLoggerTrace):
+    """aioquic's words for its events, written to a file."""
+
+
 class AioquicEngine(CommonEngine):
     """One aioquic connection."""
 
@@ -48,7 +54,7 @@ class AioquicEngine(CommonEngine):
     _not_possible: ClassVar = (ValueError, RuntimeError)
 
     def __init__(self, quic: QuicConnection, settings: QuicSettings) -> None:
-        super().__init__(quic)
+        super().__init__(quic, _trace(quic))
         self._max_queued_datagrams = settings.max_queued_datagrams
         self._path_datagram_bytes = settings.max_datagram_bytes - _DATAGRAM_OVERHEAD_BYTES
         self._pacer = _install_pacer(quic, _BatchPacer(max_datagram_size=settings.max_datagram_bytes))
@@ -116,7 +122,7 @@ class AioquicEngine(CommonEngine):
         self._quic.send_ping(0)
 
     def fail(self, code: int, reason: str) -> None:
-        self._closed = True
+        self._note_close(code, reason)
         self._quic.close(error_code=code, frame_type=QuicFrameType.PADDING, reason_phrase=reason)
 
     def _stream_limit(self, *, unidirectional: bool) -> int:
@@ -154,6 +160,11 @@ class _BatchPacer(QuicPacketPacer):
 
 # The private attributes of aioquic, one function each.
 # pyright: reportPrivateUsage=false
+
+
+def _trace(quic: QuicConnection) -> QlogFile | None:
+    """Return what the connection's events go to."""
+    return quic._quic_logger  # type: ignore[return-value]  # made by `QlogDirectory.start_trace`
 
 
 def _install_pacer(quic: QuicConnection, pacer: _BatchPacer) -> _BatchPacer:

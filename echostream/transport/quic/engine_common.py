@@ -9,6 +9,8 @@ from abc import abstractmethod
 from types import ModuleType
 from typing import Any, ClassVar
 
+from echostream.config import QuicSettings
+from echostream.transport.quic.diagnostics import QlogDirectory, QlogFile, key_log, qlog_directory
 from echostream.transport.quic.engine import EngineSink, QuicEngine, QuicEngines
 
 __all__ = ("CommonEngine", "CommonEngines", "EndOfConnection")
@@ -22,6 +24,7 @@ class CommonEngine(QuicEngine):
 
     Args:
         quic: the engine's `QuicConnection`.
+        qlog: where its events go, if they are wanted.
     """
 
     _events: ClassVar[ModuleType]
@@ -29,8 +32,9 @@ class CommonEngine(QuicEngine):
     _not_possible: ClassVar[tuple[type[Exception], ...]]
     """Raised for a stream that is finished, reset, stopped by the peer or long forgotten."""
 
-    def __init__(self, quic: Any) -> None:
+    def __init__(self, quic: Any, qlog: QlogFile | None) -> None:
         self._quic = quic
+        self._qlog = qlog
         self._starved = [False, False]  # whether open_stream failed: bidirectional, unidirectional
         self._closed = False
 
@@ -88,8 +92,14 @@ class CommonEngine(QuicEngine):
             return
 
     def close(self, code: int, reason: str) -> None:
-        self._closed = True
+        self._note_close(code, reason)
         self._quic.close(error_code=code, reason_phrase=reason)
+
+    def _note_close(self, code: int, reason: str, *, by_peer: bool = False) -> None:
+        """Let the end be told once."""
+        self._closed = True
+        if self._qlog is not None:
+            self._qlog.end(owner="remote" if by_peer else "local", code=code, reason=reason)
 
     @abstractmethod
     def _stream_limit(self, *, unidirectional: bool) -> int:
@@ -110,8 +120,8 @@ class CommonEngine(QuicEngine):
     def _deliver_close(self, sink: EngineSink) -> None:
         end = None if self._closed else self._end()
         if end is not None:
-            self._closed = True
             event, by_peer = end
+            self._note_close(event.error_code, event.reason_phrase, by_peer=by_peer)
             sink.on_closed(
                 application=by_peer and event.frame_type is None,  # the engine has no reasons of the application's
                 code=event.error_code,
@@ -121,10 +131,22 @@ class CommonEngine(QuicEngine):
 
 
 class CommonEngines(QuicEngines):
-    """Makes engines of either."""
+    """Makes engines of either.
 
+    Keys and events are written where the environment says, see diagnostics.py.
+    """
+
+    _name: ClassVar[str]
     _packets: ClassVar[ModuleType]
     """The engine's functions for packets."""
+    _qlog_kind: ClassVar[type[QlogFile]]
+    """The engine's trace of events, into a file."""
+
+    def __init__(self, settings: QuicSettings) -> None:
+        self._settings = settings
+        self._key_log: Any = key_log()
+        directory = qlog_directory()
+        self._qlogs: Any = None if directory is None else QlogDirectory(directory, self._qlog_kind, engine=self._name)
 
     def retry_packet(
         self, *, version: int, source: bytes, destination: bytes, original_destination: bytes, token: bytes

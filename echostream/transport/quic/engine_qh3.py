@@ -19,19 +19,21 @@ What qh3 does differently, and what becomes of it here:
 from __future__ import annotations
 
 import ssl
+from copy import copy
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from qh3.quic import packet
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection
 from qh3.tls import SignatureAlgorithm
 
-from echostream.config import ALPN, QuicSettings
+from echostream.config import ALPN
 from echostream.errors import ConfigurationError
+from echostream.transport.quic.diagnostics import KeyLog
 from echostream.transport.quic.engine import AcceptEngine
 from echostream.transport.quic.engine_common import CommonEngines
-from echostream.transport.quic.engine_qh3_connection import CLOCK_START, Qh3Engine
+from echostream.transport.quic.engine_qh3_connection import CLOCK_START, Qh3Engine, Qh3Trace
 from echostream.transport.sockets import SocketAddress
 from echostream.transport.tls import ServerTls
 
@@ -52,21 +54,24 @@ _SIGNATURES = [
 class Qh3Engines(CommonEngines):
     """Makes `Qh3Engine`s."""
 
+    _name = "qh3"
     _packets: ClassVar[ModuleType] = packet
+    _qlog_kind = Qh3Trace
     versions = (int(packet.QuicProtocolVersion.VERSION_1), int(packet.QuicProtocolVersion.VERSION_2))
     needs_retry = True
-
-    def __init__(self, settings: QuicSettings) -> None:
-        self._settings = settings
 
     def connect(self, address: SocketAddress, *, server_name: str, now: float) -> Qh3Engine:
         configuration = self._configuration(is_client=True)
         configuration.server_name = server_name
         configuration.verify_mode = ssl.CERT_NONE  # the chain only: that the peer owns the key is always checked
         configuration.signature_algorithms = _SIGNATURES
+        keys: Any = None if self._key_log is None else _HelloKeyLog(self._key_log)
+        configuration.secrets_log_file = keys
         quic = QuicConnection(configuration=configuration)
         engine = Qh3Engine(quic, self._settings)
         quic.connect(address, now + CLOCK_START)
+        if keys is not None and quic.tls is not None and quic.tls.client_random is not None:
+            keys.first_random = quic.tls.client_random.hex()
         return engine
 
     def can_serve(self, tls: ServerTls) -> bool:
@@ -89,9 +94,11 @@ class Qh3Engines(CommonEngines):
 
     def warm_up(self, tls: ServerTls) -> None:
         # The first key exchange of a process takes 25 ms and holds the interpreter meanwhile.
-        hello = self.connect(("127.0.0.1", 1), server_name="localhost", now=0.0).transmit(0.0)
+        silent = copy(self)
+        silent._key_log = silent._qlogs = None
+        hello = silent.connect(("127.0.0.1", 1), server_name="localhost", now=0.0).transmit(0.0)
         first = hello[0][0]
-        server = self.acceptor(tls)(first[6 : 6 + first[5]], None)
+        server = silent.acceptor(tls)(first[6 : 6 + first[5]], None)
         server.receive([data for data, _ in hello], ("127.0.0.1", 2), 0.0)
 
     def _server_configuration(self, tls: ServerTls) -> QuicConfiguration | None:
@@ -114,6 +121,29 @@ class Qh3Engines(CommonEngines):
             max_stream_data=settings.stream_window_bytes,
             max_datagram_size=settings.max_datagram_bytes,
             max_datagram_frame_size=_MAX_DATAGRAM_FRAME_BYTES,
+            quic_logger=self._qlogs,
+            secrets_log_file=self._key_log,
             probe_datagram_size=False,
             supported_versions=list(self.versions),
         )
+
+
+class _HelloKeyLog:
+    """The key log of a client: each secret also under the random of its first hello.
+
+    After a Retry qh3 says another, where RFC 9000 section 17.2.5.3 wants the same, and wireshark keeps to the first.
+    """
+
+    def __init__(self, log: KeyLog) -> None:
+        self.first_random = ""
+        self._log = log
+
+    def write(self, line: str) -> None:
+        """Append."""
+        self._log.write(line)
+        label, random, secret = line.split()
+        if self.first_random not in ("", random):
+            self._log.write(f"{label} {self.first_random} {secret}\n")
+
+    def flush(self) -> None:
+        """Do nothing: a line is written at once."""

@@ -16,15 +16,17 @@ from typing import ClassVar
 from qh3.quic import events
 from qh3.quic.connection import QuicConnection, QuicConnectionError
 from qh3.quic.events import ConnectionTerminated
+from qh3.quic.logger import QuicLoggerTrace
 from qh3.quic.packet import QuicFrameType
 from qh3.tls import Epoch
 
 from echostream.config import QuicSettings
+from echostream.transport.quic.diagnostics import QlogFile
 from echostream.transport.quic.engine_common import CommonEngine, EndOfConnection
 from echostream.transport.quic.paths import PathNames
 from echostream.transport.sockets import SocketAddress
 
-__all__ = ("CLOCK_START", "Qh3Engine")
+__all__ = ("CLOCK_START", "Qh3Engine", "Qh3Trace")
 
 logger = logging.getLogger("echostream.transport")
 
@@ -45,6 +47,10 @@ CLOCK_START = 1e6
 """Seconds added to every time: qh3 takes none before zero, which a simulated host's clock may well show."""
 
 
+class Qh3Trace(QlogFile, QuicLoggerTrace):
+    """qh3's words for its events, written to a file."""
+
+
 class Qh3Engine(CommonEngine):
     """One qh3 connection."""
 
@@ -54,7 +60,7 @@ class Qh3Engine(CommonEngine):
     _not_possible: ClassVar = (ValueError, QuicConnectionError)
 
     def __init__(self, quic: QuicConnection, settings: QuicSettings) -> None:
-        super().__init__(quic)
+        super().__init__(quic, _trace(quic))
         self._paths = PathNames(_MAX_MOVES)
         self._datagrams: deque[bytes] = deque()
         self._max_queued_datagrams = settings.max_queued_datagrams
@@ -97,6 +103,8 @@ class Qh3Engine(CommonEngine):
             self._release_datagrams()
         packets = _take_packets(self._quic, now + CLOCK_START, _BATCH_PACKETS)
         self.more = len(packets) == _BATCH_PACKETS
+        if self._qlog is not None:
+            _log_sent(self._quic, self._qlog, [data for data, _ in packets])
         if not self.more:
             self._fresh = False
             self._finished_sent = self._finished_sent or _handshake_complete(self._quic)
@@ -145,7 +153,7 @@ class Qh3Engine(CommonEngine):
             self._quic.send_ping(0)
 
     def fail(self, code: int, reason: str) -> None:
-        self._closed = True
+        self._note_close(code, reason)
         self._go_back_to_shared_keys()
         self._quic.close(error_code=code, frame_type=int(QuicFrameType.PADDING), reason_phrase=reason)
 
@@ -199,6 +207,11 @@ def _peer_stream_limit(quic: QuicConnection, *, unidirectional: bool) -> int:
 # pyright: reportPrivateUsage=false
 
 
+def _trace(quic: QuicConnection) -> QlogFile | None:
+    """Return what the connection's events go to."""
+    return quic._quic_logger  # type: ignore[return-value]  # made by `QlogDirectory.start_trace`
+
+
 def _take_packets(quic: QuicConnection, now: float, most: int) -> list[tuple[bytes, SocketAddress]]:
     """Return packets up to a number: `datagrams_to_send` has no limit, and loses what it had when it raises."""
     packets: list[tuple[bytes, SocketAddress]] = []
@@ -212,6 +225,33 @@ def _take_packets(quic: QuicConnection, now: float, most: int) -> list[tuple[byt
         if not packets:  # else it raises again when they are sent
             raise
     return packets
+
+
+def _log_sent(quic: QuicConnection, qlog: QlogFile, packets: list[bytes]) -> None:
+    """Do what `datagrams_to_send` would, with what else can be seen of numbers and congestion."""
+    if quic._core is None:
+        return
+    outstanding = iter(quic._core.outstanding_application_packets[-len(packets) :] if packets else ())
+    number, size, *_ = next(outstanding, (0, 0))
+    for data in packets:
+        quic._log_datagram("datagrams_sent", data)
+        if data[0] & 0x80:
+            quic._log_packets("packet_sent", data)
+            continue
+        header: dict[str, object] = {"packet_type": "1RTT"}
+        if size == len(data):  # an acknowledgement alone is not outstanding
+            header["packet_number"] = number
+            number, size, *_ = next(outstanding, (0, 0))
+        data_sent = {"header": header, "raw": {"length": len(data)}, "frames": []}
+        qlog.log_event(category="transport", event="packet_sent", data=data_sent)
+    metrics: dict[str, float] = {
+        "bytes_in_flight": quic._core.bytes_in_flight,
+        "cwnd": quic._core.congestion_window,
+        "pto_count": quic._core.pto_count,
+    }
+    if quic._core.smoothed_rtt is not None and quic._core.latest_rtt is not None:
+        metrics |= {"smoothed_rtt": quic._core.smoothed_rtt * 1000, "latest_rtt": quic._core.latest_rtt * 1000}
+    qlog.log_event(category="recovery", event="metrics_updated", data=metrics)
 
 
 def _receive_authentic(quic: QuicConnection, datagrams: list[bytes], path: SocketAddress, now: float) -> bool:
