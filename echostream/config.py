@@ -166,6 +166,8 @@ class QuicSettings(_Checked):
     """Half-open handshakes on one listener; further Initials are dropped and the client tries again."""
     retry_above_handshakes: int = _int(256, 0, 1 << 20)
     """Half-open handshakes above which unknown addresses must answer a Retry (RFC 9000 section 8.1.2)."""
+    max_resets_per_second: int = _int(1000, 0, 1 << 20)
+    """Stateless resets that tell peers of a former process to begin anew (RFC 9000 section 10.3); 0 for none."""
     max_connections: int = _int(65_536, 1, 1 << 24)
     """Connections of one listener."""
     max_datagram_bytes: int = _int(1452, 1200, 65_000)

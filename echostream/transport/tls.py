@@ -7,6 +7,7 @@ do the handshake; whether the peer is the right one is decided here, the same fo
 from __future__ import annotations
 
 import functools
+import hashlib
 import hmac
 import logging
 import re
@@ -79,6 +80,14 @@ class ServerTls:
     def to_pem(self) -> tuple[bytes, bytes]:
         """Return chain and key as PEM, for an engine that does not take the objects."""
         return to_pem(self.chain, self.private_key)
+
+    def derive_key(self, purpose: str) -> bytes:
+        """Return 32 secret bytes that are the same as long as the private key is: for what must survive a restart.
+
+        Args:
+            purpose: what they are for; different purposes get keys that tell nothing of each other.
+        """
+        return hmac.digest(self.to_pem()[1], f"echostream/1 {purpose}".encode(), hashlib.sha256)
 
 
 @dataclass(frozen=True, slots=True)

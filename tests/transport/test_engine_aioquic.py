@@ -10,8 +10,9 @@ from aioquic.quic.events import ConnectionTerminated
 
 from echostream.config import ALPN, QuicSettings
 from echostream.transport.quic import engine_aioquic_connection as adapter
+from echostream.transport.quic.engine_aioquic import AioquicEngines
 from echostream.transport.tls import ServerTls
-from tests.transport.lab import Lab
+from tests.transport.lab import SERVER, Lab
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +200,26 @@ def test_canary_smoothed_rtt(tls: ServerTls) -> None:
     measured = lab.client.rtt
     assert measured is not None
     assert 0 < measured < 0.1
+
+
+def test_canary_peer_reset_tokens(lab: Lab) -> None:
+    lab.run()
+    (first,) = adapter._peer_reset_tokens(lab.client._quic)
+    assert len(first) == 16
+    assert lab.client.receive_reset(bytes(9) + first, SERVER, lab.now)
+    assert not lab.client.receive_reset(first + bytes(9), SERVER, lab.now)
+    lab.client._quic.change_connection_id()
+    assert not lab.client.receive_reset(bytes(9) + first, SERVER, lab.now)
+
+
+def test_canary_derive_reset_tokens(tls: ServerTls) -> None:
+    make = AioquicEngines(QuicSettings()).acceptor(tls, lambda connection_id: connection_id * 2)
+    quic = make(b"12345678", None)._quic  # type: ignore[attr-defined]
+    quic._remote_active_connection_id_limit = 8
+    quic._replenish_connection_ids()
+    ids = quic._host_cids
+    assert len(ids) == 8
+    assert [item.stateless_reset_token for item in ids] == [item.cid * 2 for item in ids]
 
 
 def test_canary_no_private_attribute_is_touched_elsewhere() -> None:

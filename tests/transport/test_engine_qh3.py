@@ -325,6 +325,26 @@ def test_canary_is_draining(lab: Lab, quic: Any) -> None:
     assert not adapter._is_draining(quic)
 
 
+def test_canary_a_reset_ends_the_native_connection(lab: Lab, quic: Any) -> None:
+    token = lab.client._quic._tls.remote_transport_parameters.stateless_reset_token
+    for forged in (bytes(30), token + bytes(9), bytes(9) + token[:-1] + bytes([token[-1] ^ 1])):
+        assert not lab.client.receive_reset(b"\x40" + forged, SERVER, lab.now)
+        assert not adapter._is_terminated(lab.client._quic)
+    assert lab.client.receive_reset(b"\x40" + bytes(9) + token, SERVER, lab.now)
+    assert adapter._is_terminated(lab.client._quic)
+    assert not lab.client.receive_reset(b"\x40" + bytes(9) + token, SERVER, lab.now)
+
+
+def test_canary_derive_reset_token(tls: ServerTls) -> None:
+    server = Qh3Engines(QuicSettings()).acceptor(tls, lambda connection_id: connection_id * 2)(b"12345678", None)
+    quic: Any = server._quic  # type: ignore[attr-defined]
+    quic._version = 1
+    quic._create_tls(remote_source_cid=None)
+    assert quic._tls.stateless_reset_token == server.connection_id * 2
+    ((_, parameters),) = quic._tls.tls.handshake_extensions
+    assert server.connection_id * 2 in parameters
+
+
 def test_canary_no_private_attribute_is_touched_elsewhere() -> None:
     """Above the marker the adapter keeps to the public surface."""
     public, marker, _ = inspect.getsource(adapter).partition("# The private attributes of qh3")

@@ -186,7 +186,7 @@ def first_flight(settings: QuicSettings | None = None) -> bytes:
         (b"", "malformed_packets"),
         (b"\x40", "malformed_packets"),
         (b"garbage!", "malformed_packets"),
-        (b"\x40" + bytes(100), "unknown_connection_ids"),
+        (b"\x40" + bytes(20), "unknown_connection_ids"),  # too short for a stateless reset
         (b"\xff" * 1300, "malformed_packets"),
         (initial()[:1100], "malformed_packets"),
         (initial(size=1199), "small_initials"),

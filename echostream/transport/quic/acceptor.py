@@ -15,6 +15,7 @@ from echostream.transport.quic.demux import CONNECTION_ID_BYTES, LongHeader, Ret
 from echostream.transport.quic.endpoint import Endpoint
 from echostream.transport.quic.engine import QuicEngines
 from echostream.transport.quic.life import ConnectionLife
+from echostream.transport.quic.resets import StatelessResets
 from echostream.transport.tls import ServerTls
 from echostream.transport.udp import Packet
 from echostream.types import random_bytes
@@ -36,15 +37,24 @@ class Acceptor:
         tls: what the server shows.
         settings: limits on handshakes and connections.
         limits: watermarks.
+        reset_key: of stateless resets, see `StatelessResets`.
     """
 
     def __init__(
-        self, engines: QuicEngines, *, accept: Accept, tls: ServerTls, settings: QuicSettings, limits: Limits
+        self,
+        engines: QuicEngines,
+        *,
+        accept: Accept,
+        tls: ServerTls,
+        settings: QuicSettings,
+        limits: Limits,
+        reset_key: bytes,
     ) -> None:
         self.endpoint = Endpoint(self)
         self.is_accepting = True
         self._engines = engines
-        self._make_engine = engines.acceptor(tls)
+        self._resets = StatelessResets(reset_key, per_second=settings.max_resets_per_second)
+        self._make_engine = engines.acceptor(tls, self._resets.token)
         self._accept = accept
         self._settings = settings
         self._limits = limits
@@ -78,6 +88,14 @@ class Acceptor:
             self._retry(header, packet, now)
             return None
         return self._open(packet, header.destination, original=header.destination, retry_source=None)
+
+    def reset(self, packet: Packet, connection_id: bytes, now: float) -> None:
+        """Tell a peer whose connection is unknown, see `Greeter`."""
+        data, address, source = packet
+        answer = self._resets.answer(data, connection_id, now)
+        if answer is not None:
+            self.endpoint.counters.stateless_resets_sent += 1
+            self.endpoint.send([(answer, address)], source)
 
     def _retry(self, header: LongHeader, packet: Packet, now: float) -> None:
         _, address, source = packet

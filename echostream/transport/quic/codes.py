@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-__all__ = ("Refusal", "TransportCode", "explain", "shorten")
+__all__ = ("RESET_REASON", "Refusal", "TransportCode", "explain", "shorten")
 
 
 class TransportCode(enum.IntEnum):
@@ -31,6 +31,9 @@ class Refusal:
     error: Exception | None
     """What `admit` or the socket raised."""
 
+
+RESET_REASON = "stateless reset: the peer lost this connection, as by a restart"
+"""RFC 9000 section 10.3."""
 
 _NAMES = {
     0x0: "no error",

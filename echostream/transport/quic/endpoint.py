@@ -14,6 +14,7 @@ from typing import Protocol
 from echostream.config import QuicSettings
 from echostream.transport.quic.demux import CONNECTION_ID_BYTES, LongHeader
 from echostream.transport.quic.diagnostics import key_log
+from echostream.transport.quic.former import Farewell, FormerIds
 from echostream.transport.quic.life import ConnectionLife
 from echostream.transport.sockets import SocketAddress, VirtualPort
 from echostream.transport.udp import Packet, UdpSocket, open_udp
@@ -32,6 +33,10 @@ class EndpointStats:
     """The kernel had no room for long, or refused them."""
     malformed_packets: int = 0
     unknown_connection_ids: int = 0
+    """Late packets of connections that ended are among them."""
+    stateless_resets_sent: int = 0
+    """To peers of connections that this process does not know: those of its predecessor, as a rule."""
+    stateless_resets_received: int = 0
     small_initials: int = 0
     """Initials under 1,200 bytes (RFC 9000 section 14.1)."""
     version_negotiations: int = 0
@@ -52,6 +57,9 @@ class Greeter(Protocol):
     def greet(self, header: LongHeader, packet: Packet, now: float) -> ConnectionLife | None:
         """Return the new connection that the packet opens, if it opens one."""
 
+    def reset(self, packet: Packet, connection_id: bytes, now: float) -> None:
+        """Answer a packet of a connection that was never known here, or long ago."""
+
 
 class Endpoint:
     """The owner of a socket, from `open` on.
@@ -66,6 +74,7 @@ class Endpoint:
         """With their connection ids."""
         self._greeter = greeter
         self._routes: dict[bytes, ConnectionLife] = {}
+        self._former = FormerIds()
         self._socket: UdpSocket | None = None
 
     async def open(self, sock: socket.socket | VirtualPort, settings: QuicSettings, *, connected: bool) -> None:
@@ -164,13 +173,18 @@ class Endpoint:
         """The peer uses this id no longer."""
         self._routes.pop(connection_id, None)
         self.connections[connection].discard(connection_id)
+        self._former.add((connection_id,), None, clock.monotonic())
 
-    def forget(self, connection: ConnectionLife) -> None:
+    def forget(self, connection: ConnectionLife, farewell: Farewell | None) -> None:
         """A connection ended; a client's endpoint ends with it."""
-        for connection_id in self.connections.pop(connection, ()):
+        connection_ids = self.connections.pop(connection, set())
+        for connection_id in connection_ids:
             self._routes.pop(connection_id, None)
-        if self._greeter is None and self._socket is not None:
-            self._socket.close()
+        if self._greeter is None:
+            if self._socket is not None:
+                self._socket.close()
+        elif farewell is not None:
+            self._former.add(connection_ids, farewell, clock.monotonic())
 
     def _find(self, packet: Packet, now: float) -> ConnectionLife | None:
         data = packet[0]
@@ -179,9 +193,10 @@ class Endpoint:
             return None
         if data[0] & 0x80:
             return self._find_long(packet, now)
-        connection = self._routes.get(data[1 : 1 + CONNECTION_ID_BYTES])
+        connection_id = data[1 : 1 + CONNECTION_ID_BYTES]
+        connection = self._routes.get(connection_id)
         if connection is None:
-            self.counters.unknown_connection_ids += 1
+            self._take_stray(packet, connection_id, now)
         return connection
 
     def _find_long(self, packet: Packet, now: float) -> ConnectionLife | None:
@@ -195,4 +210,28 @@ class Endpoint:
         if self._greeter is None:
             self.counters.unknown_connection_ids += 1
             return None
+        if self._former.knows(header.destination, now):
+            self._take_late(packet, header.destination)
+            return None
         return self._greeter.greet(header, packet, now)
+
+    def _take_stray(self, packet: Packet, connection_id: bytes, now: float) -> None:
+        """Take a packet of no connection, with a short header."""
+        if self._former.knows(connection_id, now):
+            self._take_late(packet, connection_id)
+            return
+        self.counters.unknown_connection_ids += 1
+        if self._greeter is not None:
+            self._greeter.reset(packet, connection_id, now)
+            return
+        for connection in tuple(self.connections):
+            if connection.receive_reset(packet[0], packet[1], now):
+                self.counters.stateless_resets_received += 1
+
+    def _take_late(self, packet: Packet, connection_id: bytes) -> None:
+        """Take a packet of an id that was in use lately."""
+        self.counters.unknown_connection_ids += 1
+        data, address, source = packet
+        answer = self._former.answer(connection_id, data, address)
+        if answer is not None:
+            self.send([(answer, address)], source)

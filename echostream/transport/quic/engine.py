@@ -14,7 +14,7 @@ from typing import Protocol
 from echostream.transport.sockets import SocketAddress
 from echostream.transport.tls import ServerTls
 
-__all__ = ("AcceptEngine", "EngineSink", "QuicEngine", "QuicEngines")
+__all__ = ("AcceptEngine", "EngineSink", "QuicEngine", "QuicEngines", "ResetToken")
 
 
 class EngineSink(Protocol):
@@ -74,6 +74,13 @@ class QuicEngine(ABC):
     @abstractmethod
     def receive(self, datagrams: Sequence[bytes], address: SocketAddress, now: float) -> None:
         """Take UDP payloads that came from one address."""
+
+    @abstractmethod
+    def receive_reset(self, data: bytes, address: SocketAddress, now: float) -> bool:
+        """Take a UDP payload with an unknown id; True when its end is the token of a stateless reset.
+
+        RFC 9000 section 10.3.1. The connection is over then, and the engine is not asked again.
+        """
 
     @abstractmethod
     def deliver(self, sink: EngineSink) -> None:
@@ -137,6 +144,9 @@ class QuicEngine(ABC):
         """Queue a CONNECTION_CLOSE with a transport code (RFC 9000 section 20.1; TLS alerts are 0x100 + alert)."""
 
 
+ResetToken = Callable[[bytes], bytes]
+"""Return the 16 bytes that the peer learns with a connection id (RFC 9000 section 10.3.2)."""
+
 AcceptEngine = Callable[[bytes, bytes | None], QuicEngine]
 """Make the server's engine: (original destination id, id of the Retry or None)."""
 
@@ -154,8 +164,12 @@ class QuicEngines(ABC):
         """Make a client's engine with its first flight ready to `transmit`; the certificate chain is not checked."""
 
     @abstractmethod
-    def acceptor(self, tls: ServerTls) -> AcceptEngine:
+    def acceptor(self, tls: ServerTls, reset_token: ResetToken | None = None) -> AcceptEngine:
         """Return what makes server engines with this certificate.
+
+        Args:
+            tls: what they show.
+            reset_token: of each connection id that they issue, as far as they let us; None for random ones.
 
         Raises:
             ConfigurationError: it cannot sign with this kind of key.

@@ -14,8 +14,8 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
 from echostream.config import ALPN
-from echostream.transport.quic.engine import AcceptEngine
-from echostream.transport.quic.engine_aioquic_connection import AioquicEngine, AioquicTrace
+from echostream.transport.quic.engine import AcceptEngine, ResetToken
+from echostream.transport.quic.engine_aioquic_connection import AioquicEngine, AioquicTrace, derive_reset_tokens
 from echostream.transport.quic.engine_common import CommonEngines
 from echostream.transport.sockets import SocketAddress
 from echostream.transport.tls import ServerTls
@@ -43,7 +43,7 @@ class AioquicEngines(CommonEngines):
         quic.connect(address, now)
         return engine
 
-    def acceptor(self, tls: ServerTls) -> AcceptEngine:
+    def acceptor(self, tls: ServerTls, reset_token: ResetToken | None = None) -> AcceptEngine:
         configuration = self._configuration(is_client=False)
         configuration.certificate = tls.chain[0]
         configuration.certificate_chain = list(tls.chain[1:])
@@ -55,6 +55,8 @@ class AioquicEngines(CommonEngines):
                 original_destination_connection_id=original_destination,
                 retry_source_connection_id=retry_source,
             )
+            if reset_token is not None:
+                derive_reset_tokens(quic, reset_token)
             return AioquicEngine(quic, self._settings)
 
         return accept

@@ -6,6 +6,7 @@ canary test, so that a new aioquic that moves one fails in one obvious place.
 
 from __future__ import annotations
 
+import hmac
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -23,10 +24,11 @@ from aioquic.quic.stream import QuicStream
 
 from echostream.config import QuicSettings
 from echostream.transport.quic.diagnostics import QlogFile
+from echostream.transport.quic.engine import ResetToken
 from echostream.transport.quic.engine_common import CommonEngine, EndOfConnection
 from echostream.transport.sockets import SocketAddress
 
-__all__ = ("AioquicEngine", "AioquicTrace")
+__all__ = ("AioquicEngine", "AioquicTrace", "derive_reset_tokens")
 
 # aioquic warns about every malformed peer; without a handler of the application that would go to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
@@ -77,6 +79,9 @@ class AioquicEngine(CommonEngine):
         receive = self._quic.receive_datagram
         for data in datagrams:
             receive(data, address, now)
+
+    def receive_reset(self, data: bytes, address: SocketAddress, now: float) -> bool:
+        return any(hmac.compare_digest(token, data[-len(token) :]) for token in _peer_reset_tokens(self._quic))
 
     def transmit(self, now: float) -> list[tuple[bytes, SocketAddress]]:
         pacer = self._pacer
@@ -246,3 +251,24 @@ def _peer_chain(quic: QuicConnection) -> tuple[bytes, ...]:
         return ()
     der = aioquic_tls.Encoding.DER  # type: ignore[attr-defined]  # cryptography's, by way of aioquic
     return tuple(item.public_bytes(der) for item in (leaf, *quic.tls._peer_certificate_chain))
+
+
+def _peer_reset_tokens(quic: QuicConnection) -> list[bytes]:
+    """Return the tokens of the peer's ids in use: aioquic keeps them and never looks at them."""
+    ids = [quic._peer_cid, *(path.peer_cid for path in quic._network_paths if path.peer_cid is not None)]
+    return [item.stateless_reset_token for item in ids if item.stateless_reset_token]
+
+
+def derive_reset_tokens(quic: QuicConnection, reset_token: ResetToken) -> None:
+    """Give the own ids tokens of ours, now and whenever more are issued; aioquic draws them at random."""
+    replenish = quic._replenish_connection_ids
+
+    def replenish_and_derive() -> None:
+        replenish()
+        for item in quic._host_cids:
+            if not item.was_sent:
+                item.stateless_reset_token = reset_token(item.cid)
+
+    quic._replenish_connection_ids = replenish_and_derive  # type: ignore[method-assign]
+    first = quic._host_cids[0]
+    first.stateless_reset_token = reset_token(first.cid)

@@ -12,6 +12,8 @@ What qh3 does differently, and what becomes of it here:
 - A DATAGRAM that does not fit the path ends the connection, and none waits for the congestion window: both here.
 - The path is not probed: `QuicSettings.max_datagram_bytes` is what is sent, as with aioquic; only a server keeps to the
   1,472 bytes that a qh3 client announces.
+- Of a server's connection ids only the one of the handshake has a reset token of ours. A client that uses another one,
+  as after a move that it made itself, learns of the server's restart by its idle timeout.
 - A server follows three moves of a client and then ends the connection. One of them may be used up by a validation
   whose answer was lost, which is begun again, or by a client that comes back (`paths.py`).
 """
@@ -31,9 +33,9 @@ from qh3.tls import SignatureAlgorithm
 from echostream.config import ALPN
 from echostream.errors import ConfigurationError
 from echostream.transport.quic.diagnostics import KeyLog
-from echostream.transport.quic.engine import AcceptEngine
+from echostream.transport.quic.engine import AcceptEngine, ResetToken
 from echostream.transport.quic.engine_common import CommonEngines
-from echostream.transport.quic.engine_qh3_connection import CLOCK_START, Qh3Engine, Qh3Trace
+from echostream.transport.quic.engine_qh3_connection import CLOCK_START, Qh3Engine, Qh3Trace, derive_reset_token
 from echostream.transport.sockets import SocketAddress
 from echostream.transport.tls import ServerTls
 
@@ -77,7 +79,7 @@ class Qh3Engines(CommonEngines):
     def can_serve(self, tls: ServerTls) -> bool:
         return self._server_configuration(tls) is not None
 
-    def acceptor(self, tls: ServerTls) -> AcceptEngine:
+    def acceptor(self, tls: ServerTls, reset_token: ResetToken | None = None) -> AcceptEngine:
         configuration = self._server_configuration(tls)
         if configuration is None:
             raise ConfigurationError("engine", "qh3 cannot sign with this kind of key, choose aioquic or another key")
@@ -88,6 +90,8 @@ class Qh3Engines(CommonEngines):
                 original_destination_connection_id=original_destination,
                 retry_source_connection_id=retry_source,
             )
+            if reset_token is not None:
+                derive_reset_token(quic, reset_token)
             return Qh3Engine(quic, self._settings)
 
         return accept

@@ -18,15 +18,17 @@ from qh3.quic.connection import QuicConnection, QuicConnectionError
 from qh3.quic.events import ConnectionTerminated
 from qh3.quic.logger import QuicLoggerTrace
 from qh3.quic.packet import QuicFrameType
+from qh3.quic.tls_bridge import QuicTlsBridge
 from qh3.tls import Epoch
 
 from echostream.config import QuicSettings
 from echostream.transport.quic.diagnostics import QlogFile
+from echostream.transport.quic.engine import ResetToken
 from echostream.transport.quic.engine_common import CommonEngine, EndOfConnection
 from echostream.transport.quic.paths import PathNames
 from echostream.transport.sockets import SocketAddress
 
-__all__ = ("CLOCK_START", "Qh3Engine", "Qh3Trace")
+__all__ = ("CLOCK_START", "Qh3Engine", "Qh3Trace", "derive_reset_token")
 
 logger = logging.getLogger("echostream.transport")
 
@@ -97,6 +99,12 @@ class Qh3Engine(CommonEngine):
             logger.debug("! unreadable handshake of %s: %r", address, error)
             self._go_back_to_shared_keys()
             self._quic.close(error_code=_DECODE_ERROR, frame_type=int(QuicFrameType.CRYPTO), reason_phrase="malformed")
+
+    def receive_reset(self, data: bytes, address: SocketAddress, now: float) -> bool:
+        if _is_terminated(self._quic):
+            return False
+        self._quic.receive_many_datagrams([data], address, now + CLOCK_START)
+        return _is_terminated(self._quic)
 
     def transmit(self, now: float) -> list[tuple[bytes, SocketAddress]]:
         if self._datagrams and _close_event(self._quic) is None:
@@ -304,3 +312,22 @@ def _close_event(quic: QuicConnection) -> ConnectionTerminated | None:
 def _is_draining(quic: QuicConnection) -> bool:
     """Whether the peer closed: qh3 enters this state for nothing else."""
     return quic._core is not None and quic._core.state == "draining"
+
+
+def _is_terminated(quic: QuicConnection) -> bool:
+    """Whether nothing more is sent or expected; packets of unknown ids lead there by a stateless reset only."""
+    return quic._core is not None and quic._core.state == "terminated"
+
+
+def derive_reset_token(quic: QuicConnection, reset_token: ResetToken) -> None:
+    """Give the id of a server's handshake a token of ours; qh3 draws it at random."""
+    create = quic._create_tls
+
+    def create_with_token(remote_source_cid: bytes | None) -> QuicTlsBridge:
+        bridge = create(remote_source_cid)
+        bridge.stateless_reset_token = reset_token(quic.host_cid)
+        extensions = bridge.tls.handshake_extensions  # already made, with the one that was drawn
+        bridge.tls.handshake_extensions = [(kind, bridge.serialize_transport_parameters()) for kind, _ in extensions]
+        return bridge
+
+    quic._create_tls = create_with_token  # type: ignore[method-assign]

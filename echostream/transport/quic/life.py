@@ -16,8 +16,9 @@ from typing import Protocol
 from echostream.config import ALPN, QuicSettings
 from echostream.errors import CertificateError
 from echostream.transport.base import CloseReason, Connection, Receiver
-from echostream.transport.quic.codes import Refusal, TransportCode, explain, shorten
+from echostream.transport.quic.codes import RESET_REASON, Refusal, TransportCode, explain, shorten
 from echostream.transport.quic.engine import QuicEngine
+from echostream.transport.quic.former import Farewell
 from echostream.transport.quic.pump import EnginePump, PacketOutlet
 from echostream.transport.sockets import SocketAddress, describe_error, format_address
 from echostream.types import clock
@@ -36,8 +37,8 @@ class QuicLink(PacketOutlet, Protocol):
     def unroute(self, connection_id: bytes, connection: ConnectionLife) -> None:
         """The peer uses this id no longer."""
 
-    def forget(self, connection: ConnectionLife) -> None:
-        """The connection has ended."""
+    def forget(self, connection: ConnectionLife, farewell: Farewell | None) -> None:
+        """The connection has ended; without a farewell the peer may be told so by anybody."""
 
 
 class State(enum.Enum):
@@ -126,6 +127,14 @@ class ConnectionLife(Connection):
         """The kernel reported an error; once the connection is open it may be anybody's, so only time tells."""
         asyncio.get_running_loop().call_soon(self._give_up, error)  # not from within `send`
 
+    def receive_reset(self, data: bytes, address: SocketAddress, now: float) -> bool:
+        """Take a packet with an unknown id: the peer may have lost its state. Returns whether it was that."""
+        if self._state is State.CLOSED or not self._recognises_reset(data, address, now):
+            return False
+        self._end(CloseReason(None, RESET_REASON, by_peer=True), said=RESET_REASON)
+        self._report()
+        return True
+
     # Connection
 
     def close(self, code: int, reason: str = "") -> None:
@@ -182,6 +191,13 @@ class ConnectionLife(Connection):
             except BaseException as error:  # noqa: BLE001  # the panic of a native engine is no Exception
                 self._break(error)
 
+    def _recognises_reset(self, data: bytes, address: SocketAddress, now: float) -> bool:
+        try:
+            return self._engine.receive_reset(data, address, now)
+        except Exception as error:  # noqa: BLE001  # anybody may have sent it
+            logger.debug("! %s could not take a packet of an unknown connection: %r", self.peer_address, error)
+            return False
+
     def _expire(self) -> None:
         if self._state is State.CLOSING:
             self._leave()
@@ -231,13 +247,22 @@ class ConnectionLife(Connection):
     ) -> None:
         if self._state is State.CLOSED:
             return
+        farewell = self._make_farewell(reason)
         self._state = State.CLOSED
         self._reason = reason
         self._pump.stop()
         self._ended()
-        self._link.forget(self)
+        self._link.forget(self, farewell)
         if self._receiver is None and reason is not None:
             self._refused(self, Refusal(reason.reason, said, code, error))
+
+    def _make_farewell(self, reason: CloseReason | None) -> Farewell | None:
+        """Say what a peer is to hear that goes on sending; None where it cannot know that the connection is over."""
+        is_over = reason is not None and reason.by_peer
+        is_half_open = self._state is State.HANDSHAKE and not self.is_mute
+        if self._pump.last_words or is_over or is_half_open:
+            return Farewell(self._pump.last_words, self._pump.address)
+        return None
 
     def _report(self) -> None:
         receiver, self._receiver = self._receiver, None

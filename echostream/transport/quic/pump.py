@@ -43,7 +43,7 @@ class EnginePump:
 
     __slots__ = (
         "_loop", "_outlet", "_soon", "_timer", "_timer_at", "_wake", "address", "dirty", "engine", "has_answered",
-        "source",
+        "last_words", "source",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +63,8 @@ class EnginePump:
         """Whether the engine may have something to send."""
         self.has_answered = False
         """Whether the engine ever sent anything."""
+        self.last_words = b""
+        """The packet that ended the connection, once it was sent."""
         self._outlet = outlet
         self._wake = wake
         self._loop = asyncio.get_running_loop()
@@ -111,6 +113,7 @@ class EnginePump:
             logger.debug("! no last packet: %r", error)
         else:
             if datagrams:
+                self.last_words = datagrams[-1][0]
                 self._outlet.send(datagrams * copies, self.source)
 
     def handle_timer(self, now: float) -> None:

@@ -74,7 +74,14 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
         resolved = await _resolve(address)
         engines = self._engines_for(tls)
         engines.warm_up(tls)
-        acceptor = Acceptor(engines, accept=accept, tls=tls, settings=self._settings, limits=self._limits)
+        acceptor = Acceptor(
+            engines,
+            accept=accept,
+            tls=tls,
+            settings=self._settings,
+            limits=self._limits,
+            reset_key=tls.derive_key(f"stateless reset of {address}"),
+        )
         sock = _bind(address, resolved, self._settings.socket_buffer_bytes)
         await acceptor.endpoint.open(sock, self._settings, connected=False)
         bound: SocketAddress = sock.getsockname()
