@@ -12,7 +12,6 @@ travel on a one-way stream of each side; streaming calls, application streams an
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +27,7 @@ from echostream.protocol.link import LANE, Link
 from echostream.protocol.payload import PayloadCodec, encode_name
 from echostream.protocol.reader import StreamReaders
 from echostream.protocol.records import AppStream, Call, IncomingCall, OutgoingCall
+from echostream.protocol.states import TRANSITIONS, Input, State
 from echostream.protocol.streams import StreamTable
 from echostream.types import Role
 
@@ -35,47 +35,8 @@ if TYPE_CHECKING:
     from echostream.config import Limits
     from echostream.types import Metadata
 
-__all__ = ("TRANSITIONS", "Input", "PeerProtocol", "State")
+__all__ = ("PeerProtocol",)
 
-
-class State(enum.Enum):
-    """Where a connection is."""
-
-    NEW = "new"
-    HELLO_SENT = "hello sent"
-    HELLO_RECEIVED = "hello received"
-    OPEN = "open"
-    DRAINING = "draining"
-    CLOSED = "closed"
-
-
-class Input(enum.Enum):
-    """What moves it."""
-
-    SEND_HELLO = "send hello"
-    RECEIVE_HELLO = "receive hello"
-    SEND_GO_AWAY = "send go-away"
-    RECEIVE_GO_AWAY = "receive go-away"
-    CLOSE = "close"
-
-
-TRANSITIONS: Final[dict[tuple[Role, State, Input], State]] = {
-    (Role.CLIENT, State.NEW, Input.SEND_HELLO): State.HELLO_SENT,
-    (Role.CLIENT, State.HELLO_SENT, Input.RECEIVE_HELLO): State.OPEN,
-    (Role.SERVER, State.NEW, Input.RECEIVE_HELLO): State.HELLO_RECEIVED,
-    (Role.SERVER, State.HELLO_RECEIVED, Input.SEND_HELLO): State.OPEN,
-} | {
-    (role, before, event): after
-    for role in Role
-    for before, event, after in (
-        (State.OPEN, Input.SEND_GO_AWAY, State.DRAINING),
-        (State.OPEN, Input.RECEIVE_GO_AWAY, State.DRAINING),
-        (State.DRAINING, Input.SEND_GO_AWAY, State.DRAINING),
-        (State.DRAINING, Input.RECEIVE_GO_AWAY, State.DRAINING),
-        *((state, Input.CLOSE, State.CLOSED) for state in State),
-    )
-}
-"""Every legal move. docs/protocol.md draws its diagram from this table."""
 
 _REASONS: Final = frozenset(Status) - {Status.OK}
 _READY: Final = frozenset({State.OPEN, State.DRAINING})

@@ -25,8 +25,9 @@ from echostream.errors import (
 from echostream.protocol import events as ev
 from echostream.protocol import frames as f
 from echostream.protocol.link import LANE
-from echostream.protocol.peer import PeerProtocol, State
+from echostream.protocol.peer import PeerProtocol
 from echostream.protocol.records import OutgoingCall
+from echostream.protocol.states import State
 from echostream.session.places import Places
 from echostream.session.runtime import Runtime
 from echostream.session.turns import Turns

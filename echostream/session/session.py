@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from echostream.errors import CloseCode, ConnectionLostError
-from echostream.protocol.peer import PeerProtocol, State
+from echostream.protocol.peer import PeerProtocol
+from echostream.protocol.states import State
 from echostream.session.api import Conversation
 from echostream.session.emitter import Emitter
 from echostream.session.inbox import EventInbox

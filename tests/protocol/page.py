@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from echostream.protocol.peer import TRANSITIONS, Input, State
+from echostream.protocol.states import TRANSITIONS, Input, State
 from echostream.types import Role
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"

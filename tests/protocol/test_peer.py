@@ -15,7 +15,8 @@ from echostream.protocol import events as ev
 from echostream.protocol import frames as f
 from echostream.protocol.hello import FEATURES, Hello
 from echostream.protocol.link import LANE
-from echostream.protocol.peer import TRANSITIONS, Input, PeerProtocol, State
+from echostream.protocol.peer import PeerProtocol
+from echostream.protocol.states import TRANSITIONS, Input, State
 from echostream.types import Role
 from tests.protocol.pair import ProtocolPair, Side, leftovers
 from tests.protocol.strategies import deterministic, frames
