@@ -9,7 +9,7 @@ from echostream.protocol import events as ev
 from echostream.protocol import frames as f
 from echostream.protocol.flow import ReceiveCredit, SendCredit
 from echostream.protocol.frames import Flag, FrameKind
-from echostream.protocol.hello import PROGRESS
+from echostream.protocol.hello import LANES, PROGRESS
 from echostream.protocol.link import LANE, Link
 from echostream.protocol.payload import encode_name
 from echostream.protocol.records import Call, IncomingCall, OutgoingCall
@@ -37,6 +37,19 @@ class CallTable:
 
     # Commands of the caller
 
+    def open_lane(self, stream_id: int) -> None:
+        """Let unary calls of this side share a fresh two-way transport stream.
+
+        Raises:
+            LocalProtocolError: the session is not open, or the peer knows only the first lane.
+        """
+        link = self._link
+        link.require_ready("open a lane")
+        if LANES not in link.features:
+            raise LocalProtocolError(f"peer has no more lanes (feature {LANES})")
+        link.lanes.add(stream_id)
+        link.out.write(stream_id, link.codec.plain(FrameKind.LANE_OPEN, 0))
+
     def start(
         self,
         method: str,
@@ -57,7 +70,7 @@ class CallTable:
             method: wire name.
             payload: packed [positional, keyword], or the one bytes argument itself with `raw`.
             handle: kept on the call for the driver.
-            stream_id: a fresh two-way transport stream for streaming calls, else the lane.
+            stream_id: a fresh two-way transport stream for streaming calls, else a lane of this side.
             request_stream: fresh one-way transport stream for a large payload of a call on the lane.
             timeout_ns: nanoseconds left, 0 for no deadline.
             metadata: sent along.
@@ -85,7 +98,7 @@ class CallTable:
             call.send_credit = SendCredit(link.peer_limits.call_window_bytes)
         if accepts_items:
             call.receive_credit = ReceiveCredit(link.limits.call_window_bytes)
-        if stream_id != LANE:
+        if stream_id not in link.lanes:
             link.owners[stream_id] = call
         call.request_stream = request_stream
         link.out.write(stream_id if request_stream is None else request_stream, frame, fin=request_stream is not None)
@@ -102,10 +115,10 @@ class CallTable:
         if self.outgoing.get(call.id) is not call:
             return False
         del self.outgoing[call.id]
-        if call.stream_id == LANE:
+        if call.stream_id in self._link.lanes:
             if call.request_stream is not None:  # what is left of it need not be sent
                 self._link.out.abort(call.request_stream, reset=True, stop=False, code=status)
-            self._link.out.write(LANE, self._link.codec.encode(f.CancelFrame(call.id, status)))
+            self._link.out.write(call.stream_id, self._link.codec.encode(f.CancelFrame(call.id, status)))
         else:
             self._link.owners.pop(call.stream_id, None)
             self._link.out.abort(call.stream_id, reset=call.output_open, stop=True, code=status)
@@ -179,8 +192,8 @@ class CallTable:
             call.id, status, payload, metadata=metadata, initial=initial, flags=_RAW if raw else 0
         )
         del self.incoming[call.id]
-        if call.stream_id == LANE:
-            link.out.write(LANE if own_stream is None else own_stream, frame, fin=own_stream is not None)
+        if call.stream_id in link.peer_lanes:
+            link.out.write(call.stream_id if own_stream is None else own_stream, frame, fin=own_stream is not None)
             return True
         link.owners.pop(call.stream_id, None)
         link.out.write(call.stream_id, frame, fin=True)
@@ -195,24 +208,35 @@ class CallTable:
 
     # Frames
 
+    def on_lane_open(self, stream_id: int, _frame: f.LaneOpenFrame, _events: list[ev.ProtocolEvent]) -> None:
+        """Calls of the peer will share a transport stream."""
+        link = self._link
+        if LANES not in link.features:
+            raise RemoteProtocolError(f"lane on stream {stream_id}, but feature {LANES} was not agreed")
+        if link.claim(stream_id, "lane"):
+            link.claimed.discard(stream_id)
+            link.peer_lanes.add(stream_id)
+
     def on_request(self, stream_id: int, frame: f.RequestFrame, events: list[ev.ProtocolEvent]) -> None:
         """A call begins."""
         link = self._link
         link.note_remote_id(frame.id, "request")
         if frame.id in self.incoming:
             raise RemoteProtocolError(f"request id {frame.id} is in use")
-        if stream_id == LANE or link.is_remote_one_way(stream_id):
+        shared = stream_id in link.peer_lanes
+        if shared or link.is_remote_one_way(stream_id):
             if frame.sends_items or frame.accepts_items:
                 raise RemoteProtocolError(f"streaming call on stream {stream_id}: it needs a two-way one of its own")
             if link.was_cancelled(frame.id):
                 return
-            stream_id = LANE
+            if not shared:
+                stream_id = LANE
         elif not link.claim(stream_id, "request"):
             return
         call = self.incoming[frame.id] = IncomingCall(
             frame.id, stream_id, frame.method, sends_items=frame.sends_items, accepts_items=frame.accepts_items
         )
-        if stream_id != LANE:
+        if stream_id not in link.peer_lanes:
             link.owners[stream_id] = call
         if frame.sends_items:
             call.receive_credit = ReceiveCredit(link.limits.call_window_bytes)
@@ -234,7 +258,7 @@ class CallTable:
         if call is None:
             self._link.late_or_wrong(frame.id, "response", local=True)
             return
-        if call.stream_id != LANE:
+        if call.stream_id not in self._link.lanes:
             self._link.owners.pop(call.stream_id, None)
             if call.input_open:
                 self._link.out.abort(call.stream_id, reset=True, stop=False, code=Status.CANCELLED)
@@ -266,12 +290,12 @@ class CallTable:
             events.append(ev.InputEnded(call))
 
     def on_cancel(self, _stream_id: int, frame: f.CancelFrame, events: list[ev.ProtocolEvent]) -> None:
-        """The caller gave up a call on the lane."""
+        """The caller gave up a call on a lane."""
         call = self.incoming.get(frame.id)
         if call is None:
             self._link.note_cancel(frame.id)
             return
-        if call.stream_id != LANE:
+        if call.stream_id not in self._link.peer_lanes:
             raise RemoteProtocolError(f"cancel for call {frame.id}, which has a stream of its own to be reset")
         del self.incoming[frame.id]
         events.append(ev.CallCancelled(call, frame.status))

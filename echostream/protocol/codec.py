@@ -328,6 +328,7 @@ _DECODERS: Final[dict[int, tuple[int, int, _Decoder]]] = {
     FrameKind.CREDIT: (0, 18, lambda _c, data, at, _e, _f, number: f.CreditFrame(number, *_U64.unpack_from(data, at))),
     FrameKind.TIME_SYNC: (_ACK_FLAG, 34, _decode_time_sync),
     FrameKind.GO_AWAY: (0, 12, _decode_go_away),
+    FrameKind.LANE_OPEN: (0, 10, lambda _c, _d, _a, _e, _f, number: f.LaneOpenFrame(number)),
 }
 
 # The same with the flags that a frame must not have.
@@ -392,6 +393,7 @@ _ENCODERS: Final[dict[type[Frame], Callable[..., bytes]]] = {
         _TIMES.pack(frame.t1_ns, frame.t2_ns, frame.t3_ns),
         _ACK_FLAG if frame.is_answer else 0,
     ),
+    f.LaneOpenFrame: lambda codec, frame: codec.plain(FrameKind.LANE_OPEN, frame.id),
     f.GoAwayFrame: lambda codec, frame: codec.plain(
         FrameKind.GO_AWAY, frame.id, _U16.pack(frame.code) + frame.reason.encode()
     ),

@@ -22,6 +22,7 @@ __all__ = (
     "GoAwayFrame",
     "HelloFrame",
     "ItemFrame",
+    "LaneOpenFrame",
     "ProgressFrame",
     "RequestFrame",
     "ResponseFrame",
@@ -52,6 +53,7 @@ class FrameKind(enum.IntEnum):
     CREDIT = 14
     TIME_SYNC = 15
     GO_AWAY = 16
+    LANE_OPEN = 22
 
 
 class Flag(enum.IntFlag):
@@ -200,6 +202,11 @@ class CreditFrame(Frame):
     """How many bytes of items the other side may send in total on a call or stream."""
 
     total_bytes: int
+
+
+@dataclass(slots=True)
+class LaneOpenFrame(Frame):
+    """First frame of a two-way transport stream that unary calls of its opener share; `id` is 0."""
 
 
 @dataclass(slots=True)

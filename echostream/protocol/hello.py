@@ -10,15 +10,18 @@ from echostream.errors import CloseCode, EchoStreamError, RemoteProtocolError
 from echostream.protocol.payload import PayloadCodec, shown
 from echostream.types import Role, WireValue
 
-__all__ = ("EVENT_ACK", "FEATURES", "PROGRESS", "Hello", "PeerLimits")
+__all__ = ("EVENT_ACK", "FEATURES", "LANES", "PROGRESS", "Hello", "PeerLimits")
 
 EVENT_ACK: Final = "event-ack"
 """Events may ask for an Ack."""
 
+LANES: Final = "lanes"
+"""Unary calls may share more transport streams than the first."""
+
 PROGRESS: Final = "progress"
 """Progress frames may be sent."""
 
-FEATURES: Final[frozenset[str]] = frozenset({EVENT_ACK, PROGRESS})
+FEATURES: Final[frozenset[str]] = frozenset({EVENT_ACK, LANES, PROGRESS})
 """What this version can do beyond the base; the two sides use what both have."""
 
 _MAX_TEXT: Final = 4096

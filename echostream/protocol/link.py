@@ -15,7 +15,7 @@ from echostream.types import Role
 __all__ = ("LANE", "Link")
 
 LANE: Final = 0
-"""The transport stream that the client opens first."""
+"""The transport stream that the client opens first: the lane of both sides."""
 
 _MAX_REMEMBERED: Final = 256
 """Stops and cancellations that are remembered because they may have overtaken what they are about; most came after it
@@ -32,6 +32,7 @@ class Link:
         "codec",
         "features",
         "go_away_id",
+        "lanes",
         "last_remote_id",
         "late_frames",
         "limits",
@@ -40,6 +41,7 @@ class Link:
         "owed_acks",
         "owners",
         "payload",
+        "peer_lanes",
         "peer_limits",
         "ready",
         "stopped",
@@ -58,6 +60,10 @@ class Link:
         """Transport stream to the call or application stream that has it for its own."""
         self.claimed: set[int] = set()
         """Transport streams on which the peer opened a call or an application stream, until it ends its half."""
+        self.lanes = {LANE}
+        """Transport streams that unary calls of this side share."""
+        self.peer_lanes = {LANE}
+        """Transport streams that unary calls of the peer share."""
         self.cancelled: dict[int, None] = {}
         """The last calls that the peer cancelled while they were not here, oldest first."""
         self.stopped: dict[int, None] = {}
@@ -118,7 +124,7 @@ class Link:
         self.owed_acks.add(number)
 
     def claim(self, stream_id: int, what: str) -> bool:
-        """Note that a frame opens a call or an application stream on a transport stream.
+        """Note that a frame opens a call, an application stream or a lane on a transport stream.
 
         Returns:
             False when the peer gave it up already: the stop of the transport stream overtook the frame.
@@ -128,7 +134,7 @@ class Link:
         """
         if stream_id & 3 != self.bit:  # RFC 9000 section 2.1: who opened it, and whether it goes both ways
             raise RemoteProtocolError(f"{what} on stream {stream_id}, which is not a two-way stream of the peer")
-        if stream_id in self.claimed:
+        if stream_id in self.claimed or stream_id in self.peer_lanes:
             raise RemoteProtocolError(f"second {what} on stream {stream_id}")
         self.claimed.add(stream_id)
         if stream_id in self.stopped:
@@ -140,6 +146,10 @@ class Link:
         """The peer reads nothing of a transport stream on which nothing is open: not yet, or no longer."""
         if stream_id & 3 == self.bit and stream_id not in self.claimed:
             _remember(self.stopped, stream_id)
+
+    def is_lane(self, stream_id: int) -> bool:
+        """Whether unary calls of either side share this transport stream."""
+        return stream_id in self.lanes or stream_id in self.peer_lanes
 
     def is_remote_one_way(self, stream_id: int) -> bool:
         """Whether the peer opened this transport stream and nothing can be sent back on it (RFC 9000 section 2.1)."""

@@ -6,8 +6,9 @@ A. Tell it what came: `receive_data`, `receive_reset`, `receive_stop`. Each retu
 B. Command it: `calls.start`, `calls.respond`, `streams.open`, `emit`, ... They only queue bytes.
 C. Then take what is to be sent, `take_writes` and `take_aborts`, and give it down.
 
-Transport streams: stream 0 is the lane. It carries the Hello, small unary calls, acknowledgements and probes. Events
-travel on a one-way stream of each side; streaming calls, application streams and large payloads each on their own.
+Transport streams: stream 0 is the first lane. It carries the Hello, small unary calls, acknowledgements and probes;
+each side may open more lanes for calls of its own. Events travel on a one-way stream of each side; streaming calls,
+application streams and large payloads each on their own.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class PeerProtocol:
             f.CreditFrame: self._on_credit,
             f.TimeSyncFrame: self._on_time_sync,
             f.GoAwayFrame: self._on_go_away,
+            f.LaneOpenFrame: self.calls.on_lane_open,
         }
 
     def __repr__(self) -> str:
@@ -129,11 +131,11 @@ class PeerProtocol:
         """The peer abandoned its sending side of a transport stream; `code` is what the transport says about it.
 
         Raises:
-            RemoteProtocolError: it was the lane.
+            RemoteProtocolError: it was a lane.
         """
         if self.state is State.CLOSED:
             return []
-        if stream_id == LANE:
+        if self.link.is_lane(stream_id):
             raise RemoteProtocolError("peer reset the lane")
         self._early.drop(stream_id)
         self._readers.drop(stream_id)
@@ -145,12 +147,13 @@ class PeerProtocol:
         """The peer reads no more of what this side sends on a transport stream; `code` as in `receive_reset`.
 
         Raises:
-            RemoteProtocolError: it was the lane, or the stream of events.
+            RemoteProtocolError: it was a lane, or the stream of events.
         """
         if self.state is State.CLOSED:
             return []
-        if stream_id in (LANE, self.event_stream):
-            raise RemoteProtocolError(f"peer stopped reading {'the lane' if stream_id == LANE else 'events'}")
+        if self.link.is_lane(stream_id) or stream_id == self.event_stream:
+            what = "the lane" if self.link.is_lane(stream_id) else "events"
+            raise RemoteProtocolError(f"peer stopped reading {what}")
         owner = self.link.owners.get(stream_id)
         if isinstance(owner, IncomingCall):
             return [self._abandon(owner, code, stop=True)]
@@ -279,7 +282,7 @@ class PeerProtocol:
             handlers[type(frame)](stream_id, frame, events)
         if not fin:
             return
-        if stream_id == LANE:
+        if self.link.is_lane(stream_id):
             raise RemoteProtocolError("peer ended the lane")
         self._readers.end(stream_id)
         self._half_ended(stream_id)

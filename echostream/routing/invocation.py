@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from echostream.errors import ConnectionLostError, EchoStreamError, Status, error_to_wire
-from echostream.protocol.link import LANE
 from echostream.session.calling import decode_payload, encode_payload
 from echostream.session.context import Context
 from echostream.session.items import turn, wants_turn
@@ -177,7 +176,7 @@ class Invocation:
         await peer.large.claim(size)
         try:
             own_stream = None
-            if call.stream_id == LANE:
+            if peer.protocol.link.is_lane(call.stream_id):
                 own_stream = await peer.open_transport_stream(unidirectional=True)
             answered = False
             try:

@@ -185,12 +185,13 @@ async def call_unary(
         raise peer.lost.again(operation=request.method, session=request.session_id)
     timed = False
     try:
-        large = len(payload) > peer.runtime.limits.large_payload_bytes
-        if large or not peer.places.free or peer.is_blocked(LANE):
+        large = (size := len(payload)) > peer.runtime.limits.large_payload_bytes
+        lane = LANE if large or size < peer.lanes.from_bytes else peer.lanes.take()
+        if large or not peer.places.free or peer.is_blocked(lane):
             async with asyncio.timeout_at(deadline):
-                await _start_slowly(peer, request, pending, payload, raw=raw, large=large, deadline=deadline)
+                await _start_slowly(peer, request, pending, payload, raw=raw, lane=lane, large=large, deadline=deadline)
         else:
-            start_call(peer, request, pending, payload, raw=raw, deadline=deadline)
+            start_call(peer, request, pending, payload, raw=raw, deadline=deadline, stream_id=lane)
         if deadline is not None:
             peer.runtime.deadlines.put(deadline, pending)
             timed = True
@@ -255,20 +256,28 @@ def start_call(
         )
     except EchoStreamError:
         for unused in (stream_id, request_stream):
-            if unused is not None and unused != LANE:
+            if unused is not None and unused not in peer.protocol.link.lanes:
                 peer.give_back(unused)
         raise
     peer.touch()
 
 
 async def _start_slowly(
-    peer: Peer, request: CallRequest, handle: Any, payload: bytes, *, raw: bool, large: bool, deadline: float | None
+    peer: Peer,
+    request: CallRequest,
+    handle: Any,
+    payload: bytes,
+    *,
+    raw: bool,
+    lane: int,
+    large: bool,
+    deadline: float | None,
 ) -> None:
-    """Start a call that has to wait for something first: a place, the lane, or a stream of its own."""
+    """Start a call that has to wait for something first: a place, its lane, or a stream of its own."""
     if not large:
         async with peer.places.one():
-            await peer.drain(LANE)
-            start_call(peer, request, handle, payload, raw=raw, deadline=deadline)
+            await peer.drain(lane)
+            start_call(peer, request, handle, payload, raw=raw, deadline=deadline, stream_id=lane)
         return
     size = len(payload)
     async with peer.places.one():

@@ -28,6 +28,7 @@ from echostream.protocol.link import LANE
 from echostream.protocol.peer import PeerProtocol
 from echostream.protocol.records import OutgoingCall
 from echostream.protocol.states import State
+from echostream.session.lanes import Lanes
 from echostream.session.places import Places
 from echostream.session.runtime import Runtime
 from echostream.session.turns import Turns
@@ -103,6 +104,8 @@ class Peer:
         self._stream_waiters: deque[asyncio.Future[None]] = deque()
         self.places = Places(runtime.loop, protocol.calls.outgoing, protocol.link)
         """How many more calls the peer takes now."""
+        self.lanes = Lanes(protocol, runtime.limits, connection.open_stream)
+        """Which transport stream a unary call of this side takes."""
         self.large = Turns(runtime.loop, runtime.limits.max_large_bytes)
         """Who may write a large payload on a stream of its own now: the peer holds unfinished ones in memory."""
         self._event_stream_chosen = False

@@ -110,6 +110,12 @@ class Conversation(RuleBasedStateMachine):
     def call(self, client: bool, own_stream: bool, size: int) -> None:
         self._start(client, own_stream=own_stream, size=size, sends_items=False, accepts_items=False)
 
+    @rule(client=which)
+    def open_lane(self, client: bool) -> None:
+        side = self.side(client)
+        if len(side.protocol.link.lanes) < 4:
+            side.protocol.calls.open_lane(side.open_stream())
+
     @rule(client=which, sends_items=which, size=sizes)
     def call_with_items(self, client: bool, sends_items: bool, size: int) -> None:
         self._start(
@@ -122,12 +128,15 @@ class Conversation(RuleBasedStateMachine):
             "method",
             b"." * size,
             handle=None,
-            stream_id=side.open_stream() if own_stream else LANE,
+            stream_id=side.open_stream() if own_stream else LANE if size > 300 else _pick(self.lanes(side), size),
             request_stream=self._request_stream(side, size) if not own_stream else None,
             sends_items=sends_items,
             accepts_items=accepts_items,
         )
         call.handle = self.calls[side, call.id] = CallModel(side, call)
+
+    def lanes(self, side: Side) -> list[int]:
+        return sorted(side.protocol.link.lanes)
 
     def _request_stream(self, side: Side, size: int) -> int | None:
         """Let larger requests travel by themselves."""
@@ -175,7 +184,11 @@ class Conversation(RuleBasedStateMachine):
             model, call = _pick(able, number)
             side = self.pair.other(model.caller)
             model.answer, model.over = b"=" * size, True
-            stream_id = side.open_stream(unidirectional=True) if own_stream and call.stream_id == LANE else None
+            stream_id = (
+                side.open_stream(unidirectional=True)
+                if own_stream and side.protocol.link.is_lane(call.stream_id)
+                else None
+            )
             assert side.protocol.calls.respond(call, Status.OK, model.answer, own_stream=stream_id)
 
     @rule(number=pick, size=sizes)

@@ -255,8 +255,9 @@ class ProtocolPair:
         for side in self.sides:
             assert leftovers(side.protocol) == {}, side
             other_bit = side.bit ^ 1
-            assert side.open_halves <= {LANE, side.protocol.event_stream}, side
-            assert all(number & 1 != other_bit or number == LANE for number in side.open_halves), side
+            link = side.protocol.link
+            assert side.open_halves <= {side.protocol.event_stream} | link.lanes | link.peer_lanes, side
+            assert all(number & 1 != other_bit or link.is_lane(number) for number in side.open_halves), side
 
 
 def leftovers(machine: PeerProtocol) -> dict[str, Any]:
@@ -275,7 +276,7 @@ def leftovers(machine: PeerProtocol) -> dict[str, Any]:
         "readers": [
             number
             for number in machine._readers._readers
-            if number != LANE and not number & UNIDIRECTIONAL
+            if not link.is_lane(number) and not number & UNIDIRECTIONAL
         ],
     }  # fmt: skip
     return {name: value for name, value in held.items() if value}

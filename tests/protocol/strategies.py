@@ -45,6 +45,7 @@ frames = st.one_of(
     st.builds(f.CreditFrame, u64, u64),
     st.builds(f.TimeSyncFrame, u64, i64, i64, i64, st.booleans()),
     st.builds(f.GoAwayFrame, u64, u16, st.text(max_size=30)),
+    st.builds(f.LaneOpenFrame, u64),
 )
 """A frame of any kind, any field at its extremes."""
 

@@ -524,7 +524,7 @@ async def test_a_large_request_whose_peer_reads_nothing_ends_at_its_deadline(des
 
 @pytest.mark.parametrize("size", [100, 100_000])
 async def test_a_request_that_waits_to_be_written_hears_of_a_lost_connection(desk: Desk, size: int) -> None:
-    async with duo(desk, limits=Limits(high_watermark_bytes=1 << 16, low_watermark_bytes=1 << 10)) as ends:
+    async with duo(desk, limits=Limits(lanes=1, high_watermark_bytes=1 << 16, low_watermark_bytes=1 << 10)) as ends:
         with frozen(ends):
             filler = [asyncio.create_task(ends.here.proxy(Desk).echo(bytes(30_000))) for _ in range(4)]
             await until(lambda: ends.here.peer.is_blocked(0))
@@ -536,7 +536,7 @@ async def test_a_request_that_waits_to_be_written_hears_of_a_lost_connection(des
 
 
 async def test_small_calls_go_on_when_a_full_lane_is_free_again(desk: Desk) -> None:
-    async with duo(desk, limits=Limits(high_watermark_bytes=1 << 16, low_watermark_bytes=1 << 10)) as ends:
+    async with duo(desk, limits=Limits(lanes=1, high_watermark_bytes=1 << 16, low_watermark_bytes=1 << 10)) as ends:
         with frozen(ends):
             calls = [asyncio.create_task(ends.here.proxy(Desk).echo(bytes(30_000))) for _ in range(4)]
             await until(lambda: ends.here.peer.is_blocked(0))
