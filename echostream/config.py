@@ -178,6 +178,9 @@ class QuicSettings(_Checked):
     """Connections of one listener."""
     max_datagram_bytes: int = _int(1452, 1200, 65_000)
     """UDP payload that is sent: 1452 fits Ethernet under IPv6; larger where the path is known to carry it."""
+    key_update_packets: int = _int(1 << 22, 1 << 16, 1 << 23)
+    """Packets sent after which a connection takes new keys: half of what AES-GCM may protect with one (RFC 9001 section
+    6.6); never so few that a second update could overtake the first."""
     connection_window_bytes: int = _int(16 << 20, 1 << 16, 1 << 32)
     """Flow-control window of a connection (MAX_DATA)."""
     stream_window_bytes: int = _int(4 << 20, 1 << 14, 1 << 32)

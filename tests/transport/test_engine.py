@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from echostream.config import ALPN, QuicSettings
@@ -282,3 +284,83 @@ def test_warming_up_leaves_the_engines_as_they_were(tls: ServerTls, engines: Pai
     lab = Lab(tls, engines)
     lab.run()
     assert lab.at_server.protocol == ALPN
+
+
+def talk(lab: Lab) -> None:
+    """Both sides send; everything arrives."""
+    for near, far in ((lab.client, lab.at_server), (lab.server, lab.at_client)):
+        far.calls.clear()
+        stream = near.open_stream(unidirectional=True)
+        assert stream is not None
+        near.send(stream, bytes(5000), fin=True)
+        lab.run()
+        assert b"".join(call[2] for call in far.calls) == bytes(5000)
+
+
+@every_pair
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_both_sides_follow_new_keys_again_and_again(lab: Lab, first: str) -> None:
+    updating = getattr(lab, first)
+    for phase in (1, 0, 1):
+        assert updating.update_keys()
+        talk(lab)
+        assert {key_phase(lab.client), key_phase(lab.server)} == {phase}
+
+
+@every_pair
+def test_new_keys_of_both_sides_at_once_are_one_update(lab: Lab) -> None:
+    assert lab.client.update_keys()
+    assert lab.server.update_keys()
+    talk(lab)
+    assert key_phase(lab.client) == key_phase(lab.server) == 1
+
+
+@every_pair
+def test_what_was_under_way_with_old_keys_arrives(lab: Lab) -> None:
+    stream = lab.server.open_stream(unidirectional=True)
+    assert stream is not None
+    lab.server.send(stream, bytes(8000), fin=True)
+    under_way = [data for data, _ in lab.server.transmit(lab.now)]
+    assert len(under_way) >= 3
+    assert lab.client.update_keys()
+    lab.client.ping()
+    lab.carry(lab.client, lab.server, CLIENT)
+    lab.client.receive(under_way, SERVER, lab.now)
+    lab.run(60)
+    assert b"".join(call[2] for call in lab.at_client.calls) == bytes(8000)
+
+
+@every_pair
+def test_keys_are_renewed_before_they_have_protected_too_much(lab: Lab) -> None:
+    """RFC 9001 section 6.6; the real limit is millions of packets."""
+    lab.client._key_update_packets = 50
+    phases = set()
+    for _ in range(20):
+        stream = lab.client.open_stream(unidirectional=True)
+        assert stream is not None
+        lab.client.send(stream, bytes(10_000), fin=True)
+        lab.run()
+        phases.add(key_phase(lab.server))
+        assert lab.client._protected_count < 50 + 44
+    assert phases == {0, 1}
+    talk(lab)
+
+
+@both_engines
+def test_keys_are_not_renewed_before_the_handshake_is_confirmed(tls: ServerTls, engines: Pair) -> None:
+    """RFC 9001 section 6.1: at once with one engine, later with the other."""
+    lab = Lab(tls, engines)
+    lab.client.update_keys()
+    lab.run()
+    assert lab.at_client.protocol == ALPN
+    talk(lab)
+
+
+def key_phase(engine: Any) -> int:
+    """The bit that packets sent now carry."""
+    quic = engine._quic
+    if hasattr(quic, "_core"):
+        return int(quic._core.send_key_phase)
+    from aioquic.tls import Epoch
+
+    return int(quic._cryptos[Epoch.ONE_RTT].send.key_phase)

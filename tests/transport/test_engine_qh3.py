@@ -350,3 +350,13 @@ def test_canary_no_private_attribute_is_touched_elsewhere() -> None:
     public, marker, _ = inspect.getsource(adapter).partition("# The private attributes of qh3")
     assert marker
     assert re.findall(r"_quic\._\w+|\bquic\._\w+", public) == []
+
+
+def test_canary_version(tls: ServerTls, lab: Lab, quic: Any) -> None:
+    assert adapter._version(quic) == 1
+    assert adapter._version(Qh3Engines(QuicSettings()).acceptor(tls)(b"12345678", None)._quic) == 0  # type: ignore[attr-defined]
+
+
+def test_keys_of_version_2_stay_because_qh3_would_derive_others(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter, "_version", lambda quic: 0x6B3343CF)
+    assert not lab.client.update_keys()

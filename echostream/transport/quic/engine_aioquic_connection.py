@@ -56,7 +56,7 @@ class AioquicEngine(CommonEngine):
     _not_possible: ClassVar = (ValueError, RuntimeError)
 
     def __init__(self, quic: QuicConnection, settings: QuicSettings) -> None:
-        super().__init__(quic, _trace(quic))
+        super().__init__(quic, settings, _trace(quic))
         self._max_queued_datagrams = settings.max_queued_datagrams
         self._path_datagram_bytes = settings.max_datagram_bytes - _DATAGRAM_OVERHEAD_BYTES
         self._pacer = _install_pacer(quic, _BatchPacer(max_datagram_size=settings.max_datagram_bytes))
@@ -88,6 +88,7 @@ class AioquicEngine(CommonEngine):
         pacer.start_batch(_BATCH_PACKETS)
         datagrams = self._quic.datagrams_to_send(now)
         self.more = pacer.batch_is_full
+        self._count_protected(len(datagrams))
         return datagrams
 
     def timer(self) -> float | None:

@@ -24,6 +24,7 @@ class CommonEngine(QuicEngine):
 
     Args:
         quic: the engine's `QuicConnection`.
+        settings: when to take new keys.
         qlog: where its events go, if they are wanted.
     """
 
@@ -32,9 +33,11 @@ class CommonEngine(QuicEngine):
     _not_possible: ClassVar[tuple[type[Exception], ...]]
     """Raised for a stream that is finished, reset, stopped by the peer or long forgotten."""
 
-    def __init__(self, quic: Any, qlog: QlogFile | None) -> None:
+    def __init__(self, quic: Any, settings: QuicSettings, qlog: QlogFile | None) -> None:
         self._quic = quic
         self._qlog = qlog
+        self._key_update_packets = settings.key_update_packets
+        self._protected_count = 0  # packets since the last update of this side
         self._starved = [False, False]  # whether open_stream failed: bidirectional, unidirectional
         self._closed = False
 
@@ -94,6 +97,26 @@ class CommonEngine(QuicEngine):
     def close(self, code: int, reason: str) -> None:
         self._note_close(code, reason)
         self._quic.close(error_code=code, reason_phrase=reason)
+
+    def update_keys(self) -> bool:
+        """Take new keys with the next packet (RFC 9001 section 6); False when it cannot be now.
+
+        Neither engine does it by itself, though a peer's update they both follow. `transmit` sees to the limit.
+        """
+        try:
+            self._quic.request_key_update()
+        except AssertionError:  # the handshake is not confirmed
+            return False
+        except self._not_possible:  # the last update is not
+            return False
+        self._protected_count = 0
+        return True
+
+    def _count_protected(self, packets: int) -> None:
+        """Keep within what one key may protect."""
+        self._protected_count += packets
+        if self._protected_count >= self._key_update_packets and not self._closed:
+            self.update_keys()
 
     def _note_close(self, code: int, reason: str, *, by_peer: bool = False) -> None:
         """Let the end be told once."""

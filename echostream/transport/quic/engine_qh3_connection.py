@@ -17,7 +17,7 @@ from qh3.quic import events
 from qh3.quic.connection import QuicConnection, QuicConnectionError
 from qh3.quic.events import ConnectionTerminated
 from qh3.quic.logger import QuicLoggerTrace
-from qh3.quic.packet import QuicFrameType
+from qh3.quic.packet import QuicFrameType, QuicProtocolVersion
 from qh3.quic.tls_bridge import QuicTlsBridge
 from qh3.tls import Epoch
 
@@ -62,7 +62,7 @@ class Qh3Engine(CommonEngine):
     _not_possible: ClassVar = (ValueError, QuicConnectionError)
 
     def __init__(self, quic: QuicConnection, settings: QuicSettings) -> None:
-        super().__init__(quic, _trace(quic))
+        super().__init__(quic, settings, _trace(quic))
         self._paths = PathNames(_MAX_MOVES)
         self._datagrams: deque[bytes] = deque()
         self._max_queued_datagrams = settings.max_queued_datagrams
@@ -111,6 +111,7 @@ class Qh3Engine(CommonEngine):
             self._release_datagrams()
         packets = _take_packets(self._quic, now + CLOCK_START, _BATCH_PACKETS)
         self.more = len(packets) == _BATCH_PACKETS
+        self._count_protected(len(packets))
         if self._qlog is not None:
             _log_sent(self._quic, self._qlog, [data for data, _ in packets])
         if not self.more:
@@ -159,6 +160,10 @@ class Qh3Engine(CommonEngine):
     def ping(self) -> None:
         with contextlib.suppress(*self._not_possible):
             self._quic.send_ping(0)
+
+    def update_keys(self) -> bool:
+        # qh3 derives the keys of version 2 with the label of version 1: only another qh3 would follow.
+        return _version(self._quic) == QuicProtocolVersion.VERSION_1 and super().update_keys()
 
     def fail(self, code: int, reason: str) -> None:
         self._note_close(code, reason)
@@ -269,6 +274,10 @@ def _receive_authentic(quic: QuicConnection, datagrams: list[bytes], path: Socke
     report = quic._core.receive_many_datagrams(datagrams, path, now)
     quic._drain_core()
     return report[2] > 0
+
+
+def _version(quic: QuicConnection) -> int:
+    return 0 if quic._core is None else quic._core.version
 
 
 def _handshake_complete(quic: QuicConnection) -> bool:
