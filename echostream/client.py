@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from echostream.config import DEFAULT_CONNECT_TIMEOUT, DEFAULT_DISCOVER_TIMEOUT, Limits
+from echostream.dialling import DialOptions, client_tls, refused
 from echostream.errors import (
     CertificateError,
-    CloseCode,
     ConfigurationError,
     ConnectError,
     ConnectionLostError,
-    RpcError,
-    Status,
-    TransportError,
 )
 from echostream.protocol.hello import Hello, PeerLimits
 from echostream.routing.dispatch import Dispatcher
@@ -147,8 +145,8 @@ class RpcClient(Conversation):
         address = Address.parse(url)
 
         async def start() -> RpcClient:
-            tls = await asyncio.to_thread(_client_tls, address, ca, fingerprint, insecure=insecure)
-            return await cls._dial(address, tls, credentials, timeout, engine, limits)
+            tls = await asyncio.to_thread(client_tls, address, ca, fingerprint, insecure=insecure)
+            return await cls._dial(address, tls, DialOptions(timeout, engine, limits, credentials))
 
         start.__qualname__ = "RpcClient.connect"
         return Connecting(start())
@@ -206,10 +204,10 @@ class RpcClient(Conversation):
                 interfaces=interfaces,
             )
             info = found[0]
-            dial = _Dial(connect_timeout, engine, limits, credentials)
+            dial = DialOptions(connect_timeout, engine, limits, credentials)
             if ca is not None or fingerprint is not None:
                 first = Address.parse(info.urls[0])
-                tls = await asyncio.to_thread(_client_tls, first, ca, fingerprint, insecure=False)
+                tls = await asyncio.to_thread(client_tls, first, ca, fingerprint, insecure=False)
                 return await cls._dial_any(info, tls, dial)
             return await cls._dial_remembered(info, name or info.name, trust, dial)
 
@@ -278,7 +276,7 @@ class RpcClient(Conversation):
     # Making the connection
 
     @classmethod
-    async def _dial_remembered(cls, info: ServiceInfo, name: str, trust: Trust, dial: _Dial) -> RpcClient:
+    async def _dial_remembered(cls, info: ServiceInfo, name: str, trust: Trust, dial: DialOptions) -> RpcClient:
         """Connect to a server that only its announcement speaks for: trusted on first use, held to it afterwards."""
         from echostream.transport.tls import ClientTls
         from echostream.transport.trust import KnownServers
@@ -295,7 +293,8 @@ class RpcClient(Conversation):
                 f"service {name!r} is met for the first time, so no credentials are sent to it: connect once without"
                 ' them, or say trust="first-use", or name its ca or fingerprint'
             )
-        client = await cls._dial_any(info, ClientTls.load(fingerprint=info.fingerprint), dial)
+        tls = replace(ClientTls.load(fingerprint=info.fingerprint), shows_again=state == "new")
+        client = await cls._dial_any(info, tls, dial)
         try:
             await asyncio.to_thread(known.remember, name, info.fingerprint)
         except BaseException:
@@ -306,42 +305,34 @@ class RpcClient(Conversation):
         return client
 
     @classmethod
-    async def _dial_any(cls, info: ServiceInfo, tls: ClientTls | None, dial: _Dial) -> RpcClient:
+    async def _dial_any(cls, info: ServiceInfo, tls: ClientTls | None, dial: DialOptions) -> RpcClient:
         """Try the addresses of a server in turn."""
         failures: list[str] = []
         for url in info.urls:
             try:
-                return await cls._dial(
-                    Address.parse(url), tls, dial.credentials, dial.timeout, dial.engine, dial.limits
-                )
+                return await cls._dial(Address.parse(url), tls, dial)
             except ConnectError as error:
                 failures.append(error.message)
         raise ConnectError(f"found {info.escaped}, but could not reach it: {'; '.join(failures)}")
 
     @classmethod
-    async def _dial(
-        cls,
-        address: Address,
-        tls: ClientTls | None,
-        credentials: str | None,
-        timeout: float,
-        engine: str,
-        limits: Limits | None,
-    ) -> RpcClient:
-        limits = limits or Limits()
-        transport = make_transport(address.scheme, engine, limits)
+    async def _dial(cls, address: Address, tls: ClientTls | None, dial: DialOptions) -> RpcClient:
+        limits = dial.limits or Limits()
+        transport = make_transport(address.scheme, dial.engine, limits)
         client = cls(Runtime(limits))
-        hello = Hello(role=Role.CLIENT, epoch=EPOCH, agent=AGENT, credentials=credentials, limits=PeerLimits.of(limits))
+        hello = Hello(
+            role=Role.CLIENT, epoch=EPOCH, agent=AGENT, credentials=dial.credentials, limits=PeerLimits.of(limits)
+        )
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(dial.timeout):
                 await transport.dial(address, accept=lambda link: client._accept(link, hello), tls=tls)
                 await asyncio.shield(client._session.opened)
         except TimeoutError:
             await client._abort()
-            raise ConnectError(f"cannot reach {address} within {timeout:g} s") from None
+            raise ConnectError(f"cannot reach {address} within {dial.timeout:g} s") from None
         except ConnectionLostError as error:
             await client._abort()
-            raise _refused(address, error) from None
+            raise refused(address, error) from None
         except BaseException:
             await client._abort()
             raise
@@ -367,33 +358,3 @@ class RpcClient(Conversation):
     def on_closed(self, session: Session) -> None:
         """The session ended."""
         _log.info("= session %s to %s ended: %s", session.id or "?", session.peer_address, session.ending)
-
-
-class _Dial(NamedTuple):
-    """Options that travel through the ways of discovery unchanged."""
-
-    timeout: float
-    engine: str
-    limits: Limits | None
-    credentials: str | None
-
-
-def _client_tls(
-    address: Address,
-    ca: str | PathLike[str] | bytes | None,
-    fingerprint: str | Iterable[str] | None,
-    *,
-    insecure: bool,
-) -> ClientTls | None:
-    if address.scheme == "memory":
-        return None
-    from echostream.transport.tls import ClientTls
-
-    return ClientTls.load(ca=ca, fingerprint=fingerprint, insecure=insecure)
-
-
-def _refused(address: Address, error: ConnectionLostError) -> TransportError | RpcError:
-    """The connection was made, and ended before the server's Hello."""
-    if error.close_code == CloseCode.UNAUTHENTICATED:
-        return RpcError(Status.UNAUTHENTICATED, f"{address}: {error.message}")
-    return ConnectError(f"{address} did not let this client in: {error.message}")

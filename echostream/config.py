@@ -193,6 +193,16 @@ class QuicSettings(_Checked):
     """UDP packets that wait for room in the kernel; connections send no more while any waits, so few ever do."""
     address_timeout: float = _bounded(2.0, 0.05, 60.0)
     """Seconds that a dial waits for a packet from one of several addresses of a host before it tries the next."""
+    ticket_lifetime: float = _bounded(3600.0, 1.0, 604_800.0)
+    """Seconds that a session ticket is good for. A resumed handshake shows no certificate: one that was withdrawn is
+    missed after an hour at the latest. RFC 8446 section 4.6.1 allows seven days."""
+    max_tickets_per_server: int = _int(4, 0, 1024)
+    """Tickets that a client keeps of one server, one for each connection at once; 0 for none."""
+    max_ticket_servers: int = _int(64, 1, 1 << 20)
+    """Servers of which a client keeps tickets; that of the oldest go above it."""
+    max_server_tickets: int = _int(4096, 0, 1 << 20)
+    """Tickets that a listener remembers, some 2 KB each; the oldest go above it, and their clients do a full handshake.
+    0 for none: every handshake is a full one."""
     receive_burst: int = _int(64, 1, 1024)
     """Datagrams read at one wake-up before others get their turn: one acknowledgement answers a burst."""
     socket_buffer_bytes: int = _int(4 << 20, 1 << 16, 1 << 30)

@@ -31,6 +31,7 @@ LEVELS: dict[str, float] = {
     "echostream.introspection": 7,
     "echostream.settings": 7,
     "echostream.wiring": 6.5,
+    "echostream.dialling": 7,
     "echostream.hosting": 7,
     "echostream.builder": 7.5,
     "echostream.server": 8,

@@ -123,6 +123,14 @@ class Connection(ABC):
     """Where the peer is now, ``"192.0.2.1:4433"`` or ``"[2001:db8::1]:4433"``."""
     peer_certificate: bytes | None
     """The peer's leaf certificate (DER), or None."""
+    early: bool = False
+    """Whether the handshake still goes on. What a client sends then, an attacker may send again, as a connection."""
+    on_proven: Callable[[], None] | None = None
+    """Set by the receiver of an early connection: called when the handshake is done."""
+    greeting: object | None = None
+    """On an early connection of a client: what `keep_greeting` got on the one that it continues."""
+    keep_greeting: Callable[[object], None] | None = None
+    """Takes what a client wants to know when it connects early again; None where it cannot."""
 
     @abstractmethod
     def open_stream(self, *, unidirectional: bool = False) -> int | None:

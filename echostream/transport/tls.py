@@ -12,7 +12,7 @@ import hmac
 import logging
 import re
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,6 +106,14 @@ class ClientTls:
     """Certificate to show to a server that asks for one."""
     hint: str = ""
     """End of the error about an unknown authority: who was trusted, and the way out."""
+    shows_again: bool = False
+    """Whether the server has to show its certificate, whatever was resumed before."""
+
+    @property
+    def decision(self) -> Hashable:
+        """What tells this way to trust from any other: a session is resumed under the same one only."""
+        identity = None if self.identity is None else self.identity.fingerprint
+        return self.anchors, self.fingerprints, self.insecure, self.server_name, identity
 
     @classmethod
     def load(

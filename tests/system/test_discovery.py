@@ -276,6 +276,19 @@ async def test_the_first_contact_is_remembered_and_said(
         assert "first contact" not in caplog.text
 
 
+async def test_a_server_that_was_forgotten_has_to_show_its_certificate_again(name: str, known: KnownServers) -> None:
+    async def resumed() -> bool:
+        async with discover(name) as client:
+            await client.ping()
+            connection: Any = client.session.peer.connection
+            return bool(connection.resumed)
+
+    async with announced(name):
+        assert [await resumed(), await resumed()] == [False, True]
+        known.forget(name)
+        assert [await resumed(), await resumed()] == [False, True]
+
+
 async def test_without_a_name_the_servers_own_is_remembered(name: str, known: KnownServers) -> None:
     async with announced(name) as server:
         await answer(where=lambda info: info.name == name)

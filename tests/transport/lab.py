@@ -10,6 +10,7 @@ import pytest
 
 from echostream.config import QuicSettings
 from echostream.transport.quic.engine import QuicEngine, QuicEngines
+from echostream.transport.quic.tickets import Resumption, ServerTickets
 from echostream.transport.tls import ServerTls
 
 CLIENT, SERVER = ("192.0.2.1", 1000), ("192.0.2.2", 4433)
@@ -80,13 +81,26 @@ class Sink:
 class Lab:
     """A client's and a server's engine with a wire of 10 ms and no loss."""
 
-    def __init__(self, tls: ServerTls, engines: Pair = ("aioquic", "aioquic"), **settings: Any) -> None:
+    def __init__(
+        self,
+        tls: ServerTls,
+        engines: Pair = ("aioquic", "aioquic"),
+        *,
+        resumption: Resumption | None = None,
+        tickets: ServerTickets | None = None,
+        early: bytes = b"",
+        **settings: Any,
+    ) -> None:
         self.now = 1000.0
         self.at_client, self.at_server = Sink(), Sink()
         self.lost = False
         self.client_address = CLIENT
         near, far = (make_engines(name, QuicSettings(**settings)) for name in engines)
-        self.client: Any = near.connect(SERVER, server_name="localhost", now=self.now)
+        self.client: Any = near.connect(SERVER, server_name="localhost", now=self.now, resumption=resumption)
+        if early:
+            stream = self.client.open_stream(unidirectional=False)
+            assert stream is not None
+            self.client.send(stream, early, fin=False)
         first = [data for data, _ in self.client.transmit(self.now)]
         original, retry_source = first[0][6:14], None
         if far.needs_retry:
@@ -100,7 +114,7 @@ class Lab:
             )
             self.client.receive([answer], SERVER, self.now)
             first = [data for data, _ in self.client.transmit(self.now)]
-        self.server: Any = far.acceptor(tls)(original, retry_source)
+        self.server: Any = far.acceptor(tls, None, tickets)(original, retry_source)
         self.server.receive(first, CLIENT, self.now)
 
     def run(self, rounds: int = 12) -> None:

@@ -16,6 +16,7 @@ from echostream.transport.quic.endpoint import Endpoint
 from echostream.transport.quic.engine import QuicEngines
 from echostream.transport.quic.life import ConnectionLife
 from echostream.transport.quic.resets import StatelessResets
+from echostream.transport.quic.tickets import ServerTickets
 from echostream.transport.tls import ServerTls
 from echostream.transport.udp import Packet
 from echostream.types import random_bytes
@@ -38,6 +39,7 @@ class Acceptor:
         settings: limits on handshakes and connections.
         limits: watermarks.
         reset_key: of stateless resets, see `StatelessResets`.
+        early_data: whether clients with a ticket may send data before the handshake is done.
     """
 
     def __init__(
@@ -49,12 +51,15 @@ class Acceptor:
         settings: QuicSettings,
         limits: Limits,
         reset_key: bytes,
+        early_data: bool = False,
     ) -> None:
         self.endpoint = Endpoint(self)
         self.is_accepting = True
         self._engines = engines
+        self._early_data = early_data
+        self.tickets = ServerTickets(settings, early_data=early_data) if settings.max_server_tickets else None
         self._resets = StatelessResets(reset_key, per_second=settings.max_resets_per_second)
-        self._make_engine = engines.acceptor(tls, self._resets.token)
+        self._make_engine = engines.acceptor(tls, self._resets.token, self.tickets)
         self._accept = accept
         self._settings = settings
         self._limits = limits
@@ -138,6 +143,7 @@ class Acceptor:
             admit=self._admit,
             refused=self._refused,
             refusal=refusal,
+            early_data=self._early_data,
         )
         counters.handshakes_started += 1
         counters.handshakes_refused += refusal is not None
@@ -146,8 +152,9 @@ class Acceptor:
         return connection
 
     def _admit(self, connection: ConnectionLife, chain: tuple[bytes, ...]) -> Receiver:
-        self._half_open.discard(connection)
-        return self._accept(connection)
+        if not connection.early:
+            self._half_open.discard(connection)
+        return connection.receiver or self._accept(connection)
 
     def _refused(self, connection: ConnectionLife, refusal: Refusal) -> None:
         self._half_open.discard(connection)

@@ -32,6 +32,7 @@ class QuicConnection(ConnectionLife):
         admit: called when the handshake is done; returns the receiver, or raises to refuse the peer.
         refused: called instead of `Receiver.closed` when the connection ends before it was admitted.
         refusal: why the peer is turned away after its first packet, or None.
+        early_data: whether a server takes data before the handshake is done.
     """
 
     info = TransportInfo(scheme="quic", multiplexed=True, datagrams=True, secure=True)
@@ -48,11 +49,13 @@ class QuicConnection(ConnectionLife):
         admit: Admit,
         refused: Refused,
         refusal: str | None = None,
+        early_data: bool = False,
     ) -> None:
         super().__init__(
             engine, link, address=address, settings=settings, admit=admit, refused=refused, refusal=refusal
         )
         self._high, self._low = limits.high_watermark_bytes, limits.low_watermark_bytes
+        self._takes_early_data = early_data
         self._keepalive = settings.keepalive_interval if keepalive else None
         self._above: dict[int, int] = {}  # streams whose writers wait for `writable`: until so much is unsent
         self._notice: asyncio.Handle | None = None
@@ -151,6 +154,8 @@ class QuicConnection(ConnectionLife):
     def on_stream_data(self, stream_id: int, data: bytes, fin: bool) -> None:
         if self._state is State.OPEN and self._receiver is not None:
             self._receiver.stream_data(stream_id, data, fin)
+        elif self._state is State.HANDSHAKE:
+            self._on_early_data(stream_id, data, fin)
 
     def on_stream_reset(self, stream_id: int, code: int) -> None:
         if self._state is State.OPEN and self._receiver is not None:
@@ -175,6 +180,14 @@ class QuicConnection(ConnectionLife):
             route(connection_id, self)
 
     # Work
+
+    def _on_early_data(self, stream_id: int, data: bytes, fin: bool) -> None:
+        """The first data of a client that does not wait for the handshake."""
+        if not self._takes_early_data:
+            self._refuse(TransportCode.PROTOCOL_VIOLATION, "early data, which this server does not take")
+            return
+        self.open_early()
+        self.on_stream_data(stream_id, data, fin)
 
     def _receive(self, datagrams: Sequence[bytes], address: SocketAddress, source: bytes | None, now: float) -> None:
         if self._pump.receive(datagrams, address, source, now):

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from echostream.transport.quic.tickets import Resumption, ServerTickets
 from echostream.transport.sockets import SocketAddress
 from echostream.transport.tls import ServerTls
 
@@ -50,6 +51,8 @@ class QuicEngine(ABC):
 
     more: bool = False
     """Whether the last `transmit` stopped at its batch size with something left to send."""
+    resumed: bool = False
+    """Whether the handshake took up a ticket, so that no certificate was shown; known when `on_handshake` is called."""
 
     @property
     @abstractmethod
@@ -160,16 +163,24 @@ class QuicEngines(ABC):
     """Whether a server engine can serve only clients whose address was proven by a Retry (RFC 9000 section 8.1.2)."""
 
     @abstractmethod
-    def connect(self, address: SocketAddress, *, server_name: str, now: float) -> QuicEngine:
-        """Make a client's engine with its first flight ready to `transmit`; the certificate chain is not checked."""
+    def connect(
+        self, address: SocketAddress, *, server_name: str, now: float, resumption: Resumption | None = None
+    ) -> QuicEngine:
+        """Make a client's engine with its first flight ready to `transmit`; the certificate chain is not checked.
+
+        With a ticket for early data, streams can be opened and written at once.
+        """
 
     @abstractmethod
-    def acceptor(self, tls: ServerTls, reset_token: ResetToken | None = None) -> AcceptEngine:
+    def acceptor(
+        self, tls: ServerTls, reset_token: ResetToken | None = None, tickets: ServerTickets | None = None
+    ) -> AcceptEngine:
         """Return what makes server engines with this certificate.
 
         Args:
             tls: what they show.
             reset_token: of each connection id that they issue, as far as they let us; None for random ones.
+            tickets: of the clients that come back; None for a full handshake each time.
 
         Raises:
             ConfigurationError: it cannot sign with this kind of key.

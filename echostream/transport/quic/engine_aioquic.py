@@ -15,8 +15,14 @@ from aioquic.quic.connection import QuicConnection
 
 from echostream.config import ALPN
 from echostream.transport.quic.engine import AcceptEngine, ResetToken
-from echostream.transport.quic.engine_aioquic_connection import AioquicEngine, AioquicTrace, derive_reset_tokens
+from echostream.transport.quic.engine_aioquic_connection import (
+    AioquicEngine,
+    AioquicTrace,
+    ServerWithoutEarlyData,
+    derive_reset_tokens,
+)
 from echostream.transport.quic.engine_common import CommonEngines
+from echostream.transport.quic.tickets import Resumption, ServerTickets
 from echostream.transport.sockets import SocketAddress
 from echostream.transport.tls import ServerTls
 
@@ -34,26 +40,38 @@ class AioquicEngines(CommonEngines):
     _qlog_kind = AioquicTrace
     versions = (int(packet.QuicProtocolVersion.VERSION_1), int(packet.QuicProtocolVersion.VERSION_2))
 
-    def connect(self, address: SocketAddress, *, server_name: str, now: float) -> AioquicEngine:
+    def connect(
+        self, address: SocketAddress, *, server_name: str, now: float, resumption: Resumption | None = None
+    ) -> AioquicEngine:
         configuration = self._configuration(is_client=True)
         configuration.server_name = server_name
         configuration.verify_mode = ssl.CERT_NONE  # the chain only: that the peer owns the key is always checked
-        quic = QuicConnection(configuration=configuration)
+        configuration.session_ticket = self._ticket_to_offer(resumption)
+        quic = QuicConnection(configuration=configuration, session_ticket_handler=self._keeper(resumption))
         engine = AioquicEngine(quic, self._settings)
         quic.connect(address, now)
+        if resumption is not None and resumption.early_data:
+            engine.expect_early_data()
         return engine
 
-    def acceptor(self, tls: ServerTls, reset_token: ResetToken | None = None) -> AcceptEngine:
+    def acceptor(
+        self, tls: ServerTls, reset_token: ResetToken | None = None, tickets: ServerTickets | None = None
+    ) -> AcceptEngine:
         configuration = self._configuration(is_client=False)
         configuration.certificate = tls.chain[0]
         configuration.certificate_chain = list(tls.chain[1:])
         configuration.private_key = tls.private_key
 
+        fetch, issue = self._issuer(tickets)
+        make = QuicConnection if tickets is None or tickets.early_data else ServerWithoutEarlyData
+
         def accept(original_destination: bytes, retry_source: bytes | None) -> AioquicEngine:
-            quic = QuicConnection(
+            quic = make(
                 configuration=configuration,
                 original_destination_connection_id=original_destination,
                 retry_source_connection_id=retry_source,
+                session_ticket_fetcher=fetch,
+                session_ticket_handler=issue,
             )
             if reset_token is not None:
                 derive_reset_tokens(quic, reset_token)

@@ -19,7 +19,7 @@ from aioquic.quic.connection import QuicConnection, QuicConnectionState
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.logger import QuicLoggerTrace
 from aioquic.quic.packet import QuicFrameType
-from aioquic.quic.recovery import QuicPacketPacer
+from aioquic.quic.recovery import QuicPacketPacer, QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from echostream.config import QuicSettings
@@ -28,7 +28,7 @@ from echostream.transport.quic.engine import ResetToken
 from echostream.transport.quic.engine_common import CommonEngine, EndOfConnection
 from echostream.transport.sockets import SocketAddress
 
-__all__ = ("AioquicEngine", "AioquicTrace", "derive_reset_tokens")
+__all__ = ("AioquicEngine", "AioquicTrace", "ServerWithoutEarlyData", "derive_reset_tokens")
 
 # aioquic warns about every malformed peer; without a handler of the application that would go to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
@@ -61,6 +61,11 @@ class AioquicEngine(CommonEngine):
         self._path_datagram_bytes = settings.max_datagram_bytes - _DATAGRAM_OVERHEAD_BYTES
         self._pacer = _install_pacer(quic, _BatchPacer(max_datagram_size=settings.max_datagram_bytes))
         _set_stream_limits(quic, settings.max_streams)
+        self._early: QuicPacketSpace | None = None  # what early data was sent in, until the server took it or not
+
+    def expect_early_data(self) -> None:
+        """Make up for what aioquic leaves out about early data; only after its `connect`."""
+        self._early = _application_space(self._quic)
 
     @property
     def peer_address(self) -> SocketAddress | None:
@@ -79,6 +84,10 @@ class AioquicEngine(CommonEngine):
         receive = self._quic.receive_datagram
         for data in datagrams:
             receive(data, address, now)
+        if self._early is not None and self._early is not _application_space(self._quic):
+            # After a Retry aioquic begins anew, and forgets that it had sent anything.
+            _send_again(self._quic, self._early)
+            self._early = _application_space(self._quic)
 
     def receive_reset(self, data: bytes, address: SocketAddress, now: float) -> bool:
         return any(hmac.compare_digest(token, data[-len(token) :]) for token in _peer_reset_tokens(self._quic))
@@ -134,9 +143,22 @@ class AioquicEngine(CommonEngine):
     def _stream_limit(self, *, unidirectional: bool) -> int:
         return _peer_stream_limit(self._quic, unidirectional=unidirectional)
 
+    def _settle_early_data(self, *, accepted: bool) -> None:
+        if self._early is not None and not accepted:
+            _send_again(self._quic, self._early)  # which aioquic would do after another round trip
+        self._early = None
+
     def _end(self) -> EndOfConnection | None:
         event = _close_event(self._quic)
         return None if event is None else (event, _is_draining(self._quic))
+
+
+class ServerWithoutEarlyData(QuicConnection):
+    """aioquic's server invites everybody who gets a ticket to send early data with it."""
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        _withhold_early_data(self)
 
 
 class _BatchPacer(QuicPacketPacer):
@@ -198,6 +220,21 @@ def _set_stream_limits(quic: QuicConnection, count: int) -> None:
 
 def _peer_stream_limit(quic: QuicConnection, *, unidirectional: bool) -> int:
     return quic._remote_max_streams_uni if unidirectional else quic._remote_max_streams_bidi
+
+
+def _withhold_early_data(quic: QuicConnection) -> None:
+    quic.tls._max_early_data = None
+
+
+def _application_space(quic: QuicConnection) -> QuicPacketSpace:
+    return quic._spaces[aioquic_tls.Epoch.ONE_RTT]
+
+
+def _send_again(quic: QuicConnection, space: QuicPacketSpace) -> None:
+    """Count all that is on its way in a packet number space as lost, and not as a sign of congestion."""
+    quic._loss._on_packets_lost(
+        congestion_event=False, now=0.0, packets=tuple(space.sent_packets.values()), space=space
+    )
 
 
 def _stream(quic: QuicConnection, stream_id: int) -> QuicStream | None:

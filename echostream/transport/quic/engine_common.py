@@ -6,12 +6,15 @@ Imports neither of them; what differs is in the adapters, which fill in the rest
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, ClassVar
 
 from echostream.config import QuicSettings
 from echostream.transport.quic.diagnostics import QlogDirectory, QlogFile, key_log, qlog_directory
 from echostream.transport.quic.engine import EngineSink, QuicEngine, QuicEngines
+from echostream.transport.quic.tickets import Resumption, ServerTickets
 
 __all__ = ("CommonEngine", "CommonEngines", "EndOfConnection")
 
@@ -64,6 +67,8 @@ class CommonEngine(QuicEngine):
                 case events.ConnectionIdRetired():
                     sink.on_connection_id(event.connection_id, issued=False)
                 case events.HandshakeCompleted():
+                    self.resumed = event.session_resumed
+                    self._settle_early_data(accepted=event.early_data_accepted)
                     sink.on_handshake(event.alpn_protocol)
                 case _:
                     pass
@@ -128,6 +133,9 @@ class CommonEngine(QuicEngine):
     def _stream_limit(self, *, unidirectional: bool) -> int:
         """Return how many streams of a kind the peer allows since the beginning."""
 
+    def _settle_early_data(self, *, accepted: bool) -> None:  # qh3 does it by itself
+        """Send again at once what travelled in early data that the server did not take."""
+
     @abstractmethod
     def _end(self) -> EndOfConnection | None:
         """Return how the connection ended, at once: the event comes three probe timeouts later."""
@@ -154,7 +162,7 @@ class CommonEngine(QuicEngine):
 
 
 class CommonEngines(QuicEngines):
-    """Makes engines of either.
+    """Makes engines of either; their session tickets are alike, too.
 
     Keys and events are written where the environment says, see diagnostics.py.
     """
@@ -182,3 +190,29 @@ class CommonEngines(QuicEngines):
             retry_token=token,
         )
         return packet
+
+    @staticmethod
+    def _ticket_to_offer(resumption: Resumption | None) -> Any:
+        """Return the ticket for a client's configuration: with one that allows early data it would offer some."""
+        if resumption is None or resumption.ticket is None or resumption.early_data:
+            return None if resumption is None else resumption.ticket
+        return replace(resumption.ticket, max_early_data_size=None)
+
+    @staticmethod
+    def _keeper(resumption: Resumption | None) -> Callable[[Any], None] | None:
+        """Return what takes a client's new tickets."""
+        if resumption is None:
+            return None
+
+        def keep(ticket: Any) -> None:
+            allowed = ticket.max_early_data_size is not None
+            resumption.keep(ticket, ticket.ticket, allows_early_data=allowed)
+
+        return keep
+
+    @staticmethod
+    def _issuer(tickets: ServerTickets | None) -> tuple[Callable[[bytes], Any] | None, Callable[[Any], None] | None]:
+        """Return what finds a server's tickets, and what takes new ones."""
+        if tickets is None:
+            return None, None
+        return tickets.redeem, lambda ticket: tickets.issue(ticket.ticket, ticket)

@@ -35,7 +35,14 @@ from echostream.errors import ConfigurationError
 from echostream.transport.quic.diagnostics import KeyLog
 from echostream.transport.quic.engine import AcceptEngine, ResetToken
 from echostream.transport.quic.engine_common import CommonEngines
-from echostream.transport.quic.engine_qh3_connection import CLOCK_START, Qh3Engine, Qh3Trace, derive_reset_token
+from echostream.transport.quic.engine_qh3_connection import (
+    CLOCK_START,
+    Qh3Engine,
+    Qh3Trace,
+    ServerWithoutEarlyData,
+    derive_reset_token,
+)
+from echostream.transport.quic.tickets import Resumption, ServerTickets
 from echostream.transport.sockets import SocketAddress
 from echostream.transport.tls import ServerTls
 
@@ -62,14 +69,17 @@ class Qh3Engines(CommonEngines):
     versions = (int(packet.QuicProtocolVersion.VERSION_1), int(packet.QuicProtocolVersion.VERSION_2))
     needs_retry = True
 
-    def connect(self, address: SocketAddress, *, server_name: str, now: float) -> Qh3Engine:
+    def connect(
+        self, address: SocketAddress, *, server_name: str, now: float, resumption: Resumption | None = None
+    ) -> Qh3Engine:
         configuration = self._configuration(is_client=True)
         configuration.server_name = server_name
         configuration.verify_mode = ssl.CERT_NONE  # the chain only: that the peer owns the key is always checked
         configuration.signature_algorithms = _SIGNATURES
         keys: Any = None if self._key_log is None else _HelloKeyLog(self._key_log)
         configuration.secrets_log_file = keys
-        quic = QuicConnection(configuration=configuration)
+        configuration.session_ticket = self._ticket_to_offer(resumption)
+        quic = QuicConnection(configuration=configuration, session_ticket_handler=self._keeper(resumption))
         engine = Qh3Engine(quic, self._settings)
         quic.connect(address, now + CLOCK_START)
         if keys is not None and quic.tls is not None and quic.tls.client_random is not None:
@@ -79,16 +89,23 @@ class Qh3Engines(CommonEngines):
     def can_serve(self, tls: ServerTls) -> bool:
         return self._server_configuration(tls) is not None
 
-    def acceptor(self, tls: ServerTls, reset_token: ResetToken | None = None) -> AcceptEngine:
+    def acceptor(
+        self, tls: ServerTls, reset_token: ResetToken | None = None, tickets: ServerTickets | None = None
+    ) -> AcceptEngine:
         configuration = self._server_configuration(tls)
         if configuration is None:
             raise ConfigurationError("engine", "qh3 cannot sign with this kind of key, choose aioquic or another key")
 
+        fetch, issue = self._issuer(tickets)
+        make = QuicConnection if tickets is None or tickets.early_data else ServerWithoutEarlyData
+
         def accept(original_destination: bytes, retry_source: bytes | None) -> Qh3Engine:
-            quic = QuicConnection(
+            quic = make(
                 configuration=configuration,
                 original_destination_connection_id=original_destination,
                 retry_source_connection_id=retry_source,
+                session_ticket_fetcher=fetch,
+                session_ticket_handler=issue,
             )
             if reset_token is not None:
                 derive_reset_token(quic, reset_token)

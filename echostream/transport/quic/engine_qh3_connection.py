@@ -28,7 +28,7 @@ from echostream.transport.quic.engine_common import CommonEngine, EndOfConnectio
 from echostream.transport.quic.paths import PathNames
 from echostream.transport.sockets import SocketAddress
 
-__all__ = ("CLOCK_START", "Qh3Engine", "Qh3Trace", "derive_reset_token")
+__all__ = ("CLOCK_START", "Qh3Engine", "Qh3Trace", "ServerWithoutEarlyData", "derive_reset_token")
 
 logger = logging.getLogger("echostream.transport")
 
@@ -216,8 +216,21 @@ def _peer_stream_limit(quic: QuicConnection, *, unidirectional: bool) -> int:
     return quic.max_concurrent_uni_streams if unidirectional else quic.max_concurrent_bidi_streams
 
 
+class ServerWithoutEarlyData(QuicConnection):
+    """qh3's server invites everybody who gets a ticket to send early data with it."""
+
+    def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
+        bridge = super()._create_tls(remote_source_cid)
+        _withhold_early_data(bridge)
+        return bridge
+
+
 # The private attributes of qh3, one function each.
 # pyright: reportPrivateUsage=false
+
+
+def _withhold_early_data(bridge: QuicTlsBridge) -> None:
+    bridge.tls._max_early_data = None
 
 
 def _trace(quic: QuicConnection) -> QlogFile | None:

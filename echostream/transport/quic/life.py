@@ -66,7 +66,9 @@ class ConnectionLife(Connection):
         address: where the peer is.
         settings: timeouts.
         admit: called when the handshake is done; returns the receiver, or raises to refuse the peer.
-        refused: called instead of `Receiver.closed` when the connection ends before it was admitted.
+            On an early connection it is called at its begin, too, without certificates.
+        refused: called instead of `Receiver.closed` when the connection ends before it was admitted, and before that
+            when an early one ends before its handshake is done.
         refusal: why the peer is turned away after its first packet, or None.
     """
 
@@ -123,6 +125,27 @@ class ConnectionLife(Connection):
         """Whether the first packet made no sense: the engine had no answer."""
         return self._state is State.HANDSHAKE and self._pump.is_mute
 
+    @property
+    def receiver(self) -> Receiver | None:
+        """Who was told by `admit` to take what arrives."""
+        return self._receiver
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the handshake took up a session ticket, so that the peer showed no certificate."""
+        return self._engine.resumed
+
+    @property
+    def handshaking(self) -> bool:
+        """Whether the handshake goes on."""
+        return self._state is State.HANDSHAKE or self.early
+
+    def open_early(self) -> None:
+        """Open before the handshake is done: a client with a ticket for it, a server whose client did so."""
+        self._state = State.OPEN
+        self.early = True
+        self._take_in(())
+
     def socket_failed(self, error: OSError) -> None:
         """The kernel reported an error; once the connection is open it may be anybody's, so only time tells."""
         asyncio.get_running_loop().call_soon(self._give_up, error)  # not from within `send`
@@ -160,17 +183,16 @@ class ConnectionLife(Connection):
         if protocol != ALPN:
             self._refuse(TransportCode.NO_APPLICATION_PROTOCOL, f"expected {ALPN}, got {protocol}")
             return
+        early, self.early = self.early, False
+        if self._state is not State.CLOSING:  # an early one may have been closed meanwhile
+            self._state = State.OPEN
+            self._deadline = None
         chain = self._engine.peer_chain
-        self.peer_certificate = chain[0] if chain else None
-        self._state = State.OPEN
-        self._deadline = None
-        try:
-            self._receiver = self._admit(self, chain)
-        except Exception as error:  # noqa: BLE001  # the certificate's, or the application's
-            self._turn_away(error)
-        else:
-            if self._reason is not None:  # it ended while it was admitted
-                self._report()
+        if chain:
+            self.peer_certificate = chain[0]
+        self._take_in(chain)
+        if early and self._receiver is not None and self.on_proven is not None:
+            self.on_proven()
 
     def on_closed(self, *, application: bool, code: int, reason: str, by_peer: bool) -> None:
         if self._state is not State.CLOSED:
@@ -180,6 +202,15 @@ class ConnectionLife(Connection):
             self._report()
 
     # Work
+
+    def _take_in(self, chain: tuple[bytes, ...]) -> None:
+        try:
+            self._receiver = self._admit(self, chain)
+        except Exception as error:  # noqa: BLE001  # the certificate's, or the application's
+            self._turn_away(error)
+        else:
+            if self._state is State.CLOSED:  # it ended while it was admitted
+                self._report()
 
     def _guard(self, call: Callable[..., object], *args: object) -> None:
         """The one way in from the loop: whatever the engine or the receiver raises ends this connection only."""
@@ -214,10 +245,11 @@ class ConnectionLife(Connection):
         asyncio.get_running_loop().call_soon(self._report)  # `close` may be what its caller is in
 
     def _refuse(self, code: TransportCode, reason: str) -> None:
-        if self._state is State.HANDSHAKE:
+        if self.handshaking:
             self._engine.fail(code, reason)
             self._pump.send_last()
             self._end(CloseReason(None, reason, by_peer=False), code=code)
+            self._report()
 
     def _turn_away(self, error: Exception) -> None:
         """The peer was not admitted."""
@@ -226,10 +258,12 @@ class ConnectionLife(Connection):
         self._engine.fail(code, "certificate not trusted" if untrusted else "not admitted")
         self._pump.send_last()
         self._end(CloseReason(None, str(error), by_peer=False), error=error)
+        self._report()
 
     def _give_up(self, error: OSError) -> None:
-        if self._state is State.HANDSHAKE:
+        if self.handshaking:
             self._end(CloseReason(None, describe_error(error), by_peer=False), error=error)
+            self._report()
 
     def _break(self, error: BaseException) -> None:
         """The engine or the receiver raised: a bug, which costs this connection and nothing else."""
@@ -253,7 +287,7 @@ class ConnectionLife(Connection):
         self._pump.stop()
         self._ended()
         self._link.forget(self, farewell)
-        if self._receiver is None and reason is not None:
+        if (self._receiver is None or self.early) and reason is not None:
             self._refused(self, Refusal(reason.reason, said, code, error))
 
     def _make_farewell(self, reason: CloseReason | None) -> Farewell | None:

@@ -16,6 +16,7 @@ from echostream.transport.quic.endpoint import Endpoint
 from echostream.transport.quic.engine import QuicEngines
 from echostream.transport.quic.engines import check_engine, load_engines
 from echostream.transport.quic.life import ConnectionLife
+from echostream.transport.quic.tickets import Resumption, client_tickets
 from echostream.transport.sockets import (
     SocketAddress,
     VirtualPort,
@@ -40,6 +41,8 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
         engine: ``"auto"``, ``"aioquic"`` or ``"qh3"``, see `engines.py`.
         settings: timeouts, windows, sizes.
         limits: watermarks of the streams.
+        early_data: whether data may travel before the handshake is done (0-RTT): as a client to servers that gave a
+            ticket for it, which makes `dial` return at once; as a server from clients that have one.
 
     Raises:
         ConfigurationError: there is no such engine, or it is not installed.
@@ -48,12 +51,18 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
     scheme = "quic"
 
     def __init__(
-        self, *, engine: str = "auto", settings: QuicSettings | None = None, limits: Limits | None = None
+        self,
+        *,
+        engine: str = "auto",
+        settings: QuicSettings | None = None,
+        limits: Limits | None = None,
+        early_data: bool = False,
     ) -> None:
         check_engine(engine)
         self._engine = engine
         self._settings = settings or QuicSettings()
         self._limits = limits or Limits()
+        self._early_data = early_data
         self._engines: QuicEngines | None = None
 
     async def dial(self, address: Address, *, accept: Accept, tls: ClientTls) -> Connection:
@@ -81,6 +90,7 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
             settings=self._settings,
             limits=self._limits,
             reset_key=tls.derive_key(f"stateless reset of {address}"),
+            early_data=self._early_data,
         )
         sock = _bind(address, resolved, self._settings.socket_buffer_bytes)
         await acceptor.endpoint.open(sock, self._settings, connected=False)
@@ -97,9 +107,14 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
             raise _UnreachableError(describe_error(error)) from None
         peer: SocketAddress = sock.getpeername()  # spelled as received packets will have it
         await endpoint.open(sock, self._settings, connected=True)
-        dialler = _Dialler(address, endpoint, self._settings.handshake_timeout, accept=accept, tls=tls)
+        engines, server_name = self._load_engines(), tls.server_name or address.host
+        resumption = Resumption(
+            client_tickets(), (type(engines), peer), tls, server_name, self._settings, early_data=self._early_data
+        )
+        resumption.choose()
+        dialler = _Dialler(address, endpoint, self._settings.handshake_timeout, accept=accept, resumption=resumption)
         try:
-            engine = self._load_engines().connect(peer, server_name=dialler.server_name, now=clock.monotonic())
+            engine = engines.connect(peer, server_name=server_name, now=clock.monotonic(), resumption=resumption)
             connection = QuicConnection(
                 engine,
                 endpoint,
@@ -111,6 +126,8 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
                 refused=dialler.refused,
             )
             endpoint.add(connection, engine.connection_id)
+            if resumption.early_data:
+                connection.open_early()
             connection.resume()  # sends the first flight
             await dialler.wait(timeout)
         except BaseException:
@@ -161,14 +178,15 @@ class _UnreachableError(Exception):
 class _Dialler:
     """Waits for one handshake, checks the certificate, and turns failures into errors."""
 
-    def __init__(self, address: Address, endpoint: Endpoint, limit: float, *, accept: Accept, tls: ClientTls) -> None:
-        self.server_name = tls.server_name or address.host
+    def __init__(
+        self, address: Address, endpoint: Endpoint, limit: float, *, accept: Accept, resumption: Resumption
+    ) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._address = address
         self._endpoint = endpoint
         self._limit = limit
         self._accept = accept
-        self._tls = tls
+        self._resumption = resumption
 
     async def wait(self, timeout: float) -> None:
         """Wait for the end of the handshake: up to the limit when something was heard within `timeout` seconds."""
@@ -180,8 +198,16 @@ class _Dialler:
         self.done.result()
 
     def admit(self, connection: ConnectionLife, chain: tuple[bytes, ...]) -> Receiver:
-        self._tls.verify(chain, self.server_name)
-        receiver = self._accept(connection)
+        resumption = self._resumption
+        if connection.early or connection.resumed:  # its certificates passed when the ticket was chosen
+            chain = resumption.chain
+            connection.peer_certificate = chain[0]
+        else:
+            resumption.tls.verify(chain, resumption.server_name)
+        if not connection.early:
+            resumption.trust(chain)
+        connection.greeting, connection.keep_greeting = resumption.greeting, resumption.greet
+        receiver = connection.receiver or self._accept(connection)
         if not self.done.done():
             self.done.set_result(None)
         return receiver

@@ -1,0 +1,48 @@
+"""What a client needs to dial: its options, the trust they stand for, and errors in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from echostream.errors import CloseCode, ConnectError, ConnectionLostError, RpcError, Status, TransportError
+from echostream.transport.base import Address
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from echostream.config import Limits
+    from echostream.transport.tls import ClientTls
+
+__all__ = ("DialOptions", "client_tls", "refused")
+
+
+class DialOptions(NamedTuple):
+    """Options that travel through the ways of discovery unchanged."""
+
+    timeout: float
+    engine: str
+    limits: Limits | None
+    credentials: str | None
+
+
+def client_tls(
+    address: Address,
+    ca: str | PathLike[str] | bytes | None,
+    fingerprint: str | Iterable[str] | None,
+    *,
+    insecure: bool,
+) -> ClientTls | None:
+    """Return the trust decision of a connection; None where the transport needs none. Reads files."""
+    if address.scheme == "memory":
+        return None
+    from echostream.transport.tls import ClientTls
+
+    return ClientTls.load(ca=ca, fingerprint=fingerprint, insecure=insecure)
+
+
+def refused(address: Address, error: ConnectionLostError) -> TransportError | RpcError:
+    """The connection was made, and ended before the server's Hello."""
+    if error.close_code == CloseCode.UNAUTHENTICATED:
+        return RpcError(Status.UNAUTHENTICATED, f"{address}: {error.message}")
+    return ConnectError(f"{address} did not let this client in: {error.message}")
