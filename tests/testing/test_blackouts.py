@@ -12,6 +12,7 @@ from echostream.testing import SimNetwork
 from echostream.transport.quic import engine_aioquic_connection
 from echostream.types import random_source
 from tests.testing.test_storm import STORM, storm
+from tests.transport.lab import HAS_QH3
 
 
 async def blackouts(network: SimNetwork) -> None:
@@ -25,23 +26,33 @@ async def blackouts(network: SimNetwork) -> None:
         network.heal()
 
 
-async def scenario(network: SimNetwork) -> None:
-    weather = asyncio.create_task(blackouts(network))
-    try:
-        await storm(network, "aioquic")
-    finally:
-        weather.cancel()
+def run_storm(seed: int, engine: str) -> None:
+    async def scenario(network: SimNetwork) -> None:
+        weather = asyncio.create_task(blackouts(network))
+        try:
+            await storm(network, engine)
+        finally:
+            weather.cancel()
 
-
-@pytest.mark.parametrize("seed", range(5))
-def test_everything_arrives_in_spite_of_blackouts(seed: int) -> None:
     SimNetwork(seed=seed, link=STORM).run(scenario)
+
+
+either_engine = pytest.mark.parametrize(
+    "engine", ["aioquic", pytest.param("qh3", marks=[] if HAS_QH3 else [pytest.mark.skip("qh3 is not installed")])]
+)
+
+
+@either_engine
+@pytest.mark.parametrize("seed", range(5))
+def test_everything_arrives_in_spite_of_blackouts(seed: int, engine: str) -> None:
+    run_storm(seed, engine)
 
 
 @pytest.mark.slow
+@either_engine
 @pytest.mark.parametrize("seed", range(5, 50))
-def test_everything_arrives_in_spite_of_blackouts_for_many_seeds(seed: int) -> None:
-    SimNetwork(seed=seed, link=STORM).run(scenario)
+def test_everything_arrives_in_spite_of_blackouts_for_many_seeds(seed: int, engine: str) -> None:
+    run_storm(seed, engine)
 
 
 def test_canary_cap_probe_backoff() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -142,6 +143,40 @@ def test_a_silent_peer_is_given_up_after_the_idle_timeout(tls: ServerTls, engine
     for sink in (lab.at_client, lab.at_server):
         [(kind, application, _, reason, by_peer)] = sink.calls
         assert (kind, application, reason.lower(), by_peer) == ("closed", False, "idle timeout", False)
+
+
+@both_engines
+def test_a_silent_peer_is_given_up_also_while_something_waits_for_it(tls: ServerTls, engines: Pair) -> None:
+    lab = Lab(tls, engines, idle_timeout=4.0)
+    lab.run()
+    stream = lab.client.open_stream(unidirectional=True)
+    assert stream is not None
+    lab.client.send(stream, b"is anybody there?", fin=True)
+    lab.lost = True
+    lab.run(350)
+    assert lab.at_client.calls == []
+    lab.run(250)
+    [(kind, application, _, reason, by_peer)] = lab.at_client.calls
+    assert (kind, application, reason.lower(), by_peer) == ("closed", False, "idle timeout", False)
+
+
+@both_engines
+def test_a_silent_path_is_probed_again_and_again(lab: Lab) -> None:
+    """A bad link is up for moments only: who waits ever longer sleeps through them."""
+    stream = lab.client.open_stream(unidirectional=True)
+    assert stream is not None
+    lab.client.send(stream, b"is anybody there?", fin=True)
+    sent_at = []
+    for _ in range(2000):
+        lab.now += 0.01
+        due = lab.client.timer()
+        if due is not None and due <= lab.now:
+            lab.client.handle_timer(lab.now)
+        if lab.client.transmit(lab.now):
+            sent_at.append(lab.now)
+    pauses = [later - earlier for earlier, later in pairwise([*sent_at, lab.now])]
+    assert max(pauses) < 1.0  # at a round trip of 20 ms
+    assert len(sent_at) < 150
 
 
 @both_engines

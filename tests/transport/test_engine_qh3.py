@@ -352,6 +352,18 @@ def test_canary_no_private_attribute_is_touched_elsewhere() -> None:
     assert re.findall(r"_quic\._\w+|\bquic\._\w+", public) == []
 
 
+def test_canary_begin_probes_again(lab: Lab, quic: Any) -> None:
+    lab.client.ping()
+    lab.lost = True
+    while adapter._probe_count(quic) < 2:
+        lab.run(1)
+    adapter._begin_probes_again(quic)
+    assert adapter._probe_count(quic) == 0
+    lab.lost = False
+    lab.run(30)
+    assert not lab.client.has_undelivered()
+
+
 def test_canary_version(tls: ServerTls, lab: Lab, quic: Any) -> None:
     assert adapter._version(quic) == 1
     assert adapter._version(Qh3Engines(QuicSettings()).acceptor(tls)(b"12345678", None)._quic) == 0  # type: ignore[attr-defined]

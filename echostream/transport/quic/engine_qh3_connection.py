@@ -17,7 +17,7 @@ from qh3.quic import events
 from qh3.quic.connection import QuicConnection, QuicConnectionError
 from qh3.quic.events import ConnectionTerminated
 from qh3.quic.logger import QuicLoggerTrace
-from qh3.quic.packet import QuicFrameType, QuicProtocolVersion
+from qh3.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion
 from qh3.quic.tls_bridge import QuicTlsBridge
 from qh3.tls import Epoch
 
@@ -42,6 +42,9 @@ _DATAGRAM_OVERHEAD_BYTES = 40
 to 29 bytes under their size."""
 _DECODE_ERROR = 0x100 + 50
 """A TLS alert (RFC 8446 section 6.2)."""
+_MAX_PROBE_DOUBLINGS = 3
+"""Times that the wait before the next probe of a silent path doubles; then it begins anew. qh3 has no end, and so
+sleeps through the moments in which a bad link is up, until the idle timeout ends the connection."""
 _NO_VIABLE_PATH = 0x10
 _MAX_MOVES = 3
 """qh3 has four paths in the life of a connection, the first among them."""
@@ -69,6 +72,8 @@ class Qh3Engine(CommonEngine):
         self._fresh = False  # whether something was queued since `transmit` ran dry
         self._finished_sent = False
         self._heard_at = 0.0
+        self._idle_timeout = settings.idle_timeout
+        self._is_forsaken = False  # whether nothing was heard for the idle timeout
 
     @property
     def peer_address(self) -> SocketAddress | None:
@@ -127,6 +132,11 @@ class Qh3Engine(CommonEngine):
 
     def handle_timer(self, now: float) -> None:
         self._quic.handle_timer(now + CLOCK_START)
+        if _probe_count(self._quic) > _MAX_PROBE_DOUBLINGS and _handshake_complete(self._quic):
+            _begin_probes_again(self._quic)
+            # Each probe restarts qh3's idle timer (RFC 9000 section 10.1: the first after a packet arrived), so that
+            # one who is gone for good would be probed for ever.
+            self._is_forsaken = now - self._heard_at >= self._idle_timeout
 
     def send(self, stream_id: int, data: bytes, *, fin: bool) -> int:
         try:
@@ -208,6 +218,8 @@ class Qh3Engine(CommonEngine):
 
     def _end(self) -> EndOfConnection | None:
         event = _close_event(self._quic)
+        if event is None and self._is_forsaken:
+            event = ConnectionTerminated(QuicErrorCode.INTERNAL_ERROR, QuicFrameType.PADDING, "Idle timeout")
         return None if event is None else (event, _is_draining(self._quic))
 
 
@@ -287,6 +299,16 @@ def _receive_authentic(quic: QuicConnection, datagrams: list[bytes], path: Socke
     report = quic._core.receive_many_datagrams(datagrams, path, now)
     quic._drain_core()
     return report[2] > 0
+
+
+def _probe_count(quic: QuicConnection) -> int:
+    """Return how many probes in a row had no answer."""
+    return 0 if quic._core is None else quic._core.pto_count
+
+
+def _begin_probes_again(quic: QuicConnection) -> None:
+    """Set that count to zero, which comes with a discard of keys (RFC 9002 section 6.2.2); these went long ago."""
+    _discard_keys(quic, Epoch.INITIAL)
 
 
 def _version(quic: QuicConnection) -> int:
