@@ -86,10 +86,10 @@ class TestRetryTokens:
         return self.tokens.make(ADDRESS, original=b"ORIGINAL", retry_source=b"RETRYSRC", now=100.0)
 
     def test_a_token_returns_the_original_id(self) -> None:
-        assert self.tokens.check(self.make(), ADDRESS, destination=b"RETRYSRC", now=129.9) == b"ORIGINAL"
+        assert self.tokens.check(self.make(), ADDRESS, destination=b"RETRYSRC", now=109.9) == b"ORIGINAL"
 
     def test_a_token_expires(self) -> None:
-        assert self.tokens.check(self.make(), ADDRESS, destination=b"RETRYSRC", now=130.1) is None
+        assert self.tokens.check(self.make(), ADDRESS, destination=b"RETRYSRC", now=110.1) is None
 
     @pytest.mark.parametrize("address", [("192.0.2.2", 4433), ("192.0.2.1", 4434), ("2001:db8::1", 4433, 0, 0)])
     def test_a_token_is_bound_to_its_address(self, address: tuple[str, int]) -> None:
@@ -113,8 +113,8 @@ class TestRetryTokens:
 
     def test_a_clock_may_count_from_anywhere(self) -> None:
         token = self.tokens.make(ADDRESS, original=b"O" * 8, retry_source=b"R" * 8, now=-5.0)
-        assert self.tokens.check(token, ADDRESS, destination=b"R" * 8, now=24.0) == b"O" * 8
-        assert self.tokens.check(token, ADDRESS, destination=b"R" * 8, now=26.0) is None
+        assert self.tokens.check(token, ADDRESS, destination=b"R" * 8, now=4.0) == b"O" * 8
+        assert self.tokens.check(token, ADDRESS, destination=b"R" * 8, now=6.0) is None
 
     def test_a_link_local_address_with_a_zone_is_fine(self) -> None:
         address = ("fe80::1%eth0", 4433, 0, 2)

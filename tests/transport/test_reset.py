@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from echostream.config import QuicSettings
-from echostream.testing import Link, SimNetwork
 from echostream.transport.base import CloseReason
-from echostream.transport.quic import QuicTransport
 from echostream.transport.quic.codes import RESET_REASON
 from echostream.transport.quic.former import LINGER, Farewell, FormerIds
 from echostream.transport.quic.resets import MIN_RESET_BYTES, TOKEN_BYTES, StatelessResets
-from echostream.transport.tls import ClientTls, ServerTls
+from echostream.transport.tls import ServerTls
 from tests.transport.authority import key_pem, self_signed
-from tests.transport.conformance import Recorder, World
 from tests.transport.lab import Pair, every_client, every_pair, every_server
+from tests.transport.scene import Scene, send, simulated
 
 KEY = b"k" * 32
-URL = "quic://server:4433"
 LOST = CloseReason(None, RESET_REASON, by_peer=True)
 
 
@@ -117,63 +111,6 @@ def test_last_words_are_repeated_ever_more_rarely_and_to_the_peer_alone() -> Non
 # A server that is killed
 
 
-class Scene:
-    """A server and a client on hosts of a simulated network."""
-
-    def __init__(self, network: SimNetwork, engines: Pair, **settings: Any) -> None:
-        self.network = network
-        self.tls = ServerTls.load()
-        self.settings = QuicSettings(**settings)
-        self.engines = engines
-        self.world = self.make_world()
-
-    def make_world(self) -> World:
-        client, server = (QuicTransport(engine=engine, settings=self.settings) for engine in self.engines)
-        trust = ClientTls.load(fingerprint=self.tls.fingerprint, server_name="localhost")
-        return World(client, URL, client_tls=trust, server_tls=self.tls, server_transport=server)
-
-    async def listen(self) -> None:
-        with self.network.host("server"):
-            await self.world.open()
-
-    async def join(self) -> tuple[Recorder, Recorder]:
-        with self.network.host("client"):
-            client = await self.world.dial()
-        await asyncio.sleep(1.0)  # ids are issued and acknowledged
-        return client, self.world.servers[-1]
-
-    async def kill(self) -> None:
-        """Let the server end with nobody hearing of it."""
-        self.network.partition("server")
-        await self.world.listener.close()
-        self.network.heal()
-
-    async def restart(self) -> None:
-        await self.kill()
-        self.world = self.make_world()
-        await self.listen()
-
-    def stats(self) -> dict[str, int]:
-        return self.world.listener.stats()  # type: ignore[attr-defined, no-any-return]
-
-
-def simulated(scenario: Callable[[Scene], Awaitable[None]], engines: Pair, **settings: Any) -> None:
-    async def run(network: SimNetwork) -> None:
-        scene = Scene(network, engines, **settings)
-        await scene.listen()
-        try:
-            await scenario(scene)
-        finally:
-            await scene.world.listener.close()
-
-    SimNetwork(seed=1, link=Link(delay=0.02)).run(run)
-
-
-def send(recorder: Recorder, size: int = 10) -> None:
-    assert recorder.connection.send_datagram(bytes(size))
-    recorder.connection.flush()
-
-
 @every_pair
 @pytest.mark.parametrize("size", [0, 10, 1000])
 def test_a_client_learns_at_once_that_the_server_was_restarted(engines: Pair, size: int) -> None:
@@ -238,7 +175,7 @@ def test_forged_resets_do_nothing(engines: Pair) -> None:
     async def scenario(scene: Scene) -> None:
         client, server = await scene.join()
         tokens = StatelessResets(KEY, per_second=1).token(b"12345678"), bytes(TOKEN_BYTES), b"\xff" * TOKEN_BYTES
-        socket = scene.world.listener._acceptor.endpoint._socket  # type: ignore[attr-defined]
+        socket = scene.endpoint._socket
         where = server.connection._pump.address  # type: ignore[attr-defined]
         for token in tokens:
             for size in (5, 26, 1000):
@@ -259,7 +196,7 @@ def test_forged_resets_do_nothing(engines: Pair) -> None:
 @every_server
 def test_a_packet_of_an_unknown_connection_is_answered_within_limits(engines: Pair) -> None:
     async def scenario(scene: Scene) -> None:
-        endpoint = scene.world.listener._acceptor.endpoint  # type: ignore[attr-defined]
+        endpoint = scene.endpoint
         before, source = scene.stats(), ("10.9.9.9", 1)
         endpoint.received([(b"\x40" + bytes(size), source, None) for size in (20, 21, 100, 100, 100)])
         after = scene.stats()
@@ -293,7 +230,7 @@ def test_a_peer_that_missed_the_close_hears_it_again(engines: Pair) -> None:
 def test_late_packets_of_a_peer_that_closed_get_no_answer(engines: Pair) -> None:
     async def scenario(scene: Scene) -> None:
         client, server = await scene.join()
-        endpoint = scene.world.listener._acceptor.endpoint  # type: ignore[attr-defined]
+        endpoint = scene.endpoint
         (ids,) = (set(ids) for ids in endpoint.connections.values())
         where = server.connection._pump.address  # type: ignore[attr-defined]
         client.connection.close(4000, "going home")
@@ -315,7 +252,7 @@ def test_late_packets_of_a_peer_that_closed_get_no_answer(engines: Pair) -> None
 def test_a_late_packet_of_a_retired_id_brings_no_reset(engines: Pair) -> None:
     async def scenario(scene: Scene) -> None:
         client, server = await scene.join()
-        endpoint = scene.world.listener._acceptor.endpoint  # type: ignore[attr-defined]
+        endpoint = scene.endpoint
         before = set(endpoint._routes)
         client.connection._engine._quic.change_connection_id()  # type: ignore[attr-defined]
         send(client)

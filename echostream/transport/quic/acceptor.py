@@ -1,6 +1,6 @@
 """What a server says to strangers: version negotiation, Retry, a new connection, or no.
 
-Owns the limits on half-open handshakes.
+Owns the limits on half-open handshakes and on what one address may have.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from echostream.transport.quic.demux import CONNECTION_ID_BYTES, LongHeader, Ret
 from echostream.transport.quic.endpoint import Endpoint
 from echostream.transport.quic.engine import QuicEngines
 from echostream.transport.quic.life import ConnectionLife
+from echostream.transport.quic.rates import PerNetwork, RateLimit, network_of
 from echostream.transport.quic.resets import StatelessResets
 from echostream.transport.quic.tickets import ServerTickets
 from echostream.transport.tls import ServerTls
@@ -25,6 +26,8 @@ __all__ = ("Acceptor",)
 
 logger = logging.getLogger("echostream.transport")
 
+_BURST_WITHOUT_RETRY = 8
+"""Handshakes that begin at once without a Retry: aioquic needs about 15 ms for so many, and the others wait."""
 _MIN_INITIAL_BYTES = 1200
 """RFC 9000 section 14.1: a smaller one could make us answer with more than was sent."""
 
@@ -64,7 +67,13 @@ class Acceptor:
         self._settings = settings
         self._limits = limits
         self._tokens = RetryTokens()
+        self._unproven = RateLimit(
+            settings.retry_above_rate, burst=_BURST_WITHOUT_RETRY, debt=settings.retry_above_rate
+        )
+        self._networks: dict[ConnectionLife, int] = {}
+        self._per_network = PerNetwork()
         self._half_open: set[ConnectionLife] = set()
+        self._half_open_per_network = PerNetwork()
 
     def greet(self, header: LongHeader, packet: Packet, now: float) -> QuicConnection | None:
         """Answer the first packet of a stranger, see `Greeter`."""
@@ -89,7 +98,7 @@ class Acceptor:
             return None
         if header.token:
             return self._return(header, packet, now)
-        if self._engines.needs_retry or len(self._half_open) >= self._settings.retry_above_handshakes:
+        if self._must_prove_address(now):
             self._retry(header, packet, now)
             return None
         return self._open(packet, header.destination, original=header.destination, retry_source=None)
@@ -101,6 +110,20 @@ class Acceptor:
         if answer is not None:
             self.endpoint.counters.stateless_resets_sent += 1
             self.endpoint.send([(answer, address)], source)
+
+    def forget(self, connection: ConnectionLife) -> None:
+        """Make room, see `Greeter`."""
+        self._leave_handshake(connection)
+        network = self._networks.pop(connection, None)
+        if network is not None:
+            self._per_network.remove(network)
+
+    def _must_prove_address(self, now: float) -> bool:
+        return (
+            self._engines.needs_retry
+            or len(self._half_open) >= self._settings.retry_above_handshakes
+            or not self._unproven.take(now)
+        )
 
     def _retry(self, header: LongHeader, packet: Packet, now: float) -> None:
         _, address, source = packet
@@ -126,13 +149,13 @@ class Acceptor:
     def _open(
         self, packet: Packet, destination: bytes, *, original: bytes, retry_source: bytes | None
     ) -> QuicConnection | None:
-        engine = self._make_engine(original, retry_source)
         counters = self.endpoint.counters
-        refusal = None
-        if not self.is_accepting:
-            refusal = "shutting down"
-        elif len(self.endpoint.connections) >= self._settings.max_connections:
-            refusal = f"has its {self._settings.max_connections} connections"
+        network = network_of(packet[1][0])
+        if self._half_open_per_network[network] >= self._settings.max_handshakes_per_address:
+            counters.handshakes_refused += 1
+            return None
+        engine = self._make_engine(original, retry_source)
+        refusal = self._find_refusal(network)
         connection = QuicConnection(
             engine,
             self.endpoint,
@@ -147,15 +170,32 @@ class Acceptor:
         )
         counters.handshakes_started += 1
         counters.handshakes_refused += refusal is not None
+        self._networks[connection] = network
+        self._per_network.add(network)
         self._half_open.add(connection)
+        self._half_open_per_network.add(network)
         self.endpoint.add(connection, destination, engine.connection_id)
         return connection
 
+    def _find_refusal(self, network: int) -> str | None:
+        """Return why a new connection is turned away, if it is."""
+        if not self.is_accepting:
+            return "shutting down"
+        if len(self.endpoint.connections) >= self._settings.max_connections:
+            return f"has its {self._settings.max_connections} connections"
+        if self._per_network[network] >= self._settings.max_connections_per_address:
+            return f"has its {self._settings.max_connections_per_address} connections from your address"
+        return None
+
+    def _leave_handshake(self, connection: ConnectionLife) -> None:
+        if connection in self._half_open:
+            self._half_open.remove(connection)
+            self._half_open_per_network.remove(self._networks[connection])
+
     def _admit(self, connection: ConnectionLife, chain: tuple[bytes, ...]) -> Receiver:
         if not connection.early:
-            self._half_open.discard(connection)
+            self._leave_handshake(connection)
         return connection.receiver or self._accept(connection)
 
     def _refused(self, connection: ConnectionLife, refusal: Refusal) -> None:
-        self._half_open.discard(connection)
         logger.debug("x %s was not admitted: %s", connection.peer_address, refusal.reason)

@@ -74,7 +74,7 @@ def version_negotiation_packet(header: LongHeader, versions: tuple[int, ...]) ->
 class RetryTokens:
     """Proves that a client receives at the address it sends from, without memory (RFC 9000 section 8.1.2)."""
 
-    _LIFETIME = 30.0  # seconds: a client answers a Retry at once (RFC 9000 section 8.1.4)
+    _LIFETIME = 10.0  # seconds, not more than `former.LINGER`: see `check`
     _TAG_BYTES = 16
 
     def __init__(self) -> None:
@@ -93,7 +93,12 @@ class RetryTokens:
         return body + self._tag(address, body, retry_source)
 
     def check(self, token: bytes, address: SocketAddress, *, destination: bytes, now: float) -> bytes | None:
-        """Return the original destination id, or None for a token that is forged, stolen or too old."""
+        """Return the original destination id, or None for a token that is forged, stolen or too old.
+
+        A token is bound to one connection id. A client answers a Retry at once (RFC 9000 section 8.1.4), so the first
+        packet that shows the token opens the connection of that id; whoever repeats it reaches that connection while
+        it lives, and nothing when it ended, for as long as the token lives.
+        """
         body, tag = token[: -self._TAG_BYTES], token[-self._TAG_BYTES :]
         if len(body) < 8 or not hmac.compare_digest(tag, self._tag(address, body, destination)):
             return None

@@ -60,6 +60,9 @@ class Greeter(Protocol):
     def reset(self, packet: Packet, connection_id: bytes, now: float) -> None:
         """Answer a packet of a connection that was never known here, or long ago."""
 
+    def forget(self, connection: ConnectionLife) -> None:
+        """A connection ended."""
+
 
 class Endpoint:
     """The owner of a socket, from `open` on.
@@ -75,6 +78,7 @@ class Endpoint:
         self._greeter = greeter
         self._routes: dict[bytes, ConnectionLife] = {}
         self._former = FormerIds()
+        self._strangers: list[tuple[LongHeader, Packet]] = []
         self._socket: UdpSocket | None = None
 
     async def open(self, sock: socket.socket | VirtualPort, settings: QuicSettings, *, connected: bool) -> None:
@@ -110,7 +114,10 @@ class Endpoint:
     # UdpHandler
 
     def received(self, packets: list[Packet]) -> None:
-        """Hand out a burst: all packets first, so that one acknowledgement answers them, then each connection's end."""
+        """Hand out a burst: all packets first, so that one acknowledgement answers them, then each connection's end.
+
+        Strangers come last: those who are in wait less for a flood of them.
+        """
         now = clock.monotonic()
         self.counters.packets_received += len(packets)
         touched: dict[ConnectionLife, None] = {}
@@ -132,10 +139,9 @@ class Endpoint:
         if last is not None and last_address is not None:
             last.receive(run, last_address, last_source, now)
         for connection in touched:
-            connection.finish()
-            if connection.is_mute:
-                self.counters.malformed_packets += 1
-                connection.abort()
+            self._finish(connection)
+        if self._strangers:
+            self._greet(now)
 
     def writable(self) -> None:
         """Go on sending after the kernel had no room."""
@@ -183,7 +189,9 @@ class Endpoint:
         if self._greeter is None:
             if self._socket is not None:
                 self._socket.close()
-        elif farewell is not None:
+            return
+        self._greeter.forget(connection)
+        if farewell is not None:
             self._former.add(connection_ids, farewell, clock.monotonic())
 
     def _find(self, packet: Packet, now: float) -> ConnectionLife | None:
@@ -212,8 +220,29 @@ class Endpoint:
             return None
         if self._former.knows(header.destination, now):
             self._take_late(packet, header.destination)
-            return None
-        return self._greeter.greet(header, packet, now)
+        else:
+            self._strangers.append((header, packet))
+        return None
+
+    def _greet(self, now: float) -> None:
+        """Take the first packets of connections that are none yet."""
+        strangers, self._strangers = self._strangers, []
+        opened: dict[ConnectionLife, None] = {}
+        for header, packet in strangers:
+            connection = self._routes.get(header.destination)
+            if connection is None and self._greeter is not None:
+                connection = self._greeter.greet(header, packet, now)
+            if connection is not None:
+                connection.receive((packet[0],), packet[1], packet[2], now)
+                opened[connection] = None
+        for connection in opened:
+            self._finish(connection)
+
+    def _finish(self, connection: ConnectionLife) -> None:
+        connection.finish()
+        if connection.is_mute:
+            self.counters.malformed_packets += 1
+            connection.abort()
 
     def _take_stray(self, packet: Packet, connection_id: bytes, now: float) -> None:
         """Take a packet of no connection, with a short header."""

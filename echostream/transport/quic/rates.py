@@ -1,8 +1,14 @@
-"""How often something may happen that strangers cause. Sans-IO."""
+"""What strangers may cost: how often something happens, and how much one network has of it. Sans-IO."""
 
 from __future__ import annotations
 
-__all__ = ("RateLimit",)
+import ipaddress
+from collections import Counter
+
+__all__ = ("PerNetwork", "RateLimit", "network_of")
+
+_IPV6_CUSTOMER_BITS = 64
+"""Of an IPv6 address: whoever has one has all that share these bits."""
 
 
 class RateLimit:
@@ -11,21 +17,57 @@ class RateLimit:
     Args:
         per_second: what comes back in a second.
         burst: what may happen at once.
+        debt: how many of those that were refused count as well: under a flood nothing happens, not even at this rate.
     """
 
-    __slots__ = ("_at", "_burst", "_left", "_per_second")
+    __slots__ = ("_at", "_burst", "_debt", "_left", "_per_second")
 
-    def __init__(self, per_second: float, *, burst: float) -> None:
+    def __init__(self, per_second: float, *, burst: float, debt: float = 0.0) -> None:
         self._per_second = per_second
         self._burst = self._left = burst
+        self._debt = debt
         self._at: float | None = None
 
     def take(self, now: float) -> bool:
-        """Return whether it may happen now, and count it if so."""
+        """Return whether it may happen now, and count it."""
         if self._at is not None:
             self._left = min(self._burst, self._left + (now - self._at) * self._per_second)
         self._at = now
         if self._left < 1:
+            self._left = max(-self._debt, self._left - 1) if self._debt else self._left
             return False
         self._left -= 1
         return True
+
+
+class PerNetwork:
+    """Counts things by the network that they belong to: an IPv4 address, or the /64 of an IPv6 address."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def __getitem__(self, network: int) -> int:
+        return self._counts[network]
+
+    def add(self, network: int) -> None:
+        """Count one more."""
+        self._counts[network] += 1
+
+    def remove(self, network: int) -> None:
+        """Count one less; what is at none is forgotten."""
+        self._counts[network] -= 1
+        if not self._counts[network]:
+            del self._counts[network]
+
+
+def network_of(host: str) -> int:
+    """Return the network of a host's address, as a key."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is None:
+            return (int(address) >> (128 - _IPV6_CUSTOMER_BITS)) + (1 << 32)  # none of IPv4's
+        address = address.ipv4_mapped
+    return int(address)

@@ -1,0 +1,252 @@
+"""What strangers may cost a listener: rates, counts by network, proofs of an address, and tables that never grow."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+
+import pytest
+
+from echostream.errors import ConnectError
+from echostream.transport.quic.former import LINGER
+from echostream.transport.quic.rates import PerNetwork, RateLimit, network_of
+from echostream.transport.sockets import SocketAddress
+from echostream.types import random_bytes
+from tests.transport.lab import Pair, both_engines, every_pair, every_server
+from tests.transport.scene import Hello, Scene, simulated
+
+AIOQUIC = ("aioquic", "aioquic")
+
+
+# Arithmetic
+
+
+def test_a_rate_has_a_burst_and_comes_back() -> None:
+    limit = RateLimit(10, burst=3)
+    assert [limit.take(5.0) for _ in range(5)] == [True, True, True, False, False]
+    assert [limit.take(5.15) for _ in range(2)] == [True, False]
+    assert [limit.take(100.0) for _ in range(4)] == [True, True, True, False]
+
+
+def test_with_debt_nothing_passes_under_a_flood() -> None:
+    limit = RateLimit(10, burst=3, debt=10)
+    passed = sum(limit.take(number / 100) for number in range(500))
+    assert passed == 3
+    assert not limit.take(5.5)
+    assert limit.take(6.3)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("2001:db8::1", "2001:db8::2:3", True),
+        ("2001:db8:0:1::1", "2001:db8::1", False),
+        ("fe80::1%eth0", "fe80::2%eth1", True),
+        ("::c000:201", "192.0.2.1", False),
+    ],
+)
+def test_a_network_is_an_ipv4_address_or_an_ipv6_64(first: str, second: str, same: bool) -> None:
+    assert (network_of(first) == network_of(second)) is same
+
+
+def test_counts_by_network_forget_what_is_at_none() -> None:
+    counts = PerNetwork()
+    for network in (1, 1, 2):
+        counts.add(network)
+    assert (counts[1], counts[2], counts[3]) == (2, 1, 0)
+    for network in (1, 1, 2):
+        counts.remove(network)
+    assert len(counts) == 0
+
+
+# Half-open handshakes and connections of one address
+
+
+def addresses(count: int, *, wide: bool = False) -> list[SocketAddress]:
+    """Some of one IPv6 /64, or each in a /64 of its own."""
+    return [(f"2001:db8:{number:x}::1" if wide else f"2001:db8::{number:x}", 1, 0, 0) for number in range(1, count + 1)]
+
+
+@pytest.mark.parametrize(("wide", "opened"), [(False, 3), (True, 6)])
+def test_half_open_handshakes_are_limited_by_network(wide: bool, opened: int) -> None:
+    async def scenario(scene: Scene) -> None:
+        for address in addresses(6, wide=wide):
+            scene.receive(Hello().packet, source=address)
+        assert scene.stats()["connections"] == opened
+        assert scene.stats()["handshakes_refused"] == 6 - opened
+        client, _ = await scene.join()  # from elsewhere
+        assert client.reasons == []
+        await asyncio.sleep(10.0)
+        assert scene.stats()["connections"] == 1
+        scene.receive(Hello().packet, source=addresses(1)[0])
+        assert scene.stats()["connections"] == 2
+
+    simulated(scenario, AIOQUIC, max_handshakes_per_address=3)
+
+
+@every_pair
+def test_connections_are_limited_by_address(engines: Pair) -> None:
+    async def scenario(scene: Scene) -> None:
+        first = await scene.dial("office")
+        await scene.dial("office")
+        with pytest.raises(ConnectError, match="takes no new connections: has its 2 connections from your address"):
+            await scene.dial("office")
+        await scene.dial("elsewhere")
+        first.connection.close(0, "")
+        await asyncio.sleep(1.0)
+        await scene.dial("office")
+
+    simulated(scenario, engines, max_connections_per_address=2)
+
+
+# Proving an address
+
+
+def test_above_a_rate_of_first_packets_addresses_are_checked() -> None:
+    async def scenario(scene: Scene) -> None:
+        hello = Hello().packet
+        scene.receive(*(hello[:6] + random_bytes(8) + hello[14:] for _ in range(200)))
+        stats = scene.stats()
+        assert stats["handshakes_started"] == stats["malformed_packets"] == 8  # not encrypted for that id
+        assert stats["retries"] == 192
+        assert stats["connections"] == 0
+        client, _ = await scene.join()
+        assert client.reasons == []
+        assert scene.stats()["retries"] == 193
+        await asyncio.sleep(3.0)
+        await scene.join()
+        assert scene.stats()["retries"] == 193
+
+    simulated(scenario, AIOQUIC)
+
+
+@every_server
+def test_a_token_opens_one_connection_from_its_own_address_for_a_while(engines: Pair) -> None:
+    async def scenario(scene: Scene) -> None:
+        here, elsewhere = ("10.9.9.9", 1000), ("10.9.9.8", 1000)
+        hello = Hello()
+        (retry,) = scene.receive(hello.packet, source=here)
+        shown = hello.answer(retry)
+        assert scene.receive(shown, source=elsewhere) == []
+        assert scene.stats()["invalid_tokens"] == 1
+        assert scene.stats()["handshakes_started"] == 0
+        assert scene.receive(shown, source=here)
+        scene.receive(shown, source=here)  # the connection that there is
+        assert scene.stats()["handshakes_started"] == scene.stats()["connections"] == 1
+        for connection in tuple(scene.endpoint.connections):
+            connection.abort()
+        sent = sum(len(scene.receive(shown, source=here)) for _ in range(100))
+        assert sent <= 8  # the last words again, ever more rarely
+        await asyncio.sleep(LINGER - 1.0)
+        scene.receive(shown, source=here)
+        await asyncio.sleep(2.0)
+        scene.receive(shown, source=here)
+        assert scene.stats()["handshakes_started"] == 1
+        assert scene.stats()["invalid_tokens"] == 2
+
+    simulated(scenario, engines, retry_above_handshakes=0)
+
+
+# Handshakes that go nowhere
+
+
+@every_server
+@pytest.mark.parametrize("after", ["retry", "hello"])
+def test_a_client_that_vanishes_in_the_handshake_leaves_nothing(engines: Pair, after: str) -> None:
+    async def scenario(scene: Scene) -> None:
+        hello = Hello()
+        (retry,) = scene.receive(hello.packet)
+        if after == "hello":
+            scene.receive(hello.answer(retry))
+            assert scene.stats()["connections"] == 1
+        await asyncio.sleep(11.0)
+        assert tables(scene)["connections"] == 0
+        await asyncio.sleep(LINGER)
+        scene.receive(b"\x40" + bytes(50))
+        assert set(tables(scene).values()) == {0}
+
+    simulated(scenario, engines, retry_above_handshakes=0)
+
+
+# Tables
+
+
+def tables(scene: Scene) -> dict[str, int]:
+    """How much there is in each table of the server's endpoint."""
+    endpoint, acceptor = scene.endpoint, scene.acceptor
+    return {
+        "connections": len(endpoint.connections),
+        "routes": len(endpoint._routes),
+        "former": len(endpoint._former),
+        "strangers": len(endpoint._strangers),
+        "half open": len(acceptor._half_open),
+        "half open by network": len(acceptor._half_open_per_network),
+        "networks": len(acceptor._networks),
+        "by network": len(acceptor._per_network),
+    }
+
+
+@every_pair
+def test_the_tables_do_not_grow_with_the_connections_that_were(engines: Pair) -> None:
+    async def scenario(scene: Scene) -> None:
+        sizes = []
+        for number in range(60):
+            client, server = await scene.join()
+            client.connection._engine._quic.change_connection_id()  # type: ignore[attr-defined]
+            await asyncio.sleep(1.0)
+            (client, server, client)[number % 3].connection.close(0, "")
+            if number % 4 == 0:
+                client.connection.abort()
+            sizes.append(tables(scene))
+        await asyncio.sleep(1.0)
+        assert max(sizes[-1].values()) <= max(max(size.values()) for size in sizes[:20])
+        await asyncio.sleep(LINGER)
+        scene.receive(b"\x40" + bytes(50))
+        assert set(tables(scene).values()) == {0}
+        assert scene.stats()["handshakes_started"] == 60
+
+    simulated(scenario, engines)
+
+
+@both_engines
+def test_a_server_that_closes_leaves_nothing_in_its_tables(engines: Pair) -> None:
+    async def scenario(scene: Scene) -> None:
+        await scene.join()
+        scene.receive(Hello().packet)
+        await scene.world.listener.close()
+        left = tables(scene)
+        del left["former"]  # gone with the endpoint
+        assert set(left.values()) == {0}
+
+    simulated(scenario, engines)
+
+
+# A flood, counted
+
+
+@every_server
+@pytest.mark.parametrize("kind", ["hello", "garbage"])
+def test_a_flood_of_first_packets_costs_little_and_disturbs_nobody(engines: Pair, kind: str) -> None:
+    async def scenario(scene: Scene) -> None:
+        client, server = await scene.join()
+        hellos = [Hello().packet for _ in range(100)]
+        before, started = scene.stats(), server.bursts
+        for wave in range(20):
+            flood = hellos if kind == "hello" else [packet[:6] + random_bytes(8) + packet[14:] for packet in hellos]
+            scene.receive(*flood, source=(f"10.9.9.{wave % 3}", 1))
+            assert client.connection.send_datagram(struct.pack("!I", wave))
+            client.connection.flush()
+            await asyncio.sleep(0.05)
+        after = scene.stats()
+        assert after["handshakes_started"] - before["handshakes_started"] <= 8
+        assert after["connections"] <= 1 + 8
+        assert sum(tables(scene).values()) <= 200
+        assert server.datagrams == [struct.pack("!I", wave) for wave in range(20)]
+        assert server.bursts > started
+        other, _ = await scene.join()
+        assert client.reasons == server.reasons == other.reasons == []
+
+    simulated(scenario, engines)
