@@ -5,7 +5,7 @@ STAMPS := $(VENV)/stamps
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test test-slow test-all lint format types docs bench clean
+.PHONY: help install demo test test-slow test-all lint format types docs bench fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ docs: $(STAMPS)/dev ## the documentation, in build/site
 bench: $(STAMPS)/bench ## the benchmarks; see benches/README.md
 	$(PYTHON) benches/run.py
 
+fuzz: $(STAMPS)/fuzz ## the fuzz targets, 1,000,000 executions of each; see tests/fuzz/run.py
+	$(PYTHON) tests/fuzz/run.py --runs 1000000 --json build/fuzz.json
+
 clean: ## remove what was made, the .venv included
 	rm -rf $(VENV) build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -54,7 +57,7 @@ $(STAMPS)/core: pyproject.toml | $(VENV)/bin/pip
 	$(PYTHON) -m pip install --quiet --editable .
 	@mkdir -p $(@D) && touch $@
 
-$(STAMPS)/test $(STAMPS)/dev $(STAMPS)/bench: pyproject.toml | $(VENV)/bin/pip
+$(STAMPS)/test $(STAMPS)/dev $(STAMPS)/bench $(STAMPS)/fuzz: pyproject.toml | $(VENV)/bin/pip
 	$(PYTHON) -m pip install --quiet --editable '.[$(@F)]'
 	@mkdir -p $(@D) && touch $@
 

@@ -78,9 +78,9 @@ class StreamModel:
 
 
 class Conversation(RuleBasedStateMachine):
-    def __init__(self) -> None:
+    def __init__(self, make_pair: type[ProtocolPair] = ProtocolPair) -> None:
         super().__init__()
-        self.pair = ProtocolPair(client=LIMITS, server=LIMITS)
+        self.pair = make_pair(client=LIMITS, server=LIMITS)
         self.calls: dict[tuple[Side, int], CallModel] = {}
         self.streams: dict[int, StreamModel] = {}
         self.emitted: dict[Side, list[bytes]] = {side: [] for side in self.pair.sides}
@@ -432,17 +432,18 @@ WEIGHTS = {
 }  # fmt: skip
 
 
-def talk(seed: int, steps: int) -> None:
+def talk(seed: int, steps: int, conversation: Conversation | None = None) -> None:
     """Have one long conversation."""
     source = random.Random(seed)
-    conversation = Conversation()
+    conversation = conversation or Conversation()
     for name in source.choices(list(WEIGHTS), list(WEIGHTS.values()), k=steps):
         step = getattr(conversation, name)
         step(**{argument: VALUES[argument](source) for argument in ARGUMENTS[name]})
     conversation.teardown()
 
 
-ARGUMENTS = {name: signature(getattr(Conversation, name)).parameters.keys() - {"self"} for name in WEIGHTS}
+# In order: a set's order differs from process to process, and a seed would not say the same twice.
+ARGUMENTS = {name: sorted(signature(getattr(Conversation, name)).parameters.keys() - {"self"}) for name in WEIGHTS}
 VALUES: dict[str, Callable[[random.Random], Any]] = {
     "client": lambda source: source.random() < 0.5,
     "up": lambda source: source.random() < 0.5,

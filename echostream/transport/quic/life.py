@@ -180,6 +180,8 @@ class ConnectionLife(Connection):
     # EngineSink
 
     def on_handshake(self, protocol: str | None) -> None:
+        if self._state is State.CLOSED:  # by what was reported right before
+            return
         if protocol != ALPN:
             self._refuse(TransportCode.NO_APPLICATION_PROTOCOL, f"expected {ALPN}, got {protocol}")
             return
