@@ -15,19 +15,21 @@ from inspect import signature
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from echostream.config import Limits
 from echostream.errors import Status
 from echostream.protocol import events as ev
 from echostream.protocol.link import LANE
 from echostream.protocol.records import AppStream, IncomingCall, OutgoingCall
-from tests.protocol.pair import ProtocolPair, Side
+from tests.protocol.pair import ProtocolPair, Side, leftovers
 
 T = TypeVar("T")
 
 LIMITS = Limits(max_concurrent_calls=4, max_streams=3, call_window_bytes=1024, stream_window_bytes=1024)
 REFUSALS = (Status.RESOURCE_EXHAUSTED, Status.UNAVAILABLE)
+
+ENDINGS = ("orderly", "one closes", "both close")
 
 which = st.booleans()
 pick = st.integers(0, 1 << 16)
@@ -87,6 +89,11 @@ class Conversation(RuleBasedStateMachine):
         self.noticed: dict[Side, int] = dict.fromkeys(self.pair.sides, 0)
         self.to_acknowledge: dict[Side, list[int]] = {side: [] for side in self.pair.sides}
         self.unacknowledged: dict[Side, set[object]] = {side: set() for side in self.pair.sides}
+        self.ending = "orderly"
+
+    @initialize(ending=st.sampled_from(ENDINGS))
+    def choose_ending(self, ending: str) -> None:
+        self.ending = ending
 
     def side(self, client: bool) -> Side:
         return self.pair.client if client else self.pair.server
@@ -391,6 +398,32 @@ class Conversation(RuleBasedStateMachine):
     # The end
 
     def teardown(self) -> None:
+        if self.ending == "orderly":
+            self.end_in_order()
+        else:
+            self.break_off(*(self.pair.sides if len(self.calls) % 2 else reversed(self.pair.sides)))
+
+    def break_off(self, first: Side, last: Side) -> None:
+        """End the connection in the middle: who waits is told, nothing is left, and what comes late changes nothing."""
+        self._close(first)
+        if self.ending == "one closes":  # what it had said before arrives; else it is lost
+            self.pair.pump()
+            self.take_events()
+        self._close(last)
+        self.pair.pump()
+        assert [side.events for side in self.pair.sides] == [[], []]
+        assert [side.protocol.take_early() for side in self.pair.sides] == [[], []]
+
+    def _close(self, side: Side) -> None:
+        waiting = {model.call for model in self.calls.values() if model.caller is side and model.outcome is None}
+        serving = {model.incoming for model in self.calls.values() if model.caller is not side and not model.over}
+        open_here = set(side.protocol.streams.streams.values())
+        left = side.protocol.close()
+        assert len(left) == len(set(left))
+        assert set(left) == waiting | (serving - {None}) | open_here
+        assert leftovers(side.protocol) == {}
+
+    def end_in_order(self) -> None:
         self.deliver_all()
         for model in self.calls.values():
             if model.outcome is None and model.incoming is not None and model.call.id % 3:
@@ -435,7 +468,9 @@ WEIGHTS = {
 def talk(seed: int, steps: int, conversation: Conversation | None = None) -> None:
     """Have one long conversation."""
     source = random.Random(seed)
-    conversation = conversation or Conversation()
+    if conversation is None:
+        conversation = Conversation()
+        conversation.ending = ENDINGS[seed % len(ENDINGS)]
     for name in source.choices(list(WEIGHTS), list(WEIGHTS.values()), k=steps):
         step = getattr(conversation, name)
         step(**{argument: VALUES[argument](source) for argument in ARGUMENTS[name]})
