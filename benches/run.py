@@ -14,12 +14,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import TextIO
 
-from benches import p01_unary, p02_unary_native, p03_latency, p05_ceiling, p06_bulk, p11_start, report, slow_reader
+from benches import (
+    flood,
+    p01_unary,
+    p02_unary_native,
+    p03_latency,
+    p05_ceiling,
+    p06_bulk,
+    p11_start,
+    report,
+    slow_reader,
+)
 from benches.core import BenchError, Plan, Row
 
 BENCHES: dict[str, ModuleType] = {
     module.ID: module
-    for module in (p01_unary, p02_unary_native, p03_latency, p05_ceiling, p06_bulk, p11_start, slow_reader)
+    for module in (p01_unary, p02_unary_native, p03_latency, p05_ceiling, p06_bulk, p11_start, slow_reader, flood)
 }
 FULL = Plan(rounds=7, seconds=2.0)
 QUICK = Plan(rounds=3, seconds=0.5)

@@ -170,12 +170,14 @@ class QuicSettings(_Checked):
     """Seconds that a handshake may take on the server."""
     max_handshakes: int = _int(1024, 1, 1 << 20)
     """Half-open handshakes on one listener; further Initials are dropped and the client tries again."""
-    max_handshakes_per_address: int = _int(256, 1, 1 << 20)
-    """Half-open handshakes of one IPv4 address or one IPv6 /64: a quarter of all, so that nobody takes them alone."""
+    max_handshakes_per_address: int = _int(512, 1, 1 << 20)
+    """Half-open handshakes of one IPv4 address or one IPv6 /64: half of all, so that nobody takes them alone."""
     retry_above_handshakes: int = _int(256, 0, 1 << 20)
     """Half-open handshakes above which unknown addresses must answer a Retry (RFC 9000 section 8.1.2)."""
     retry_above_rate: int = _int(64, 1, 1 << 20)
     """First packets a second above which they must as well: a handshake costs 80 times as much as a Retry."""
+    max_retries_per_second: int = _int(4000, 16, 1 << 20)
+    """Retries and version negotiations: about a tenth of a processor. Above it strangers wait and try again."""
     max_resets_per_second: int = _int(1000, 0, 1 << 20)
     """Stateless resets that tell peers of a former process to begin anew (RFC 9000 section 10.3); 0 for none."""
     max_connections: int = _int(65_536, 1, 1 << 24)
