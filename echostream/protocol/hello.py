@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from echostream.config import PROTOCOL_VERSION, Limits
@@ -67,8 +67,9 @@ class Hello:
 
     def encode(self, codec: PayloadCodec) -> bytes:
         """Return the packed map."""
-        values: dict[str, Any] = asdict(self)
+        values: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
         values["role"] = self.role.value
+        values["limits"] = {name: getattr(self.limits, name) for name in PeerLimits.__slots__}
         values["features"], values["required"] = sorted(self.features), sorted(self.required)
         if self.credentials is None:
             del values["credentials"]

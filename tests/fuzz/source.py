@@ -15,10 +15,14 @@ class Source:
     @property
     def left(self) -> int:
         """Bytes that were not taken."""
-        return len(self._data) - self._at
+        return max(0, len(self._data) - self._at)
 
     def number(self, width: int = 1) -> int:
         """Take a big-endian unsigned number of some bytes."""
+        at = self._at
+        if width == 1:  # nearly always
+            self._at = at + 1
+            return self._data[at] if at < len(self._data) else 0
         return int.from_bytes(self.take(width).ljust(width, b"\0"), "big")
 
     def take(self, count: int) -> bytes:

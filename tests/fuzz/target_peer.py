@@ -38,7 +38,7 @@ def run(data: bytes) -> None:
         step = _STEPS.get(source.number() & 0x1F)
         if step is not None:
             step(ordeal, source)
-            ordeal.check_settled()
+            ordeal.check()
     ordeal.check_sent()
     ordeal.close()
     ordeal.receive(0, b"\0")

@@ -160,7 +160,6 @@ class Ordeal:
         else:
             assert not (was_closed and events), "a closed machine reported something"
             self._note(events)
-        self.check()
 
     # What the application hears
 
@@ -316,7 +315,6 @@ class Ordeal:
             self._try(self.machine.streams.end, stream)
             if not had_ended:
                 self._on_half_closed(stream, "local")
-                self.check()
 
     def reset_stream(self, number: int, status: int, reason: bytes = b"") -> None:
         if (stream := self._pick(number, AppStream)) is not None:
@@ -377,32 +375,34 @@ class Ordeal:
         except legal:
             assert self.machine.link.next_id == next_id, "what could not be sent took an id"
             return None
-        finally:
-            self.check()
 
     # What must hold
 
     def check(self) -> None:
-        """Assert what holds at any moment."""
+        """Assert what must hold after every step: a driver of this class calls it."""
+        self._check_tables()
+        self._check_agreement()
+
+    def _check_tables(self) -> None:
         machine, link = self.machine, self.machine.link
         calls, streams = machine.calls, machine.streams
-        remote = [stream for stream in streams.streams.values() if not link.is_local(stream.id)]
+        remote = [number for number in streams.streams if not link.is_local(number)]
         assert len(calls.incoming) <= LIMITS.max_concurrent_calls
         assert len(remote) == streams._remote_count <= LIMITS.max_streams
         assert len(link.owed_acks) <= LIMITS.max_unacknowledged_events
         assert len(link.cancelled) <= _MAX_REMEMBERED
         assert len(link.stopped) <= _MAX_REMEMBERED
         assert machine._early._total <= LIMITS.max_reassembly_bytes
-        assert link.ready is (machine.state in {State.OPEN, State.DRAINING})
+        assert link.ready is (machine.state is State.OPEN or machine.state is State.DRAINING)
         owned: list[Record] = [*calls.outgoing.values(), *calls.incoming.values(), *streams.streams.values()]
         assert {owner.stream_id: owner for owner in owned if not link.is_lane(owner.stream_id)} == link.owners
 
-    def check_settled(self) -> None:
-        """Assert what holds between steps: the application and the machine agree on what is open."""
+    def _check_agreement(self) -> None:
+        """The application and the machine agree on what is open."""
         machine = self.machine
-        self.check()
-        tables: list[dict[int, Any]] = [machine.calls.outgoing, machine.calls.incoming, machine.streams.streams]
-        assert {record for table in tables for record in table.values()} == self.live
+        calls = machine.calls
+        open_now: set[Any] = {*calls.outgoing.values(), *calls.incoming.values(), *machine.streams.streams.values()}
+        assert open_now == self.live
         assert self._waiting_acks == set(machine._unacknowledged.values())
         readers = machine._readers
         assert readers.buffered_bytes == sum(reader.buffered_bytes for reader in readers._readers.values())

@@ -58,7 +58,7 @@ class AnyInput(RuleBasedStateMachine):
     @invariant()
     def all_is_as_it_must_be(self) -> None:
         if hasattr(self, "ordeal"):
-            self.ordeal.check_settled()
+            self.ordeal.check()
 
     def teardown(self) -> None:
         if hasattr(self, "ordeal"):
