@@ -75,6 +75,11 @@ class ServerBuilder(Generic[ServerT]):
         self._options["engine"] = engine
         return self
 
+    def early_data(self, early_data: bool = True) -> Self:
+        """Run safe calls before a handshake is done."""
+        self._options["early_data"] = early_data
+        return self
+
     def limits(self, limits: Limits) -> Self:
         """Set what a session may cost."""
         self._options["limits"] = limits

@@ -122,6 +122,7 @@ class RpcClient(Conversation):
         timeout: float = DEFAULT_CONNECT_TIMEOUT,
         engine: str = "auto",
         limits: Limits | None = None,
+        early_data: bool = False,
     ) -> Connecting:
         """Connect to an address: ``async with RpcClient.connect("quic://host:4433", ca="dev") as client``.
 
@@ -135,6 +136,10 @@ class RpcClient(Conversation):
             timeout: seconds for address, handshake and Hello together.
             engine: QUIC engine: ``"auto"`` (qh3 where it is installed), ``"aioquic"`` or ``"qh3"``.
             limits: what the session may cost on this side.
+            early_data: whether calls of methods that are marked safe may travel with the first packet (0-RTT). To a
+                server that allows it and that this program was connected to within the last hour, `connect` then
+                returns at once, before anybody has answered: what is wrong comes out of the calls. All else waits for
+                the answer, which also brings `id`. Not with `credentials`, which always wait.
 
         Raises:
             ConnectError: nobody there, refused, or not in time; says what to try.
@@ -146,7 +151,7 @@ class RpcClient(Conversation):
 
         async def start() -> RpcClient:
             tls = await asyncio.to_thread(client_tls, address, ca, fingerprint, insecure=insecure)
-            return await cls._dial(address, tls, DialOptions(timeout, engine, limits, credentials))
+            return await cls._dial(address, tls, DialOptions(timeout, engine, limits, credentials, early_data))
 
         start.__qualname__ = "RpcClient.connect"
         return Connecting(start())
@@ -168,6 +173,7 @@ class RpcClient(Conversation):
         interfaces: Sequence[str] | None = None,
         engine: str = "auto",
         limits: Limits | None = None,
+        early_data: bool = False,
     ) -> Connecting:
         """Find a server on the local network and connect: ``async with RpcClient.discover("orders") as client``.
 
@@ -187,6 +193,7 @@ class RpcClient(Conversation):
             interfaces: addresses of the interfaces to look on; left out, the default one and loopback.
             engine: QUIC engine.
             limits: what the session may cost on this side.
+            early_data: as in `connect`.
 
         Raises:
             ServiceNotFoundError: none fits; says what was seen instead and how to name an address.
@@ -204,7 +211,7 @@ class RpcClient(Conversation):
                 interfaces=interfaces,
             )
             info = found[0]
-            dial = DialOptions(connect_timeout, engine, limits, credentials)
+            dial = DialOptions(connect_timeout, engine, limits, credentials, early_data)
             if ca is not None or fingerprint is not None:
                 first = Address.parse(info.urls[0])
                 tls = await asyncio.to_thread(client_tls, first, ca, fingerprint, insecure=False)
@@ -318,15 +325,17 @@ class RpcClient(Conversation):
     @classmethod
     async def _dial(cls, address: Address, tls: ClientTls | None, dial: DialOptions) -> RpcClient:
         limits = dial.limits or Limits()
-        transport = make_transport(address.scheme, dial.engine, limits)
+        early_data = dial.early_data and dial.credentials is None
+        transport = make_transport(address.scheme, dial.engine, limits, early_data=early_data)
         client = cls(Runtime(limits))
         hello = Hello(
             role=Role.CLIENT, epoch=EPOCH, agent=AGENT, credentials=dial.credentials, limits=PeerLimits.of(limits)
         )
         try:
             async with asyncio.timeout(dial.timeout):
-                await transport.dial(address, accept=lambda link: client._accept(link, hello), tls=tls)
-                await asyncio.shield(client._session.opened)
+                link = await transport.dial(address, accept=lambda link: client._accept(link, hello), tls=tls)
+                if not link.early:
+                    await asyncio.shield(client._session.opened)
         except TimeoutError:
             await client._abort()
             raise ConnectError(f"cannot reach {address} within {dial.timeout:g} s") from None
@@ -341,6 +350,8 @@ class RpcClient(Conversation):
     def _accept(self, connection: Connection, hello: Hello) -> Receiver:
         session = self._current = Session(connection, hello, self._runtime, self._services, self)
         session.peer.introduce()
+        if connection.early:
+            session.begin_early(connection.greeting)
         return session.peer
 
     async def _abort(self) -> None:
@@ -353,6 +364,9 @@ class RpcClient(Conversation):
     def on_hello(self, session: Session) -> None:
         """The server let this client in."""
         session.open()
+        keep_greeting = session.peer.connection.keep_greeting
+        if keep_greeting is not None:
+            keep_greeting(session.peer.protocol.peer_hello)
         _log.info("= session %s to %s opened", session.id, session.peer_address)
 
     def on_closed(self, session: Session) -> None:

@@ -20,6 +20,7 @@ __all__ = (
     "DEFAULT_STREAM_CLOSE_TIMEOUT",
     "MAX_CERTIFICATE_CHAIN",
     "MAX_DISCOVERED_SERVICES",
+    "MAX_EARLY_BYTES",
     "MAX_QLOG_BYTES",
     "MAX_TXT_BYTES",
     "PROTOCOL_VERSION",
@@ -57,6 +58,10 @@ MAX_DISCOVERED_SERVICES = 256
 
 MAX_QLOG_BYTES = 100 << 20
 """Bytes of the qlog of one connection: half a million packets; one that lasts for days must not fill the disk."""
+
+MAX_EARLY_BYTES = 8 << 10
+"""Bytes of Hello and calls that a client sends before a handshake is done: they fit the first congestion window
+(RFC 9002 section 7.2) together with the handshake, and the least flow-control window of any server."""
 
 MAX_TXT_BYTES = 1300
 """Bytes of one service's TXT record: RFC 6763 section 6.2 asks for it, so that an answer fits one packet."""

@@ -24,6 +24,7 @@ class DialOptions(NamedTuple):
     engine: str
     limits: Limits | None
     credentials: str | None
+    early_data: bool
 
 
 def client_tls(

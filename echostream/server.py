@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from echostream.builder import Authenticate, ServerBuilder
-from echostream.config import DEFAULT_STOP_GRACE, Limits
-from echostream.errors import CloseCode, LocalProtocolError
+from echostream.config import DEFAULT_STOP_GRACE, MAX_EARLY_BYTES, Limits
+from echostream.errors import CloseCode, ConfigurationError, LocalProtocolError
 from echostream.hosting import Announcement, make_advertiser, on_stop_signals
 from echostream.protocol.hello import Hello, PeerLimits
 from echostream.routing.dispatch import Dispatcher
@@ -53,6 +53,7 @@ class RpcServer:
         engine: str = "auto",
         limits: Limits | None = None,
         debug: bool = False,
+        early_data: bool = False,
     ) -> None:
         """Prepare a server; nothing is opened yet.
 
@@ -64,6 +65,9 @@ class RpcServer:
             engine: QUIC engine: ``"auto"`` (qh3 where it is installed), ``"aioquic"`` or ``"qh3"``.
             limits: what a session may cost.
             debug: send the texts of unexpected errors to the peer. Never on a public address.
+            early_data: run calls of methods that are marked safe before a handshake is done (0-RTT), which saves a
+                client that comes back a round trip or two. Such a call may run a second time: who saw the client's
+                first packets may send them again.
 
         Raises:
             ConfigurationError: an address, certificate or engine is unusable.
@@ -75,6 +79,13 @@ class RpcServer:
         self._limits = limits or Limits()
         self._debug = debug
         self._engine = engine
+        self._early_data = early_data
+        if early_data and self._limits.max_unauthenticated_bytes < MAX_EARLY_BYTES:
+            raise ConfigurationError(
+                "early_data",
+                f"takes up to {MAX_EARLY_BYTES} bytes before a Hello is accepted: raise max_unauthenticated_bytes from"
+                f" {self._limits.max_unauthenticated_bytes}",
+            )
         self._transports: dict[str, Transport[Any, Any]] = {}
         for address in self._addresses:
             self._transport(address.scheme)
@@ -279,6 +290,8 @@ class RpcServer:
         session = Session(connection, hello, runtime, services, self)
         self._arriving[session] = None
         session.expect_hello()
+        if connection.early:
+            session.await_proof()
         return session.peer
 
     def on_hello(self, session: Session) -> None:
@@ -331,7 +344,7 @@ class RpcServer:
 
     def _transport(self, scheme: str) -> Transport[Any, Any]:
         if scheme not in self._transports:
-            self._transports[scheme] = make_transport(scheme, self._engine, self._limits)
+            self._transports[scheme] = make_transport(scheme, self._engine, self._limits, early_data=self._early_data)
         return self._transports[scheme]
 
     def _load_tls(self) -> ServerTls:

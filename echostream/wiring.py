@@ -27,8 +27,14 @@ EPOCH: Final = int.from_bytes(random_bytes(8), "big")
 """Start id of this process: another one tells the peer that it was restarted."""
 
 
-def make_transport(scheme: str, engine: str, limits: Limits) -> Transport[Any, Any]:
+def make_transport(scheme: str, engine: str, limits: Limits, *, early_data: bool = False) -> Transport[Any, Any]:
     """Return the transport of a URL's scheme; imported when it is first needed.
+
+    Args:
+        scheme: ``"quic"`` or ``"memory"``.
+        engine: of QUIC.
+        limits: watermarks.
+        early_data: whether data may travel before a handshake is done, where there is one.
 
     Raises:
         ConfigurationError: there is none, or the engine does not exist.
@@ -36,7 +42,7 @@ def make_transport(scheme: str, engine: str, limits: Limits) -> Transport[Any, A
     if scheme == "quic":
         from echostream.transport.quic import QuicTransport
 
-        return QuicTransport(engine=engine, limits=limits)
+        return QuicTransport(engine=engine, limits=limits, early_data=early_data)
     if scheme == "memory":
         from echostream.transport.memory import MemoryTransport
 

@@ -185,6 +185,11 @@ class PeerProtocol:
         self._move(Input.SEND_HELLO)
         self.link.out.write(LANE, self.link.codec.plain(FrameKind.HELLO, 0, self.hello.encode(self.link.payload)))
 
+    def presume(self, hello: Hello) -> None:
+        """Let a client call before the server's Hello is here: by the one of a former connection, see early data."""
+        self.link.features, self.link.peer_limits = self.hello.agree(hello), hello.limits
+        self.link.ready = self.state is State.HELLO_SENT
+
     def take_early(self) -> list[ev.ProtocolEvent]:
         """Return the events of what came before the Hello exchange was over. Call it once, right after.
 

@@ -75,6 +75,11 @@ class Dispatcher:
             raise CertificateError(self._withheld)
         self._router.register(*targets, name=name)
 
+    def is_safe(self, method: str) -> bool:
+        """Return whether a method is here and changes nothing, so that it may run before a handshake is done."""
+        route = self._router.method(method)
+        return route is not None and route.binding.spec.safe
+
     # Calls
 
     def on_request(self, session: Session, event: ev.RequestReceived) -> None:

@@ -74,6 +74,8 @@ class CallRequest:
     encode_item: Callable[[Any], WireValue] | None = None
     accepts_items: bool = False
     session_id: str = ""
+    safe: bool = False
+    """Whether it may travel in early data."""
 
 
 def encode_payload(peer: Peer, value: WireValue) -> tuple[bytes, bool]:
@@ -275,6 +277,9 @@ async def _start_slowly(
 ) -> None:
     """Start a call that has to wait for something first: a place, its lane, or a stream of its own."""
     if not large:
+        if request.safe and peer.early is not None and peer.places.free and peer.early.admit(request, payload):
+            start_call(peer, request, handle, payload, raw=raw, deadline=deadline, stream_id=lane)
+            return
         async with peer.places.one():
             await peer.drain(lane)
             start_call(peer, request, handle, payload, raw=raw, deadline=deadline, stream_id=lane)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from echostream.errors import (
     CloseCode,
     ConnectionLostError,
-    EchoStreamError,
     LocalProtocolError,
     RemoteProtocolError,
     RpcError,
@@ -24,62 +23,24 @@ from echostream.errors import (
 )
 from echostream.protocol import events as ev
 from echostream.protocol import frames as f
+from echostream.protocol.hello import Hello
 from echostream.protocol.link import LANE
 from echostream.protocol.peer import PeerProtocol
 from echostream.protocol.records import OutgoingCall
 from echostream.protocol.states import State
+from echostream.session.early import EarlyCalls
 from echostream.session.lanes import Lanes
 from echostream.session.places import Places
+from echostream.session.roles import PeerOwner, UnexpectedErrors
 from echostream.session.runtime import Runtime
 from echostream.session.turns import Turns
 from echostream.transport.base import CloseReason, Connection
 
-__all__ = ("CallHandle", "Peer", "PeerOwner", "UnexpectedErrors")
+__all__ = ("Peer",)
 
 _log = logging.getLogger("echostream.session")
 
 _EARLY_PUSH_BYTES: Final = 64 << 10
-
-
-class CallHandle(Protocol):
-    """What a call or an application stream of the machine has for its `handle`. No method may raise."""
-
-    def on_lost(self, error: EchoStreamError) -> None:
-        """The connection ended, or the peer will not see to it."""
-
-
-class PeerOwner(Protocol):
-    """What the peer reports to: the session."""
-
-    def on_hello(self) -> None:
-        """The peer introduced itself."""
-
-    def on_request(self, event: ev.RequestReceived) -> None:
-        """The peer calls."""
-
-    def on_event(self, frame: f.EventFrame) -> None:
-        """The peer's application gave notice."""
-
-    def on_stream(self, event: ev.StreamOpened) -> None:
-        """The peer opens an application stream."""
-
-    def on_go_away(self, event: ev.GoAwayReceived) -> None:
-        """The peer takes no new calls."""
-
-    def on_closed(self, error: ConnectionLostError) -> None:
-        """The connection ended."""
-
-
-class UnexpectedErrors(Protocol):
-    """Takes what a handler did not mean to raise past the wire."""
-
-    def keep(self, error: BaseException | None) -> dict[str, Any]:
-        """Keep one; return the details by which `take` finds it."""
-        ...
-
-    def take(self, details: Mapping[str, Any]) -> Exception | None:
-        """Return what was kept under these details, once."""
-        ...
 
 
 class Peer:
@@ -93,7 +54,8 @@ class Peer:
         """Why the connection ended, once it has."""
         self.unexpected: UnexpectedErrors | None = None
         """Where both ends in one process pass exceptions that no peer may see; tests set it."""
-        self._owner = owner
+        self.owner = owner
+        """Whom it reports to."""
         self._loop = runtime.loop
         self._early_push_frames = runtime.limits.early_push_frames
         self._out = protocol.link.out
@@ -108,6 +70,8 @@ class Peer:
         """Which transport stream a unary call of this side takes."""
         self.large = Turns(runtime.loop, runtime.limits.max_large_bytes)
         """Who may write a large payload on a stream of its own now: the peer holds unfinished ones in memory."""
+        self.early: EarlyCalls | None = None
+        """What a client may do before the server's Hello, where it may do anything."""
         self._event_stream_chosen = False
         self._probes: dict[int, asyncio.Future[f.TimeSyncFrame]] = {}
 
@@ -122,7 +86,7 @@ class Peer:
         try:
             events = self.protocol.receive_data(stream_id, data, fin=fin)
         except RemoteProtocolError as error:
-            self._violated(error)
+            self.refuse(error)
         else:
             self._handle(events)
 
@@ -221,7 +185,7 @@ class Peer:
         Raises:
             ConnectionLostError: the connection ended meanwhile.
         """
-        while (stream_id := self.connection.open_stream(unidirectional=unidirectional)) is None:
+        while self.early or (stream_id := self.connection.open_stream(unidirectional=unidirectional)) is None:
             await self._wait_in(self._stream_waiters)
         return stream_id
 
@@ -246,6 +210,7 @@ class Peer:
     async def probe(self, nonce: int) -> f.TimeSyncFrame:
         """Send a TimeSync probe and wait for its answer. The caller bounds the wait."""
         self._check_alive()
+        await self.drain(LANE)
         answer: asyncio.Future[f.TimeSyncFrame] = self._loop.create_future()
         self._probes[nonce] = answer
         try:
@@ -263,8 +228,19 @@ class Peer:
         self.protocol.send_hello()
         self.touch()
 
+    def begin_early(self, greeting: Hello) -> None:
+        """Let safe calls go before the server's Hello, as it greeted last time; all else waits as for a full lane."""
+        self.early = EarlyCalls(self.protocol, self.lanes, greeting)
+        self._event_stream_chosen = True
+        self._blocked.add(LANE)
+
     def start_taking(self) -> None:
         """The Hello exchange is over: handle what came meanwhile."""
+        if self.early is not None:
+            self.early.end()
+            self.early, self._event_stream_chosen = None, False
+            self.writable(LANE)
+            self.streams_available()
         self._guarded(self.protocol.take_early)
 
     def close(self, code: int, reason: str = "") -> None:
@@ -296,12 +272,12 @@ class Peer:
         try:
             events = receive(*args)
         except RemoteProtocolError as error:
-            self._violated(error)
+            self.refuse(error)
         else:
             self._handle(events)
             self.touch()
 
-    def _violated(self, error: RemoteProtocolError) -> None:
+    def refuse(self, error: RemoteProtocolError) -> None:
         """The peer broke the protocol: end the connection with a code, and nothing else."""
         _log.warning("! %s: %s", self.connection.peer_address, error.message)
         self._in_burst = False
@@ -333,7 +309,7 @@ class Peer:
                 RpcError(Status.UNAVAILABLE, "the peer is shutting down and did not see to this", retryable=True)
             )
         self.places.freed()
-        self._owner.on_go_away(event)
+        self.owner.on_go_away(event)
 
     def _on_probe(self, event: ev.ProbeAnswered) -> None:
         waiter = self._probes.pop(event.frame.id, None)
@@ -357,7 +333,7 @@ class Peer:
                 waiter.set_exception(error.again())
         for table in (self._write_waiters, self._stream_waiters):
             table.clear()
-        self._owner.on_closed(error)
+        self.owner.on_closed(error)
 
     def _check_alive(self) -> None:
         if self.lost is not None:
@@ -370,17 +346,17 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 
 
 _EVENT_HANDLERS: Final[dict[type[Any], Callable[[Peer, Any], None]]] = {
-    ev.HelloReceived: lambda peer, event: peer._owner.on_hello(),
-    ev.RequestReceived: lambda peer, event: peer._owner.on_request(event),
+    ev.HelloReceived: lambda peer, event: peer.owner.on_hello(),
+    ev.RequestReceived: lambda peer, event: peer.owner.on_request(event),
     ev.ResponseReceived: Peer._on_response,
     ev.ItemReceived: lambda peer, event: event.call.handle.on_item(event.frame),
     ev.InputEnded: lambda peer, event: event.call.handle.on_input_ended(),
     ev.CallCancelled: lambda peer, event: event.call.handle.on_cancelled(event.status),
     ev.ProgressReceived: lambda peer, event: event.call.handle.on_progress(event.frame),
     ev.CreditReceived: lambda peer, event: event.target.handle.on_credit(),
-    ev.EventReceived: lambda peer, event: peer._owner.on_event(event.frame),
+    ev.EventReceived: lambda peer, event: peer.owner.on_event(event.frame),
     ev.EventAcknowledged: lambda peer, event: event.handle.on_acknowledged(event.frame),
-    ev.StreamOpened: lambda peer, event: peer._owner.on_stream(event),
+    ev.StreamOpened: lambda peer, event: peer.owner.on_stream(event),
     ev.StreamAccepted: lambda peer, event: event.stream.handle.on_accepted(),
     ev.StreamItemReceived: lambda peer, event: event.stream.handle.on_item(event.frame),
     ev.StreamEnded: lambda peer, event: event.stream.handle.on_ended(),

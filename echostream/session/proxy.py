@@ -102,6 +102,7 @@ class ProxyMethod:
             binding.encode_input_item if items is not None else None,
             binding.returns_items,
             self._session.id,
+            binding.spec.safe,
         )
 
     def unary(

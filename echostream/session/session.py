@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from echostream.errors import CloseCode, ConnectionLostError
+from echostream.protocol.hello import Hello
 from echostream.protocol.peer import PeerProtocol
 from echostream.protocol.states import State
 from echostream.session.api import Conversation
+from echostream.session.early import EarlyGate
 from echostream.session.emitter import Emitter
 from echostream.session.inbox import EventInbox
 from echostream.session.listeners import ListenerTable
@@ -20,7 +22,6 @@ from echostream.types import Role
 if TYPE_CHECKING:
     from echostream.protocol import events as ev
     from echostream.protocol import frames as f
-    from echostream.protocol.hello import Hello
     from echostream.session.deadlines import Entry
     from echostream.session.runtime import Runtime
     from echostream.transport.base import Connection
@@ -47,6 +48,10 @@ class Services(Protocol):
 
     def register(self, *targets: object) -> None:
         """Add services and handlers for this session alone."""
+
+    def is_safe(self, method: str) -> bool:
+        """Return whether a method may be called in early data."""
+        ...
 
     def on_request(self, session: Session, event: ev.RequestReceived) -> None:
         """Serve a call."""
@@ -135,6 +140,18 @@ class Session(Conversation):
         """Close the connection unless the peer's Hello comes in time (`hello_timeout`)."""
         due = self.loop.time() + self.runtime.limits.hello_timeout
         self._hello_due = self.runtime.deadlines.add(due, self._hello_late)
+
+    def begin_early(self, greeting: object) -> None:
+        """Let a client call before the server's Hello, which may take `hello_timeout`; `greeting` is its last one."""
+        if isinstance(greeting, Hello):
+            self.peer.begin_early(greeting)
+            self.expect_hello()
+            self.peer.flush()  # into the first packets
+
+    def await_proof(self) -> None:
+        """Hold what a replay must not do until the client's handshake is done."""
+        gate = self.peer.owner = EarlyGate(self)
+        self.peer.connection.on_proven = gate.release
 
     def _hello_over(self) -> None:
         if self._hello_due is not None:

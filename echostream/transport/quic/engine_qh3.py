@@ -82,6 +82,8 @@ class Qh3Engines(CommonEngines):
         quic = QuicConnection(configuration=configuration, session_ticket_handler=self._keeper(resumption))
         engine = Qh3Engine(quic, self._settings)
         quic.connect(address, now + CLOCK_START)
+        if resumption is not None and resumption.early_data:
+            engine.expect_early_data()
         if keys is not None and quic.tls is not None and quic.tls.client_random is not None:
             keys.first_random = quic.tls.client_random.hex()
         return engine

@@ -74,6 +74,11 @@ class Qh3Engine(CommonEngine):
         self._heard_at = 0.0
         self._idle_timeout = settings.idle_timeout
         self._is_forsaken = False  # whether nothing was heard for the idle timeout
+        self._early = False
+
+    def expect_early_data(self) -> None:
+        """Make up for what qh3 does wrong about early data."""
+        self._early = True
 
     @property
     def peer_address(self) -> SocketAddress | None:
@@ -114,7 +119,12 @@ class Qh3Engine(CommonEngine):
     def transmit(self, now: float) -> list[tuple[bytes, SocketAddress]]:
         if self._datagrams and _close_event(self._quic) is None:
             self._release_datagrams()
-        packets = _take_packets(self._quic, now + CLOCK_START, _BATCH_PACKETS)
+        try:
+            packets = _take_packets(self._quic, now + CLOCK_START, _BATCH_PACKETS)
+        except RuntimeError:
+            if not self._early or _handshake_complete(self._quic):
+                raise
+            packets = []  # probing for the second time it asks for a key that comes later, and then goes on
         self.more = len(packets) == _BATCH_PACKETS
         self._count_protected(len(packets))
         if self._qlog is not None:

@@ -1,0 +1,54 @@
+"""What the driver of a connection needs of others: who waits for a call, whom it reports to, where exceptions pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from echostream.errors import ConnectionLostError, EchoStreamError
+    from echostream.protocol import events as ev
+    from echostream.protocol import frames as f
+
+__all__ = ("CallHandle", "PeerOwner", "UnexpectedErrors")
+
+
+class CallHandle(Protocol):
+    """What a call or an application stream of the machine has for its `handle`. No method may raise."""
+
+    def on_lost(self, error: EchoStreamError) -> None:
+        """The connection ended, or the peer will not see to it."""
+
+
+class PeerOwner(Protocol):
+    """What the peer reports to: the session."""
+
+    def on_hello(self) -> None:
+        """The peer introduced itself."""
+
+    def on_request(self, event: ev.RequestReceived) -> None:
+        """The peer calls."""
+
+    def on_event(self, frame: f.EventFrame) -> None:
+        """The peer's application gave notice."""
+
+    def on_stream(self, event: ev.StreamOpened) -> None:
+        """The peer opens an application stream."""
+
+    def on_go_away(self, event: ev.GoAwayReceived) -> None:
+        """The peer takes no new calls."""
+
+    def on_closed(self, error: ConnectionLostError) -> None:
+        """The connection ended."""
+
+
+class UnexpectedErrors(Protocol):
+    """Takes what a handler did not mean to raise past the wire."""
+
+    def keep(self, error: BaseException | None) -> dict[str, Any]:
+        """Keep one; return the details by which `take` finds it."""
+        ...
+
+    def take(self, details: Mapping[str, Any]) -> Exception | None:
+        """Return what was kept under these details, once."""
+        ...
