@@ -131,6 +131,15 @@ class Limits(_Checked):
     """Unsent bytes of one transport stream above which its writers wait."""
     low_watermark_bytes: int = _int(64 << 10, 0, 1 << 30)
     """Unsent bytes of one transport stream below which they go on."""
+    max_unsent_bytes: int = _int(8 << 20, 1 << 16, 1 << 40)
+    """Unsent bytes of one connection above which all its writers wait, until half is left: room for 32 streams at their
+    watermark. At twice as much, which only what cannot wait can reach, the connection is ended."""
+    max_total_unsent_bytes: int = _int(256 << 20, 1 << 16, 1 << 44)
+    """Unsent bytes of all connections of a server or client together; above it writers wait on those connections that
+    have more than an equal part of it. An eighth of a small machine of 2 GiB."""
+    stall_timeout: float = _bounded(60.0, 0.05, 3600.0)
+    """Seconds after which a peer is given up that takes nothing of what waits for it, or acknowledges nothing, although
+    it is still there: as long as one that is not there has (`QuicSettings.idle_timeout`)."""
     large_payload_bytes: int = _int(32 << 10, 1 << 10, 1 << 30)
     """Payloads above this size travel on a stream of their own, so that small calls do not stand behind them."""
     lanes: int = _int(4, 1, 64)
@@ -155,6 +164,11 @@ class Limits(_Checked):
             raise ConfigurationError(
                 "low_watermark_bytes",
                 f"{self.low_watermark_bytes} must be below high_watermark_bytes ({self.high_watermark_bytes})",
+            )
+        if self.max_unsent_bytes < self.high_watermark_bytes:
+            raise ConfigurationError(
+                "max_unsent_bytes",
+                f"{self.max_unsent_bytes} is below high_watermark_bytes ({self.high_watermark_bytes}) of one stream",
             )
         if self.max_reassembly_bytes < self.max_payload_bytes:
             raise ConfigurationError(

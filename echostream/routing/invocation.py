@@ -165,9 +165,18 @@ class Invocation:
         if len(payload) > peer.runtime.limits.large_payload_bytes:
             peer.protocol.link.check_payload(len(payload))
             return self._send_large_response(status, payload, raw=raw)
+        if peer.is_blocked(call.stream_id):
+            return self._send_response_later(status, payload, raw=raw)
         peer.protocol.calls.respond(call, status, payload, raw=raw, initial=context.initial, metadata=context.trailing)
         peer.touch()
-        return peer.drain(call.stream_id) if peer.is_blocked(call.stream_id) else None
+        return None
+
+    async def _send_response_later(self, status: int, payload: bytes, *, raw: bool) -> None:
+        """Answer when the stream takes more: until then the call counts, and the peer may have only so many."""
+        peer, call, context = self._peer, self.call, self.context
+        await peer.drain(call.stream_id)
+        peer.protocol.calls.respond(call, status, payload, raw=raw, initial=context.initial, metadata=context.trailing)
+        peer.touch()
 
     async def _send_large_response(self, status: int, payload: bytes, *, raw: bool) -> None:
         """Answer on a stream of its own, so that small answers do not stand behind it."""
@@ -197,7 +206,8 @@ class Invocation:
             peer.large.release(size)
 
     def _report(self, progress: float, total: float | None, message: str | None) -> None:
-        if "progress" in self._peer.protocol.features:
+        # A report that would have to wait is of no use later.
+        if "progress" in self._peer.protocol.features and not self._peer.is_blocked(self.call.stream_id):
             self._peer.protocol.calls.send_progress(
                 self.call, self._peer.runtime.payload.encode([progress, total, message])
             )

@@ -28,6 +28,7 @@ from echostream.protocol.link import LANE
 from echostream.protocol.peer import PeerProtocol
 from echostream.protocol.records import OutgoingCall
 from echostream.protocol.states import State
+from echostream.session.backlog import Backlog
 from echostream.session.early import EarlyCalls
 from echostream.session.lanes import Lanes
 from echostream.session.places import Places
@@ -64,6 +65,16 @@ class Peer:
         self._blocked: set[int] = set()
         self._write_waiters: dict[int, deque[asyncio.Future[None]]] = {}
         self._stream_waiters: deque[asyncio.Future[None]] = deque()
+        self.backlog = Backlog(
+            connection,
+            runtime.unsent.open(runtime.limits.max_unsent_bytes),
+            runtime.limits,
+            runtime.deadlines,
+            loop=runtime.loop,
+            go_on=self._go_on,
+            end=self._give_up,
+        )
+        """What was written and not sent; all writers wait while it is full."""
         self.places = Places(runtime.loop, protocol.calls.outgoing, protocol.link)
         """How many more calls the peer takes now."""
         self.lanes = Lanes(protocol, runtime.limits, connection.open_stream)
@@ -119,6 +130,8 @@ class Peer:
         self._in_burst = False
         if self._out.pending:
             self.flush()
+        if self.backlog.full:
+            self.backlog.count()
 
     def closed(self, reason: CloseReason) -> None:
         """Tell everybody who still waits."""
@@ -143,8 +156,10 @@ class Peer:
 
     def flush(self) -> None:
         """Give everything queued to the transport now."""
-        write = self.connection.write
+        write, backlog = self.connection.write, self.backlog
+        backlog.written_bytes += self._out.size
         for stream_id, data, fin in self._out.take_writes():
+            backlog.streams[stream_id] = None
             if not write(stream_id, data, fin=fin):
                 self._blocked.add(stream_id)
         for stream_id, reset, stop, code in self._out.take_aborts():
@@ -154,10 +169,12 @@ class Peer:
             if stop:
                 self.connection.stop_stream(stream_id, code)
         self.connection.flush()
+        if backlog.written_bytes >= backlog.count_at:
+            backlog.count()
 
     def is_blocked(self, stream_id: int) -> bool:
         """Whether writers of this transport stream should wait."""
-        return stream_id in self._blocked
+        return stream_id in self._blocked or self.backlog.full
 
     async def drain(self, stream_id: int) -> None:
         """Wait until a transport stream takes more.
@@ -165,7 +182,7 @@ class Peer:
         Raises:
             ConnectionLostError: the connection ended meanwhile.
         """
-        while stream_id in self._blocked:
+        while stream_id in self._blocked or self.backlog.full:
             await self._wait_in(self._write_waiters.setdefault(stream_id, deque()))
 
     async def drain_whole(self, stream_id: int) -> None:
@@ -277,6 +294,19 @@ class Peer:
             self._handle(events)
             self.touch()
 
+    def _go_on(self) -> None:
+        """The connection has room again."""
+        for stream_id in [*self._write_waiters]:
+            if stream_id not in self._blocked:
+                self.writable(stream_id)
+
+    def _give_up(self, reason: str) -> None:
+        """The peer costs too much, or does not go on: end the connection."""
+        if self.lost is None:
+            _log.warning("! %s is given up: %s", self.connection.peer_address, reason)
+            self.connection.close(CloseCode.SLOW, f"the peer does not keep up: {reason}")
+            self._lose(ConnectionLostError(f"the peer does not keep up: {reason}", close_code=CloseCode.SLOW))
+
     def refuse(self, error: RemoteProtocolError) -> None:
         """The peer broke the protocol: end the connection with a code, and nothing else."""
         _log.warning("! %s: %s", self.connection.peer_address, error.message)
@@ -322,6 +352,7 @@ class Peer:
         self.lost = error
         left = self.protocol.close() if self.protocol.state is not State.CLOSED else []
         self._blocked.clear()
+        self.backlog.close()
         for item in left:
             if item.handle is not None:
                 item.handle.on_lost(error)

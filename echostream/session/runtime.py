@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from echostream.config import Limits
+from echostream.protocol.account import Account
 from echostream.protocol.codec import FrameCodec
 from echostream.protocol.frames import Frame
 from echostream.protocol.payload import PayloadCodec
@@ -32,6 +33,8 @@ class Runtime:
         """Told of every frame that arrives; a simulated loop brings it along."""
         self.payload = PayloadCodec(limits)
         self.codec = FrameCodec(self.payload, limits)
+        self.unsent = Account(limits.max_total_unsent_bytes)
+        """What all sessions have written and not sent."""
         self.deadlines = DeadlineWheel(self.loop)
         self.tasks = TaskSet(self.loop)
         self.ending = TaskSet(self.loop)

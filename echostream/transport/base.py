@@ -158,6 +158,14 @@ class Connection(ABC):
         """Return the bytes of a stream that were written and not yet sent for the first time."""
 
     @abstractmethod
+    def has_undelivered(self) -> bool:
+        """Return whether anything that was written waits to be sent, or for the peer to acknowledge it."""
+
+    @abstractmethod
+    def acknowledged(self) -> object:
+        """Return a value that is another one at the next call if the peer has acknowledged anything meanwhile."""
+
+    @abstractmethod
     def reset_stream(self, stream_id: int, code: int) -> None:
         """Abandon sending on a stream."""
 

@@ -234,6 +234,12 @@ class MemoryConnection(Connection):
         side = self._sending.get(stream_id)
         return side.unsent_bytes if side is not None and self._is_open else 0
 
+    def has_undelivered(self) -> bool:
+        return bool(self._outbox)
+
+    def acknowledged(self) -> object:
+        return object()  # what is sent arrives
+
     def reset_stream(self, stream_id: int, code: int) -> None:
         if self._is_open and self._sending.pop(stream_id, None) is not None:
             self._post(lambda peer: peer._take_reset(stream_id, code))

@@ -236,6 +236,18 @@ async def test_progress_is_kept_from_a_peer_that_cannot_read_it() -> None:
         assert await call == 1
 
 
+async def test_progress_is_dropped_and_an_answer_waits_while_the_stream_is_full() -> None:
+    async with linked(Work()) as (server, client):
+        peer = session_of(server, client).peer
+        peer._blocked.add(0)
+        call = client.call(client.proxy(Work).report)
+        await until(lambda: peer._write_waiters)
+        assert len(peer.protocol.calls.incoming) == 1  # it counts until it is answered
+        peer.writable(0)
+        assert await call == 1
+        assert [report async for report in call.progress()] == []
+
+
 async def test_a_deadline_that_passed_on_the_way_is_no_reason_to_wait() -> None:
     async with linked(Work()) as (_, client):
         with pytest.raises(DeadlineExceededError):

@@ -36,6 +36,8 @@ class _Connection:
         self.closes: list[tuple[int, str]] = []
         self.flushes = 0
         self.full: set[int] = set()
+        self.unsent: dict[int, int] = {}
+        self.unacknowledged = False
         self.streams: list[int | None] = [0, 4, 8, 12]
 
     def open_stream(self, *, unidirectional: bool = False) -> int | None:
@@ -44,6 +46,15 @@ class _Connection:
     def write(self, stream_id: int, data: bytes, *, fin: bool = False) -> bool:
         self.writes.append((stream_id, data, fin))
         return stream_id not in self.full
+
+    def unsent_bytes(self, stream_id: int) -> int:
+        return self.unsent.get(stream_id, 0)
+
+    def has_undelivered(self) -> bool:
+        return bool(self.unsent) or self.unacknowledged
+
+    def acknowledged(self) -> object:
+        return object()
 
     def reset_stream(self, stream_id: int, code: int) -> None:
         self.resets.append((stream_id, code))

@@ -84,7 +84,7 @@ def left_of(session: Session) -> dict[str, int]:
         "tasks": len(session.tasks),
         "calls": len(session.calls),
         "shared tasks": len(runtime.tasks),
-        "deadlines": len(runtime.deadlines),
+        "deadlines": len(runtime.deadlines) - peer.backlog.is_watched,
         "outgoing": len(peer.protocol.calls.outgoing),
         "incoming": len(peer.protocol.calls.incoming),
         "streams": len(peer.protocol.streams.streams),

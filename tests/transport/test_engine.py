@@ -60,6 +60,21 @@ def test_calls_on_streams_that_are_not_there_do_nothing(lab: Lab) -> None:
 
 
 @both_engines
+def test_what_the_peer_acknowledges_shows_and_probes_alone_do_not(lab: Lab) -> None:
+    stream = lab.client.open_stream(unidirectional=False)
+    lab.lost = True
+    lab.client.send(stream, bytes(100_000), fin=False)
+    lab.run(20)
+    before, unsent = lab.client.acknowledged(), lab.client.unsent_bytes(stream)
+    lab.run(60)
+    assert lab.client.acknowledged() == before
+    assert lab.client.unsent_bytes(stream) <= unsent
+    lab.lost = False
+    lab.run(60)
+    assert lab.client.acknowledged() != before
+
+
+@both_engines
 def test_an_open_stream_without_a_byte_says_nothing(lab: Lab) -> None:
     assert [lab.client.open_stream(unidirectional=False) for _ in range(3)] == [0, 4, 8]
     lab.run()

@@ -193,6 +193,13 @@ def test_canary_is_draining(lab: Lab) -> None:
     assert not adapter._is_draining(lab.client._quic)
 
 
+def test_canary_largest_acknowledged(lab: Lab) -> None:
+    before = adapter._largest_acknowledged(lab.client._quic)
+    lab.client.ping()
+    lab.run(3)
+    assert adapter._largest_acknowledged(lab.client._quic) > before > 0
+
+
 def test_canary_smoothed_rtt(tls: ServerTls) -> None:
     lab = Lab(tls)
     assert adapter._smoothed_rtt(lab.client._quic) is None

@@ -304,6 +304,18 @@ def test_canary_bytes_in_flight_and_congestion_window(lab: Lab, quic: Any) -> No
     assert adapter._bytes_in_flight(quic) == sent <= window
 
 
+def test_canary_unanswered_probes_and_latest_rtt(lab: Lab, quic: Any) -> None:
+    measured = adapter._latest_rtt(quic)
+    assert measured is not None
+    assert 0 < measured < 0.1
+    assert adapter._unanswered_probes(quic) == 0
+    lab.lost = True
+    lab.client.ping()
+    lab.run(40)
+    assert adapter._unanswered_probes(quic) > 0
+    assert adapter._latest_rtt(quic) == measured
+
+
 def test_canary_smoothed_rtt(quic: Any) -> None:
     measured = adapter._smoothed_rtt(quic)
     assert measured is not None

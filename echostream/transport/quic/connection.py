@@ -98,6 +98,12 @@ class QuicConnection(ConnectionLife):
     def unsent_bytes(self, stream_id: int) -> int:
         return self._engine.unsent_bytes(stream_id) if self._state is State.OPEN else 0
 
+    def has_undelivered(self) -> bool:
+        return self._state is State.OPEN and self._engine.has_undelivered()
+
+    def acknowledged(self) -> object:
+        return self._engine.acknowledged()
+
     def reset_stream(self, stream_id: int, code: int) -> None:
         if self._state is State.OPEN:
             self._pump.dirty = True

@@ -118,6 +118,10 @@ class QuicEngine(ABC):
         """Return whether stream data waits to be sent or acknowledged."""
 
     @abstractmethod
+    def acknowledged(self) -> object:
+        """Return a value that is another one at the next call if the peer has acknowledged anything meanwhile."""
+
+    @abstractmethod
     def reset(self, stream_id: int, code: int) -> None:
         """Abandon sending; nothing happens when it ended."""
 

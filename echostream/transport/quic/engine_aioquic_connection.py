@@ -120,6 +120,9 @@ class AioquicEngine(CommonEngine):
     def has_undelivered(self) -> bool:
         return _has_undelivered(self._quic)
 
+    def acknowledged(self) -> object:
+        return _largest_acknowledged(self._quic)
+
     @property
     def max_datagram_payload_bytes(self) -> int:
         # A frame above the peer's limit, or one that fits no packet, would cost the connection or its datagrams.
@@ -277,6 +280,10 @@ def _is_draining(quic: QuicConnection) -> bool:
 
 def _cap_probe_backoff(quic: QuicConnection) -> None:
     quic._loss._pto_count = min(quic._loss._pto_count, _MAX_PROBE_DOUBLINGS)
+
+
+def _largest_acknowledged(quic: QuicConnection) -> int:
+    return quic._spaces[aioquic_tls.Epoch.ONE_RTT].largest_acked_packet
 
 
 def _smoothed_rtt(quic: QuicConnection) -> float | None:

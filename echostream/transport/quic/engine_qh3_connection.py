@@ -163,6 +163,10 @@ class Qh3Engine(CommonEngine):
         # Of an end without bytes only the packet that carries it can be seen, hence `_fresh`.
         return self._fresh or self._quic.get_send_buffer_size() > 0 or _bytes_in_flight(self._quic) > 0
 
+    def acknowledged(self) -> object:
+        # qh3 tells no packet number. While no probe is unanswered nothing is amiss; else the last sample stays.
+        return _latest_rtt(self._quic) if _unanswered_probes(self._quic) else object()
+
     @property
     def max_datagram_payload_bytes(self) -> int:
         # A frame above the peer's limit, or one that fits no packet, would cost the connection.
@@ -353,6 +357,15 @@ def _bytes_in_flight(quic: QuicConnection) -> int:
 
 def _congestion_window(quic: QuicConnection) -> int:
     return 0 if quic._core is None else quic._core.congestion_window
+
+
+def _unanswered_probes(quic: QuicConnection) -> int:
+    """Return the probes since the last acknowledgement (RFC 9002 section 6.2.1)."""
+    return 0 if quic._core is None else quic._core.pto_count
+
+
+def _latest_rtt(quic: QuicConnection) -> float | None:
+    return None if quic._core is None else quic._core.latest_rtt
 
 
 def _smoothed_rtt(quic: QuicConnection) -> float | None:
