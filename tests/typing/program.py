@@ -68,7 +68,7 @@ class Orders:
         async for item in items:
             yield item
 
-    @handler(timeout=2.0, idempotent=True, requires="orders:write")
+    @handler(timeout=2.0, idempotent=True, safe=False, requires="orders:write")
     async def cancel(self, order_id: int, *, ctx: Context = INJECTED) -> None:
         await ctx.session.emit(PriceChanged(symbol="ACME", price=1.0))
         name = await ctx.session.request("ui.ask_name", returns=str)
@@ -96,7 +96,7 @@ class Ui:
 
 
 async def serve() -> None:
-    server = RpcServer("quic://0.0.0.0:4433")
+    server = RpcServer("quic://0.0.0.0:4433", early_data=True)
     server.register(Orders(), echo)
     server.enable_discovery("orders", metadata={"zone": "a"})
     await server.serve()
@@ -154,5 +154,5 @@ async def talk(order: Order) -> None:
         client.register(Ui())
         async with client.open_stream("microphone") as sender:
             await sender.send(b"pcm")
-    client = await RpcClient.connect("quic://127.0.0.1:4433", ca="dev")
+    client = await RpcClient.connect("quic://127.0.0.1:4433", ca="dev", early_data=True)
     await client.close()

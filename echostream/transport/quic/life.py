@@ -67,8 +67,7 @@ class ConnectionLife(Connection):
         settings: timeouts.
         admit: called when the handshake is done; returns the receiver, or raises to refuse the peer.
             On an early connection it is called at its begin, too, without certificates.
-        refused: called instead of `Receiver.closed` when the connection ends before it was admitted, and before that
-            when an early one ends before its handshake is done.
+        refused: called instead of `Receiver.closed` when the connection ends before it was admitted.
         refusal: why the peer is turned away after its first packet, or None.
     """
 
@@ -289,7 +288,7 @@ class ConnectionLife(Connection):
         self._pump.stop()
         self._ended()
         self._link.forget(self, farewell)
-        if (self._receiver is None or self.early) and reason is not None:
+        if self._receiver is None and reason is not None:
             self._refused(self, Refusal(reason.reason, said, code, error))
 
     def _make_farewell(self, reason: CloseReason | None) -> Farewell | None:
