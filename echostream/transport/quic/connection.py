@@ -18,6 +18,9 @@ from echostream.types import clock
 
 __all__ = ("QuicConnection",)
 
+_QUIET = 0.5
+"""Seconds without a packet after which a client that waits for one looks around: no interval for PINGs is shorter."""
+
 
 class QuicConnection(ConnectionLife):
     """An engine with a socket.
@@ -155,6 +158,11 @@ class QuicConnection(ConnectionLife):
         self._guard(self._pump.transmit)
         self._guard(self._settle)
 
+    def moved(self) -> None:
+        """Go on from another address, with an id that nobody saw at the last one (RFC 9000 section 9.5)."""
+        self._guard(self._change_path)
+        self.resume()
+
     # EngineSink
 
     def on_stream_data(self, stream_id: int, data: bytes, fin: bool) -> None:
@@ -220,6 +228,11 @@ class QuicConnection(ConnectionLife):
             at = self._last_active + self._keepalive
         self._pump.arm(at)
 
+    def _change_path(self) -> None:
+        self._engine.change_connection_id()
+        self._pump.dirty = True
+        self._engine.ping()  # tells the peer
+
     def _notify_later(self) -> None:
         self._notice = None
         self._guard(self._settle)
@@ -240,10 +253,12 @@ class QuicConnection(ConnectionLife):
         if self._deadline is not None and now >= self._deadline:
             self._expire()
             return
-        if self._keepalive is not None and now >= self._last_active + self._keepalive:
-            self._last_active = now
-            self._pump.dirty = True
-            self._engine.ping()
+        if self._keepalive is not None and self._state is State.OPEN and now >= self._last_active + _QUIET:
+            self._link.look_around(now)
+            if now >= self._last_active + self._keepalive:
+                self._last_active = now
+                self._pump.dirty = True
+                self._engine.ping()
         self._pump.handle_timer(now)
         self._pump.transmit()
         self._settle()

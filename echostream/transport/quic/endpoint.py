@@ -194,6 +194,9 @@ class Endpoint:
         if farewell is not None:
             self._former.add(connection_ids, farewell, clock.monotonic())
 
+    def look_around(self, now: float) -> None:
+        """A server stays where it is."""
+
     def _find(self, packet: Packet, now: float) -> ConnectionLife | None:
         data = packet[0]
         if len(data) <= CONNECTION_ID_BYTES:

@@ -143,6 +143,10 @@ class QuicEngine(ABC):
         """Queue a PING."""
 
     @abstractmethod
+    def change_connection_id(self) -> None:
+        """Use another of the peer's connection ids from now on and retire the last one; nothing without a spare one."""
+
+    @abstractmethod
     def close(self, code: int, reason: str) -> None:
         """Queue a CONNECTION_CLOSE with an application code."""
 

@@ -5,6 +5,7 @@ Imports neither of them; what differs is in the adapters, which fill in the rest
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
@@ -98,6 +99,10 @@ class CommonEngine(QuicEngine):
             self._quic.stop_stream(stream_id, code)
         except self._not_possible:
             return
+
+    def change_connection_id(self) -> None:
+        with contextlib.suppress(*self._not_possible):
+            self._quic.change_connection_id()
 
     def close(self, code: int, reason: str) -> None:
         self._note_close(code, reason)

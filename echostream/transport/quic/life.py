@@ -40,6 +40,9 @@ class QuicLink(PacketOutlet, Protocol):
     def forget(self, connection: ConnectionLife, farewell: Farewell | None) -> None:
         """The connection has ended; without a farewell the peer may be told so by anybody."""
 
+    def look_around(self, now: float) -> None:
+        """Nothing came for a while: see whether this machine is elsewhere now."""
+
 
 class State(enum.Enum):
     """What a connection is in; never an earlier one again."""
@@ -112,6 +115,10 @@ class ConnectionLife(Connection):
         """Transmit and look after all else: the first flight, after a wake-up, when the socket takes packets again."""
 
     @abstractmethod
+    def moved(self) -> None:
+        """Go on from another address of this machine."""
+
+    @abstractmethod
     def _on_timer(self) -> None:
         """The timer's time has come."""
 
@@ -144,6 +151,11 @@ class ConnectionLife(Connection):
         self._state = State.OPEN
         self.early = True
         self._take_in(())
+
+    @property
+    def may_move(self) -> bool:
+        """Whether it may go on from another address of this machine: not in the handshake (RFC 9000 section 9)."""
+        return self._state in (State.OPEN, State.CLOSING) and not self.early
 
     def socket_failed(self, error: OSError) -> None:
         """The kernel reported an error; once the connection is open it may be anybody's, so only time tells."""

@@ -16,12 +16,12 @@ from echostream.transport.quic.endpoint import Endpoint
 from echostream.transport.quic.engine import QuicEngines
 from echostream.transport.quic.engines import check_engine, load_engines
 from echostream.transport.quic.life import ConnectionLife
+from echostream.transport.quic.roaming import RoamingEndpoint
 from echostream.transport.quic.tickets import Resumption, client_tickets
 from echostream.transport.sockets import (
     SocketAddress,
     VirtualPort,
     describe_error,
-    dial_udp,
     format_address,
     listen_udp,
 )
@@ -100,13 +100,11 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
     async def _dial_one(
         self, address: Address, target: Resolved, *, timeout: float, accept: Accept, tls: ClientTls
     ) -> QuicConnection:
-        endpoint = Endpoint()
+        endpoint = RoamingEndpoint(*target, self._settings)
         try:
-            sock = dial_udp(*target, buffer_bytes=self._settings.socket_buffer_bytes)
+            peer = await endpoint.dial()
         except OSError as error:
             raise _UnreachableError(describe_error(error)) from None
-        peer: SocketAddress = sock.getpeername()  # spelled as received packets will have it
-        await endpoint.open(sock, self._settings, connected=True)
         engines, server_name = self._load_engines(), tls.server_name or address.host
         resumption = Resumption(
             client_tickets(), (type(engines), peer), tls, server_name, self._settings, early_data=self._early_data
