@@ -34,6 +34,7 @@ class CallTable:
         self._link = link
         self.outgoing: dict[int, OutgoingCall] = {}
         self.incoming: dict[int, IncomingCall] = {}
+        link.in_use.append(self.incoming)
 
     # Commands of the caller
 
@@ -221,8 +222,6 @@ class CallTable:
         """A call begins."""
         link = self._link
         link.note_remote_id(frame.id, "request")
-        if frame.id in self.incoming:
-            raise RemoteProtocolError(f"request id {frame.id} is in use")
         shared = stream_id in link.peer_lanes
         if shared or link.is_remote_one_way(stream_id):
             if frame.sends_items or frame.accepts_items:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any, Final
 
 from echostream.config import Limits
@@ -32,6 +33,7 @@ class Link:
         "codec",
         "features",
         "go_away_id",
+        "in_use",
         "lanes",
         "last_remote_id",
         "late_frames",
@@ -77,6 +79,8 @@ class Link:
         """Last id of the peer that this side sees to, once it asked for no more."""
         self.owed_acks: set[int] = set()
         """Events of the peer that wait for their Ack."""
+        self.in_use: list[Container[int]] = [self.owed_acks]
+        """Tables of all that the peer's ids may name now; each adds itself."""
         self.late_frames = 0
         """Frames for calls and streams that had already ended here: dropped and counted."""
         self.unreported: list[Any] = []
@@ -95,26 +99,31 @@ class Link:
         return number
 
     def note_remote_id(self, number: int, what: str) -> None:
-        """Note an id that the peer gave out.
+        """Note an id that the peer gives out, to a call, an event or a stream.
 
         Raises:
-            RemoteProtocolError: it is 0 or one of this side's.
+            RemoteProtocolError: it is 0, one of this side's, or in use.
         """
+        if number > self.last_remote_id and number & 1 != self.bit:
+            self.last_remote_id = number
+            return
+        self._check_remote_id(number, what)
+        if any(number in table for table in self.in_use):
+            raise RemoteProtocolError(f"{what} id {number} is in use")
+
+    def _check_remote_id(self, number: int, what: str) -> None:
         if number == 0 or number & 1 == self.bit:
             raise RemoteProtocolError(f"{what} id {number} is not one of the peer's")
-        self.last_remote_id = max(self.last_remote_id, number)
 
     def note_event(self, number: int, *, wants_ack: bool) -> None:
         """Note an event of the peer.
 
         Raises:
-            RemoteProtocolError: its id is none of the peer's, or waits for its Ack already, as too many do.
+            RemoteProtocolError: its id is none of the peer's or in use, or too many wait for their Ack.
         """
         self.note_remote_id(number, "event")
         if not wants_ack:
             return
-        if number in self.owed_acks:
-            raise RemoteProtocolError(f"second event {number}")
         limit = self.limits.max_unacknowledged_events
         if len(self.owed_acks) >= limit:
             raise RemoteProtocolError(
@@ -161,7 +170,8 @@ class Link:
         Raises:
             RemoteProtocolError: the id is none of the peer's.
         """
-        self.note_remote_id(number, "cancel")
+        self._check_remote_id(number, "cancel")
+        self.last_remote_id = max(self.last_remote_id, number)
         self.late_frames += 1
         _remember(self.cancelled, number)
 

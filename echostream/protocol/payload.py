@@ -10,7 +10,6 @@ import decimal
 import enum
 import pathlib
 import uuid
-from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 import msgpack  # type: ignore[import-untyped]
@@ -23,6 +22,10 @@ __all__ = ("MAX_NAME_BYTES", "PayloadCodec", "check_metadata", "encode_name", "s
 
 MAX_NAME_BYTES: Final = 0xFFFF
 """Longest name of a method, an event or a stream: its length field has 16 bits."""
+
+_MAX_KEPT_NAMES: Final = 1024
+_MAX_KEPT_NAME_BYTES: Final = 256
+_encoded_names: Final[dict[str, bytes]] = {}
 
 _MAX_SHOWN: Final = 80
 """Characters of a peer's own words in an error: it goes to a log and perhaps back to the peer."""
@@ -82,13 +85,21 @@ class PayloadCodec:
             raise InvalidArgumentError(f"payload is not valid msgpack: {_one_line(error)}") from None
 
 
-@lru_cache(maxsize=1024)
 def encode_name(name: str) -> bytes:
     """Return the name of a method, an event or a stream as it travels.
 
     Raises:
         InvalidArgumentError: it is too long, or has lone surrogates.
     """
+    raw = _encoded_names.get(name)  # the same few come again and again
+    if raw is None:
+        raw = _encode_name(name)
+        if len(_encoded_names) < _MAX_KEPT_NAMES and len(raw) <= _MAX_KEPT_NAME_BYTES:
+            _encoded_names[name] = raw
+    return raw
+
+
+def _encode_name(name: str) -> bytes:
     try:
         raw = name.encode()
     except UnicodeEncodeError:

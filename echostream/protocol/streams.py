@@ -26,6 +26,7 @@ class StreamTable:
     def __init__(self, link: Link) -> None:
         self._link = link
         self.streams: dict[int, AppStream] = {}
+        link.in_use.append(self.streams)
         self._remote_count = 0
 
     # Commands
@@ -110,8 +111,8 @@ class StreamTable:
         """The peer opens a stream."""
         link = self._link
         link.note_remote_id(frame.id, "stream")
-        if stream_id == LANE or frame.id in self.streams:
-            raise RemoteProtocolError(f"stream {frame.id} needs a transport stream and an id of its own")
+        if stream_id == LANE:
+            raise RemoteProtocolError(f"stream {frame.id} needs a transport stream of its own")
         if not link.claim(stream_id, "stream"):
             return
         stream = AppStream(

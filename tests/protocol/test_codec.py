@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from echostream.config import Limits
 from echostream.errors import CloseCode, InvalidArgumentError, RemoteProtocolError, ResourceError
 from echostream.protocol import frames as f
-from echostream.protocol.codec import HEADER_BYTES, FrameCodec
+from echostream.protocol.codec import _DECODERS, HEADER_BYTES, FrameCodec
 from echostream.protocol.payload import PayloadCodec
 from echostream.protocol.reader import FrameReader
 from tests.protocol import page
@@ -148,6 +148,67 @@ def decode_or_refuse(data: bytes) -> None:
     else:
         assert isinstance(frame, FRAME_CLASSES[f.FrameKind(data[4])])
         assert codec.encode(frame)[4] == data[4]
+
+
+# What later versions may add, and what they may not
+
+
+def shortest(kind: f.FrameKind, flags: int = 0, behind: bytes = b"") -> bytes:
+    """The shortest frame of a kind, all its fields 0."""
+    _, length, _ = _DECODERS[kind]
+    return (length + len(behind)).to_bytes(4, "big") + bytes((kind, flags)) + bytes(length - 2) + behind
+
+
+@pytest.mark.parametrize("kind", list(f.FrameKind))
+def test_a_flag_that_a_kind_does_not_have_is_refused_and_an_optional_one_ignored(kind: f.FrameKind) -> None:
+    allowed, _, _ = _DECODERS[kind]
+    plain = codec.decode(shortest(kind), 0, len(shortest(kind)))
+    for flag in (1 << bit for bit in range(8)):
+        data = shortest(kind, flag)
+        if flag >= 0x40:
+            assert codec.decode(data, 0, len(data)) == plain
+        elif not flag & allowed:
+            assert refusal(data).message == f"{kind.name} frame has unknown flags 0x{flag:02x}"
+
+
+def test_unknown_kinds_are_refused_up_to_127_and_skipped_from_128_on() -> None:
+    for kind in set(range(256)) - set(f.FrameKind):
+        data = b"\0\0\0\x0a" + bytes((kind, 0)) + bytes(8)
+        if kind < 128:
+            assert refusal(data).message == f"unknown frame kind {kind}"
+        else:
+            assert codec.decode(data, 0, len(data)) is None
+
+
+WITHOUT_PAYLOAD = ["END", "CANCEL", "ACK", "STREAM_OPEN", "STREAM_END", "CREDIT", "TIME_SYNC", "LANE_OPEN"]
+
+
+def test_every_kind_has_a_payload_or_a_reason_behind_its_fields_or_nothing() -> None:
+    names = {
+        kind.name for kind in f.FrameKind if not hasattr(FRAME_CLASSES[kind], "payload") and kind.name != "GO_AWAY"
+    }
+    assert names == set(WITHOUT_PAYLOAD)
+
+
+@pytest.mark.parametrize("name", WITHOUT_PAYLOAD)
+def test_bytes_after_the_last_field_of_a_kind_without_a_payload_are_ignored(name: str) -> None:
+    kind = f.FrameKind[name]
+    data = shortest(kind, behind=b"later")
+    assert codec.decode(data, 0, len(data)) == codec.decode(shortest(kind), 0, len(shortest(kind)))
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (shortest(f.FrameKind.GO_AWAY, behind=b"\xff"), "name in a frame is not UTF-8"),
+        (shortest(f.FrameKind.REQUEST)[:-1] + b"\x01\xff", "name in a frame is not UTF-8"),
+        (shortest(f.FrameKind.EVENT)[:-1] + b"\x01\xff", "name in a frame is not UTF-8"),
+        (shortest(f.FrameKind.ITEM, 2, b"\0\0\0\5\x81\xa1k\xa1\xff"), "bad metadata: payload is not valid msgpack"),
+    ],
+)
+def test_text_that_is_not_utf_8_is_refused(data: bytes, text: str) -> None:
+    data = (len(data) - 4).to_bytes(4, "big") + data[4:]
+    assert text in refusal(data).message
 
 
 @pytest.mark.parametrize("kind", list(f.FrameKind))

@@ -105,6 +105,12 @@ def test_a_bad_hello_is_refused(said: Any, text: str) -> None:
     assert (error.message, error.close_code) == (text, CloseCode.PROTOCOL_ERROR)
 
 
+@pytest.mark.parametrize("name", PeerLimits.__slots__)
+def test_a_limit_below_its_least_is_refused(name: str) -> None:
+    least = Limits.__dataclass_fields__[name].metadata["low"]
+    assert refusal({"role": "client", "limits": {name: least - 1}}).message.startswith(f"bad hello: {name} must be")
+
+
 def test_the_least_limits_pass() -> None:
     least = {name: Limits.__dataclass_fields__[name].metadata["low"] for name in PeerLimits.__slots__}
     said = codec.encode({"role": "client", "limits": least})

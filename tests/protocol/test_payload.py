@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from echostream.config import Limits
 from echostream.errors import InvalidArgumentError, ResourceError
-from echostream.protocol.payload import PayloadCodec, check_metadata
+from echostream.protocol import payload
+from echostream.protocol.payload import PayloadCodec, check_metadata, encode_name
 from tests.protocol import page
 from tests.protocol.strategies import deterministic, metadata, values
 
@@ -319,6 +320,15 @@ def test_improper_metadata_are_refused(value: Any, text: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         check_metadata(value)
     assert caught.value.message == text
+
+
+def test_encoded_names_are_kept_while_they_are_few_and_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[str, bytes] = {}
+    monkeypatch.setattr(payload, "_encoded_names", kept)
+    assert [encode_name(name) for name in ("a", "a", "b" * 257)] == [b"a", b"a", b"b" * 257]
+    for number in range(2000):
+        encode_name(str(number))
+    assert (len(kept), "b" * 257 in kept, kept["a"]) == (1024, False, b"a")
 
 
 def test_a_refusal_of_metadata_repeats_little_of_the_key() -> None:

@@ -444,7 +444,7 @@ def test_events_at_the_limit_wait_for_their_acks_and_one_more_is_refused() -> No
 def test_an_event_that_waits_for_its_ack_does_not_come_again(pair: ProtocolPair) -> None:
     for _ in range(2):
         pair.client.send(f.EventFrame(1, "e", b"\xc0", wants_ack=True))
-    refused(pair, "second event 1")
+    refused(pair, "event id 1 is in use")
 
 
 def test_the_end_of_the_stream_for_events_loses_nothing_and_another_may_follow(pair: ProtocolPair) -> None:
@@ -495,6 +495,35 @@ def test_what_cannot_be_emitted_takes_no_id() -> None:
     with pytest.raises(InvalidArgumentError, match="metadata key 'K' must be lower-case printable ASCII"):
         pair.client.protocol.emit("e", b"", metadata={"K": ""})
     assert pair.client.protocol.emit("e", bytes(1024)) == 1
+
+
+# Ids
+
+
+OPENERS: dict[str, f.Frame] = {
+    "call": f.RequestFrame(1, "m", b""),
+    "event": f.EventFrame(1, "e", b"", None, wants_ack=True),
+    "stream": f.StreamOpenFrame(1, "s"),
+}
+
+
+@pytest.mark.parametrize("first", OPENERS)
+@pytest.mark.parametrize("second", OPENERS)
+def test_an_id_that_is_in_use_is_refused_whatever_uses_it(first: str, second: str) -> None:
+    pair = ProtocolPair()
+    pair.client.send(OPENERS[first], on=pair.client.open_stream())
+    pair.pump()
+    pair.client.send(OPENERS[second], on=pair.client.open_stream())
+    refused(pair, f"{'request' if second == 'call' else second} id 1 is in use")
+
+
+@pytest.mark.parametrize("kind", OPENERS)
+def test_an_id_need_not_be_higher_than_the_ones_before(kind: str) -> None:
+    pair = ProtocolPair()
+    pair.client.send(f.RequestFrame(3, "m", b""))
+    pair.client.send(OPENERS[kind], on=pair.client.open_stream())
+    pair.pump()
+    assert len(pair.server.events) == 2
 
 
 # Frames about nothing
@@ -639,3 +668,12 @@ def test_going_away_twice_says_it_once_and_hearing_it_twice_does_no_harm(pair: P
     pair.client.protocol.go_away(CloseCode.SHUTDOWN)
     pair.pump()
     pair.server.take(ev.GoAwayReceived)
+
+
+def test_who_has_seen_nothing_goes_away_after_id_0(pair: ProtocolPair) -> None:
+    call = pair.client.protocol.calls.start("m", b"", handle=None)
+    pair.server.protocol.go_away(3001)
+    pair.server.flush()
+    pair.deliver(pair.server, LANE)
+    event = pair.client.take(ev.GoAwayReceived)
+    assert event.rejected == [call]

@@ -182,7 +182,7 @@ def test_an_opener_may_grant_credit_before_it_was_taken() -> None:
     [
         (2, 4, "stream id 2 is not one of the peer's"),
         (0, 4, "stream id 0 is not one of the peer's"),
-        (3, LANE, "stream 3 needs a transport stream and an id of its own"),
+        (3, LANE, "stream 3 needs a transport stream of its own"),
         (3, 2, "stream on stream 2, which is not a two-way stream of the peer"),
     ],
 )
@@ -194,7 +194,7 @@ def test_an_offer_in_the_wrong_place_is_refused(pair: ProtocolPair, number: int,
 def test_an_id_or_a_transport_stream_in_use_is_refused(pair: ProtocolPair) -> None:
     near, _ = offer(pair)
     pair.client.send(f.StreamOpenFrame(near.id, "s"), on=pair.client.open_stream())
-    refused(pair, "stream 1 needs a transport stream and an id of its own")
+    refused(pair, "stream id 1 is in use")
     other = ProtocolPair()
     near, _ = offer(other)
     other.client.send(f.StreamOpenFrame(3, "s"), on=near.stream_id)
@@ -409,3 +409,16 @@ def test_streams_do_not_wait_for_one_another(pair: ProtocolPair) -> None:
     pair.held.clear()
     pair.pump()
     assert pair.server.take(ev.StreamItemReceived).stream is far_first
+
+
+def test_credit_may_still_follow_the_end_of_its_senders_own_half(pair: ProtocolPair) -> None:
+    opened = pair.client.protocol.streams.open("s", pair.client.open_stream(), None)
+    pair.pump()
+    taken = pair.server.take(ev.StreamOpened).stream
+    pair.server.protocol.streams.accept(taken)
+    pair.server.protocol.streams.end(taken)
+    pair.pump()
+    granted = opened.send_credit.granted
+    pair.server.send(f.CreditFrame(opened.id, granted + 1), on=opened.stream_id)
+    pair.pump()
+    assert opened.send_credit.granted == granted + 1
