@@ -240,6 +240,26 @@ def test_a_call_that_only_the_client_takes_for_safe_waits_for_the_handshake(engi
 
 
 @both_engines
+def test_of_several_clients_at_once_those_with_a_ticket_are_early(engines: Pair, identity: bytes) -> None:
+    async def scenario(place: Place) -> None:
+        async def connect() -> tuple[RpcClient, str]:
+            client = await place.connect()
+            return client, client.state
+
+        async def together(count: int) -> list[str]:
+            visits = await asyncio.gather(*(connect() for _ in range(count)))
+            for client, _ in visits:
+                assert await client.proxy(Contract).look("x") == "x"
+                await place.leave(client)
+            return sorted(state for _, state in visits)
+
+        assert await together(3) == ["connecting", "open", "open"]
+        assert await together(4) == ["connecting", "connecting", "connecting", "open"]
+
+    run(engines, identity, scenario)
+
+
+@both_engines
 def test_more_than_fits_early_waits_and_is_answered_all_the_same(engines: Pair, identity: bytes) -> None:
     async def scenario(place: Place) -> None:
         client = await place.connect()

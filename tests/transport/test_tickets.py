@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -175,11 +176,15 @@ class Visits:
         self.kept, self.issued = ClientTickets(), ServerTickets(SETTINGS, early_data=early_data)
         self._tls, self._engines = tls, engines
 
-    def go(self, *, early_data: bool = False, early: bytes = b"") -> Lab:
-        resumption = Resumption(
+    def resumption(self, *, early_data: bool) -> Resumption:
+        made = Resumption(
             self.kept, "server", ClientTls.load(insecure=True), "localhost", SETTINGS, early_data=early_data
         )
-        resumption.choose()
+        made.choose()
+        return made
+
+    def go(self, *, early_data: bool = False, early: bytes = b"") -> Lab:
+        resumption = self.resumption(early_data=early_data)
         assert resumption.early_data == bool(early)
         lab = Lab(self._tls, self._engines, resumption=resumption, tickets=self.issued, early=early)
         lab.run()
@@ -210,6 +215,20 @@ def test_a_ticket_that_the_server_does_not_know_means_a_full_handshake(server_tl
 
 
 @both_engines
+def test_a_ticket_that_the_engine_would_not_offer_means_a_full_handshake(server_tls: ServerTls, engines: Pair) -> None:
+    """The engines look at the calendar, which may have been set meanwhile, and at the lifetime that the server said."""
+    visits = Visits(server_tls, engines, early_data=True)
+    visits.go()
+    resumption = visits.resumption(early_data=True)
+    resumption.ticket.not_valid_before += datetime.timedelta(days=1)
+    lab = Lab(server_tls, engines, resumption=resumption, tickets=visits.issued)
+    assert not resumption.early_data
+    lab.run()
+    assert lab.at_client.protocol is not None
+    assert not lab.client.resumed
+
+
+@both_engines
 def test_canary_withhold_early_data(server_tls: ServerTls, engines: Pair) -> None:
     """A server that takes no early data says so in its tickets, or clients would try."""
     visits = Visits(server_tls, engines)
@@ -232,10 +251,7 @@ def test_canary_send_again(server_tls: ServerTls, engines: Pair) -> None:
     visits = Visits(server_tls, engines, early_data=True)
     visits.go()
     visits.issued = ServerTickets(SETTINGS, early_data=True)
-    resumption = Resumption(
-        visits.kept, "server", ClientTls.load(insecure=True), "localhost", SETTINGS, early_data=True
-    )
-    resumption.choose()
+    resumption = visits.resumption(early_data=True)
     lab = Lab(server_tls, engines, resumption=resumption, tickets=visits.issued, early=b"early")
     lab.server.deliver(lab.at_server)
     assert lab.at_server.calls == []

@@ -199,9 +199,12 @@ class CommonEngines(QuicEngines):
     @staticmethod
     def _ticket_to_offer(resumption: Resumption | None) -> Any:
         """Return the ticket for a client's configuration: with one that allows early data it would offer some."""
-        if resumption is None or resumption.ticket is None or resumption.early_data:
-            return None if resumption is None else resumption.ticket
-        return replace(resumption.ticket, max_early_data_size=None)
+        if resumption is None or resumption.ticket is None:
+            return None
+        if not resumption.ticket.is_valid:  # by the calendar, which may have been set, and the server's word
+            resumption.decline()
+            return None
+        return resumption.ticket if resumption.early_data else replace(resumption.ticket, max_early_data_size=None)
 
     @staticmethod
     def _keeper(resumption: Resumption | None) -> Callable[[Any], None] | None:

@@ -119,17 +119,21 @@ class Resumption:
             self.tickets.forget(key)
         kept = self.tickets.take(key, clock.monotonic())
         if kept is None:
-            self.early_data = False
+            self.decline()
             return
         try:
             self.tls.verify(kept.origin.chain, self.server_name)
         except CertificateError:  # a full handshake says what is wrong now, if it still is
             self.tickets.forget(key)
-            self.early_data = False
+            self.decline()
             return
         self.ticket, self.chain = kept.ticket, kept.origin.chain
         self.greeting = kept.origin.greeting
         self.early_data = self.early_data and kept.allows_early_data and self.greeting is not None
+
+    def decline(self) -> None:
+        """Do a full handshake."""
+        self.ticket, self.early_data = None, False
 
     def keep(self, ticket: Any, identity: bytes, *, allows_early_data: bool) -> None:
         """Keep a ticket of the server; one that comes before `trust` waits for it."""
