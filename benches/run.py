@@ -16,6 +16,7 @@ from typing import TextIO
 
 from benches import (
     flood,
+    many_clients,
     p01_unary,
     p02_unary_native,
     p03_latency,
@@ -29,7 +30,17 @@ from benches.core import BenchError, Plan, Row
 
 BENCHES: dict[str, ModuleType] = {
     module.ID: module
-    for module in (p01_unary, p02_unary_native, p03_latency, p05_ceiling, p06_bulk, p11_start, slow_reader, flood)
+    for module in (
+        p01_unary,
+        p02_unary_native,
+        p03_latency,
+        p05_ceiling,
+        p06_bulk,
+        p11_start,
+        slow_reader,
+        many_clients,
+        flood,
+    )
 }
 FULL = Plan(rounds=7, seconds=2.0)
 QUICK = Plan(rounds=3, seconds=0.5)

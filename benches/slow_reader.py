@@ -134,9 +134,13 @@ async def _watch(client: RpcClient, still: float, reading: float) -> Figures:
     }
 
 
+def engines() -> list[str]:
+    """Return the engines that are installed."""
+    return ["aioquic"] if missing("qh3") else ["aioquic", "qh3"]
+
+
 def contenders() -> list[Contender]:
-    engines = ["aioquic"] if missing("qh3") else ["aioquic", "qh3"]
-    return [Contender(name, f"{__name__}:serve", f"{__name__}:connect", options={"engine": name}) for name in engines]
+    return [Contender(name, f"{__name__}:serve", f"{__name__}:connect", options={"engine": name}) for name in engines()]
 
 
 def measure(plan: Plan) -> Iterator[Row]:
