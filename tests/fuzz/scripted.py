@@ -41,6 +41,8 @@ class Loop:
     def run(self, seconds: float) -> None:
         """Let time pass, and do what becomes due."""
         end = self._clock.monotonic() + seconds
+        if not seconds and (not self._later or self._later[0][0] > end):
+            return
         for _ in range(10_000):
             if not self._later or self._later[0][0] > end:
                 break

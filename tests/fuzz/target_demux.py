@@ -30,7 +30,16 @@ from tests.fuzz.source import Script, Source
 
 __all__ = ("run", "seeds")
 
-SETTINGS: Final = QuicSettings(max_handshakes=6, retry_above_handshakes=3, max_connections=8)
+SETTINGS: Final = QuicSettings(
+    max_handshakes=6,
+    max_handshakes_per_address=4,
+    retry_above_handshakes=3,
+    retry_above_rate=4,
+    max_retries_per_second=16,
+    max_resets_per_second=2,
+    max_connections=8,
+    max_connections_per_address=6,
+)
 LIMITS: Final = Limits()
 ADDRESSES: Final[tuple[SocketAddress, ...]] = (
     ("192.0.2.1", 4433), ("192.0.2.1", 4434), ("192.0.2.2", 4433), ("198.51.100.7", 1),
@@ -191,8 +200,19 @@ class _Scene:
         assert len(endpoint.connections) <= SETTINGS.max_connections
         assert self.loop.waiting <= 4 * len(endpoint.connections) + 8, "timers pile up"
         if self.acceptor is not None:
-            assert self.acceptor._half_open <= set(endpoint.connections)
-            assert len(self.acceptor._half_open) <= SETTINGS.max_handshakes
+            self._check_acceptor(self.acceptor)
+
+    def _check_acceptor(self, acceptor: Acceptor) -> None:
+        half_open = acceptor._half_open
+        assert set(acceptor._networks) == set(self.endpoint.connections)
+        assert half_open <= set(acceptor._networks)
+        assert len(half_open) <= SETTINGS.max_handshakes
+        counts = acceptor._per_network._counts
+        assert counts.total() == len(acceptor._networks)
+        assert all(0 < count <= SETTINGS.max_connections_per_address for count in counts.values())
+        counts = acceptor._half_open_per_network._counts
+        assert counts.total() == len(half_open)
+        assert all(0 < count <= SETTINGS.max_handshakes_per_address for count in counts.values())
 
     def end(self) -> None:
         """Let the handshakes time out, then close."""
@@ -206,7 +226,8 @@ class _Scene:
         assert not self.endpoint.connections
         assert not self.receivers, "a receiver was not told of the end"
         assert not self.loop.waiting
-        assert all(count >= 0 for count in self.endpoint.stats().values())
+        if self.hasty:
+            assert all(count >= 0 for count in self.endpoint.stats().values())
 
     def _time_out(self) -> None:
         self.loop.run(SETTINGS.handshake_timeout + SETTINGS.close_timeout)
@@ -288,8 +309,18 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         bytes([0])
         + 3 * (_initial(200, 0x41) + b"\x04" + _initial(201, 0x41) + b"\x04" + _initial(202, 0x41) + b"\x04"),
     )
-    many = b"".join(_initial(200 + at, 0x41) + b"\x04" for at in range(12))
-    yield "over the connections", bytes([0]) + many
+    later = bytes([5, 4, 0])  # a second, so that no Retry is asked for
+    many = b"".join(_initial(200 + at, 0x41) + b"\x04" + later for at in range(12))
+    yield "over the connections of an address", bytes([0]) + many
+    yield (
+        "over the connections",
+        bytes([0]) + b"".join(_initial(200 + at, 0x41, address=at) + b"\x04" + later for at in range(14)),
+    )
+    again = b"".join(bytes([1, 0, 0x81, 0, 200, 9, at, 0x40]) for at in range(4))
+    one = b"".join(_initial(200 + at, 0x40) for at in range(8))
+    yield "over the handshakes of an address", bytes([0]) + one + b"\x04" + again + b"\x04"
+    strange = bytes([1, 0, 0x80, 3, 200, 9, 0x41]) * 40
+    yield "many of an unknown version", bytes([0]) + strange + b"\x04" + one * 4 + b"\x04"
     yield "not accepting", bytes([0, 9]) + new + bytes([4])
     yield "version 2", bytes([0, 1, 0, 0x80, 1, 200, 9, 0x41, 4])
     yield "no version", bytes([0, 1, 0, 0x80, 2, 200, 9, 0x41, 4])
