@@ -94,6 +94,7 @@ class Lab:
         self.now = 1000.0
         self.at_client, self.at_server = Sink(), Sink()
         self.lost = False
+        self.mtu = 65_535  # larger packets get lost
         self.client_address = CLIENT
         near, far = (make_engines(name, QuicSettings(**settings)) for name in engines)
         self.client: Any = near.connect(SERVER, server_name="localhost", now=self.now, resumption=resumption)
@@ -132,6 +133,6 @@ class Lab:
 
     def carry(self, engine: QuicEngine, peer: QuicEngine, address: tuple[str, int]) -> None:
         """Take what one side sends to the other."""
-        datagrams = [data for data, _ in engine.transmit(self.now)]
+        datagrams = [data for data, _ in engine.transmit(self.now) if len(data) <= self.mtu]
         if datagrams and not self.lost:
             peer.receive(datagrams, address, self.now)

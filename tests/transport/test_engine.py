@@ -347,6 +347,46 @@ def talk(lab: Lab) -> None:
         assert b"".join(call[2] for call in far.calls) == bytes(5000)
 
 
+@both_engines
+def test_no_packet_of_a_handshake_is_large(tls: ServerTls, engines: Pair) -> None:
+    """RFC 9000 section 14.1: it must pass where the packets of the settings would not."""
+    lab = Lab(tls, engines)
+    lab.mtu = {"aioquic": 1200, "qh3": 1280}[engines[0]]
+    lab.run(8)
+    assert lab.at_client.protocol == lab.at_server.protocol == ALPN
+
+
+@every_pair
+@pytest.mark.parametrize("sender", ["client", "server"])
+def test_a_path_that_large_packets_do_not_pass_gets_small_ones(lab: Lab, sender: str) -> None:
+    near, far = (lab.client, lab.at_server) if sender == "client" else (lab.server, lab.at_client)
+    assert near.max_datagram_payload_bytes == 1452 - 40
+    lab.mtu = 1300
+    stream = near.open_stream(unidirectional=True)
+    assert stream is not None
+    near.send(stream, bytes(100_000), fin=True)
+    near.send_datagram(bytes(1400))
+    lab.run(400)
+    assert sum(len(call[2]) for call in far.calls if call[0] == "data") == 100_000
+    limit = near.max_datagram_payload_bytes
+    assert limit == 1200 - 40
+    assert not near.send_datagram(bytes(limit + 1))
+    assert near.send_datagram(bytes(limit))
+    lab.run()
+    assert [call for call in far.calls if call[0] == "datagram"] == [("datagram", bytes(limit))]
+
+
+@both_engines
+def test_large_packets_that_are_lost_now_and_then_stay_large(lab: Lab) -> None:
+    stream = lab.client.open_stream(unidirectional=True)
+    assert stream is not None
+    lab.client.send(stream, bytes(300_000), fin=True)
+    for turn in range(300):
+        lab.lost = turn * 7 % 11 in (0, 3)
+        lab.run(1)
+    assert lab.client.max_datagram_payload_bytes == 1452 - 40
+
+
 @every_pair
 @pytest.mark.parametrize("first", ["client", "server"])
 def test_both_sides_follow_new_keys_again_and_again(lab: Lab, first: str) -> None:

@@ -12,7 +12,7 @@ from echostream.config import ALPN, QuicSettings
 from echostream.transport.quic import engine_aioquic_connection as adapter
 from echostream.transport.quic.engine_aioquic import AioquicEngines
 from echostream.transport.tls import ServerTls
-from tests.transport.lab import SERVER, Lab
+from tests.transport.lab import CLIENT, SERVER, Lab
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +227,54 @@ def test_canary_derive_reset_tokens(tls: ServerTls) -> None:
     ids = quic._host_cids
     assert len(ids) == 8
     assert [item.stateless_reset_token for item in ids] == [item.cid * 2 for item in ids]
+
+
+def test_a_path_that_carried_less_is_tried_again_after_ten_minutes(lab: Lab) -> None:
+    lab.mtu = 1300
+    stream = lab.client.open_stream(unidirectional=True)
+    assert stream is not None
+    lab.client.send(stream, bytes(50_000), fin=True)
+    lab.client.send_datagram(bytes(1400))
+    lab.run(200)
+    assert lab.client.max_datagram_payload_bytes == 1160
+    lab.mtu = 65_535
+    lab.now += 600
+    lab.client.ping()
+    lab.carry(lab.client, lab.server, CLIENT)
+    assert lab.client.max_datagram_payload_bytes == 1412
+
+
+def test_a_datagram_that_is_too_large_for_a_narrow_path_stands_in_nobodys_way(lab: Lab) -> None:
+    for size in (1400, 100, 1300):
+        assert lab.client.send_datagram(bytes(size))
+    lab.client._narrow(lab.now)
+    lab.run()
+    assert lab.at_server.calls == [("datagram", bytes(100))]
+
+
+def test_canary_congestion(lab: Lab) -> None:
+    control = adapter._congestion(lab.client._quic)
+    assert control.large_losses == 0
+    lab.mtu = 1300
+    stream = lab.client.open_stream(unidirectional=True)
+    assert stream is not None
+    lab.client.send(stream, bytes(5000), fin=True)
+    while control.large_losses < 2:
+        lab.run(1)
+    assert control.bytes_in_flight > 0
+    lab.mtu = 65_535
+    lab.run(100)
+    assert control.large_losses == 0
+    assert len(lab.at_server.calls) > 0
+
+
+def test_canary_datagram_bytes(lab: Lab) -> None:
+    assert adapter._datagram_bytes(lab.client._quic) == 1452
+    adapter._set_datagram_bytes(lab.client._quic, 1300)
+    stream = lab.client.open_stream(unidirectional=True)
+    assert stream is not None
+    lab.client.send(stream, bytes(5000), fin=True)
+    assert max(len(data) for data, _ in lab.client.transmit(lab.now)) == 1300
 
 
 def test_canary_no_private_attribute_is_touched_elsewhere() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from echostream.config import QuicSettings
 from echostream.errors import ConfigurationError
+from echostream.transport.quic.paths import LargePackets
 from echostream.transport.tls import ServerTls
 from tests.transport.lab import CLIENT, SERVER, Lab, Sink
 
@@ -231,6 +232,8 @@ def test_what_was_taken_before_qh3_raised_is_sent(lab: Lab, quic: Any) -> None:
     left = list(taken)
 
     class Raising:
+        loss_total = 0
+
         def poll_transmit(self, now: float) -> Any:
             if not left:
                 raise RuntimeError("exhausted")
@@ -364,16 +367,111 @@ def test_canary_no_private_attribute_is_touched_elsewhere() -> None:
     assert re.findall(r"_quic\._\w+|\bquic\._\w+", public) == []
 
 
+def test_nothing_is_acknowledged_in_silence_though_probes_begin_again(lab: Lab) -> None:
+    lab.client.ping()
+    lab.lost = True
+    lab.run(30)
+    answers = set()
+    for _ in range(200):
+        lab.run(1)
+        answers.add(lab.client.acknowledged())
+    assert len(answers) == 1
+    lab.lost = False
+    lab.run(100)
+    assert lab.client.acknowledged() not in answers
+
+
 def test_canary_begin_probes_again(lab: Lab, quic: Any) -> None:
     lab.client.ping()
     lab.lost = True
-    while adapter._probe_count(quic) < 2:
+    while adapter._unanswered_probes(quic) < 2:
         lab.run(1)
     adapter._begin_probes_again(quic)
-    assert adapter._probe_count(quic) == 0
+    assert adapter._unanswered_probes(quic) == 0
     lab.lost = False
     lab.run(30)
     assert not lab.client.has_undelivered()
+
+
+def test_frames_that_were_made_for_larger_packets_go_first(
+    lab: Lab, quic: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In smaller packets qh3 would raise for ever."""
+    monkeypatch.setattr(LargePackets, "are_lost", True)
+    streams = [lab.client.open_stream(unidirectional=True) for _ in range(20)]
+    for stream in streams:
+        assert stream is not None
+        lab.client.send(stream, bytes(20_000), fin=True)
+    lab.client.transmit(lab.now)  # lost; the congestion window is full, and frames of other streams wait
+    lab.client._is_doubtful = True
+    lab.carry(lab.client, lab.server, CLIENT)
+    assert adapter._path_datagram_bytes(quic) == 1452
+    for _ in range(100):
+        lab.client._is_doubtful = True
+        lab.run(1)
+    assert adapter._path_datagram_bytes(quic) == 1200
+    lab.run(200)
+    assert sum(len(call[2]) for call in lab.at_server.calls) == 400_000
+
+
+def test_a_move_on_a_path_that_carries_little_ends_the_connection_in_words(lab: Lab) -> None:
+    """Where qh3 would raise."""
+    lab.mtu = 1300
+    stream = lab.server.open_stream(unidirectional=True)
+    lab.server.send(stream, bytes(50_000), fin=True)
+    lab.run(400)
+    assert lab.server.max_datagram_payload_bytes == 1160
+    lab.client_address = (CLIENT[0], 2000)
+    lab.server.receive([bytes(100)], lab.client_address, lab.now)  # somebody else's
+    lab.run()
+    assert lab.at_server.calls == []
+    lab.client.ping()
+    lab.run()
+    text = "the peer moved, and qh3 follows none to whom the path carried less than usual"
+    assert lab.at_server.calls == [("closed", False, 0x10, text, False)]
+
+
+def test_silence_alone_is_no_proof_of_a_narrow_path_for_a_server(lab: Lab) -> None:
+    """It would be the end of a client that moves because of the silence."""
+    stream = lab.server.open_stream(unidirectional=True)
+    lab.server.send(stream, bytes(50_000), fin=True)
+    lab.lost = True
+    lab.run(500)
+    lab.lost = False
+    lab.client_address = (CLIENT[0], 2000)
+    lab.client.ping()
+    lab.run(300)
+    assert lab.server.peer_address == lab.client_address
+    assert sum(len(call[2]) for call in lab.at_client.calls) == 50_000
+
+
+def test_canary_cap_path_datagram_bytes(tls: ServerTls, lab: Lab, quic: Any) -> None:
+    adapter._cap_path_datagram_bytes(quic, 1200)
+    assert adapter._path_datagram_bytes(quic) == 1200
+    stream = lab.client.open_stream(unidirectional=True)
+    assert stream is not None
+    lab.client.send(stream, bytes(5000), fin=True)
+    lab.run()
+    assert sum(len(call[2]) for call in lab.at_server.calls) == 5000
+    fresh = Lab(tls, QH3).client._quic
+    adapter._cap_path_datagram_bytes(fresh, 1200)  # before the handshake it does nothing
+    assert adapter._path_datagram_bytes(fresh) == 1452
+
+
+def test_canary_lost_count_and_outstanding(lab: Lab, quic: Any) -> None:
+    assert adapter._outstanding(quic) == []
+    before = adapter._lost_count(quic)
+    stream = lab.client.open_stream(unidirectional=True)
+    assert stream is not None
+    lab.client.send(stream, bytes(5000), fin=True)
+    sizes = [len(data) for data, _ in lab.client.transmit(lab.now)]  # lost
+    outstanding = adapter._outstanding(quic)
+    assert [size for _, size, _ in outstanding] == sizes
+    numbers = [number for number, _, _ in outstanding]
+    assert numbers == sorted(set(numbers))
+    lab.run(60)
+    assert not {number for number, _, _ in adapter._outstanding(quic)} & set(numbers)
+    assert adapter._lost_count(quic) - before >= len(sizes)
 
 
 def test_canary_version(tls: ServerTls, lab: Lab, quic: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from echostream.transport.quic.paths import PathNames
+import pytest
+
+from echostream.transport.quic.paths import MAX_LARGE_LOSSES, LargePackets, PathNames
 
 HOME, AWAY, OTHER = ("192.0.2.1", 1), ("192.0.2.2", 2), ("2001:db8::3", 3, 0, 0)
 
@@ -104,3 +106,35 @@ def test_a_peer_that_is_still_heard_is_not_given_up() -> None:
     for _ in range(50):
         assert engine.receive(OTHER)
         assert engine.receive((AWAY[0], 12))
+
+
+def large(*numbers: int) -> list[tuple[int, int, int]]:
+    """Packets that are out, as qh3 tells them."""
+    return [(number, 1421, 1) for number in numbers]
+
+
+def test_large_packets_are_taken_to_be_lost_when_none_arrived_again_and_again() -> None:
+    packets = LargePackets()
+    for turn in range(MAX_LARGE_LOSSES + 1):
+        assert not packets.are_lost
+        packets.look([(100 + turn, 100, 1), *large(2 * turn, 2 * turn + 1)], 3 * turn)
+    assert packets.are_lost
+
+
+def test_one_large_packet_that_arrived_begins_the_count_anew() -> None:
+    packets = LargePackets()
+    for turn in range(MAX_LARGE_LOSSES + 1):
+        packets.look(large(2 * turn, 2 * turn + 1), 2 * turn)
+    assert packets.are_lost
+    packets.look(large(20), 2 * MAX_LARGE_LOSSES + 1)  # two are gone and one was lost
+    assert not packets.are_lost
+
+
+@pytest.mark.parametrize(("lost_count", "are_lost"), [(2, True), (1, False)])
+def test_a_small_packet_that_arrives_tells_about_those_it_went_with(lost_count: int, *, are_lost: bool) -> None:
+    packets = LargePackets()
+    packets.suspect([*large(1, 2), (3, 30, 1)])
+    packets.look([*large(1, 2), (3, 30, 1)], 0)  # nothing came yet
+    assert not packets.are_lost
+    packets.look([], lost_count)
+    assert packets.are_lost == are_lost

@@ -16,6 +16,7 @@ from aioquic.quic.connection import QuicConnection
 from echostream.config import ALPN
 from echostream.transport.quic.engine import AcceptEngine, ResetToken
 from echostream.transport.quic.engine_aioquic_connection import (
+    CONGESTION_CONTROL,
     AioquicEngine,
     AioquicTrace,
     ServerWithoutEarlyData,
@@ -88,6 +89,7 @@ class AioquicEngines(CommonEngines):
             max_data=settings.connection_window_bytes,
             max_stream_data=settings.stream_window_bytes,
             max_datagram_size=settings.max_datagram_bytes,
+            congestion_control_algorithm=CONGESTION_CONTROL,
             max_datagram_frame_size=_MAX_DATAGRAM_FRAME_BYTES,
             quic_logger=self._qlogs,
             secrets_log_file=self._key_log,

@@ -8,27 +8,32 @@ from __future__ import annotations
 
 import hmac
 import logging
+import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import ModuleType
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from aioquic import tls as aioquic_tls
 from aioquic.quic import events
+from aioquic.quic.congestion.base import register_congestion_control
+from aioquic.quic.congestion.reno import RenoCongestionControl
 from aioquic.quic.connection import QuicConnection, QuicConnectionState
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.logger import QuicLoggerTrace
 from aioquic.quic.packet import QuicFrameType
+from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.quic.recovery import QuicPacketPacer, QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from echostream.config import QuicSettings
 from echostream.transport.quic.diagnostics import QlogFile
 from echostream.transport.quic.engine import ResetToken
-from echostream.transport.quic.engine_common import CommonEngine, EndOfConnection
+from echostream.transport.quic.engine_common import MAX_PROBE_DOUBLINGS, CommonEngine, EndOfConnection
+from echostream.transport.quic.paths import BASE_DATAGRAM_BYTES, MAX_LARGE_LOSSES
 from echostream.transport.sockets import SocketAddress
 
-__all__ = ("AioquicEngine", "AioquicTrace", "ServerWithoutEarlyData", "derive_reset_tokens")
+__all__ = ("CONGESTION_CONTROL", "AioquicEngine", "AioquicTrace", "ServerWithoutEarlyData", "derive_reset_tokens")
 
 # aioquic warns about every malformed peer; without a handler of the application that would go to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
@@ -39,9 +44,8 @@ _PACING_BURST = 0.002
 """Seconds of the pacing rate that may leave at once: event loops keep time to 1 ms, so shorter gaps become 1 ms."""
 _DATAGRAM_OVERHEAD_BYTES = 40
 """Short header, connection id, packet number, AEAD tag and frame header around a DATAGRAM payload."""
-_MAX_PROBE_DOUBLINGS = 3
-"""Times that the wait before the next probe of a silent path doubles: about 3 s at a round trip of 100 ms. aioquic has
-no end, and so sleeps through the moments in which a bad link is up, until the idle timeout ends the connection."""
+_WIDEN_AFTER = 600.0
+"""Seconds after which a path that large packets did not pass may have changed (RFC 8899 section 5.1.1)."""
 
 
 class AioquicTrace(QlogFile, QuicLoggerTrace):
@@ -58,9 +62,12 @@ class AioquicEngine(CommonEngine):
     def __init__(self, quic: QuicConnection, settings: QuicSettings) -> None:
         super().__init__(quic, settings, _trace(quic))
         self._max_queued_datagrams = settings.max_queued_datagrams
-        self._path_datagram_bytes = settings.max_datagram_bytes - _DATAGRAM_OVERHEAD_BYTES
+        self._max_datagram_bytes = settings.max_datagram_bytes
+        self._widen_at = math.inf
+        self._congestion = _congestion(quic)
         self._pacer = _install_pacer(quic, _BatchPacer(max_datagram_size=settings.max_datagram_bytes))
         _set_stream_limits(quic, settings.max_streams)
+        _set_datagram_bytes(quic, BASE_DATAGRAM_BYTES)  # else none on a path that carries less than the settings
         self._early: QuicPacketSpace | None = None  # what early data was sent in, until the server took it or not
 
     def expect_early_data(self) -> None:
@@ -93,6 +100,10 @@ class AioquicEngine(CommonEngine):
         return any(hmac.compare_digest(token, data[-len(token) :]) for token in _peer_reset_tokens(self._quic))
 
     def transmit(self, now: float) -> list[tuple[bytes, SocketAddress]]:
+        if self._congestion.large_losses >= MAX_LARGE_LOSSES:
+            self._narrow(now)
+        elif now >= self._widen_at:
+            self._widen()
         pacer = self._pacer
         pacer.start_batch(_BATCH_PACKETS)
         datagrams = self._quic.datagrams_to_send(now)
@@ -126,7 +137,7 @@ class AioquicEngine(CommonEngine):
     @property
     def max_datagram_payload_bytes(self) -> int:
         # A frame above the peer's limit, or one that fits no packet, would cost the connection or its datagrams.
-        return max(0, min(self._path_datagram_bytes, _peer_datagram_limit(self._quic) - 3))
+        return max(0, min(_datagram_bytes(self._quic) - _DATAGRAM_OVERHEAD_BYTES, _peer_datagram_limit(self._quic) - 3))
 
     def send_datagram(self, data: bytes) -> bool:
         if not len(data) <= self.max_datagram_payload_bytes or not self.max_datagram_payload_bytes:
@@ -142,6 +153,20 @@ class AioquicEngine(CommonEngine):
     def fail(self, code: int, reason: str) -> None:
         self._note_close(code, reason)
         self._quic.close(error_code=code, frame_type=QuicFrameType.PADDING, reason_phrase=reason)
+
+    def _widen(self) -> None:
+        self._widen_at = math.inf
+        _set_datagram_bytes(self._quic, self._max_datagram_bytes)
+
+    def _narrow(self, now: float) -> None:
+        """Send packets that every path carries for a while."""
+        self._congestion.large_losses = 0
+        self._widen_at = now + _WIDEN_AFTER
+        _set_datagram_bytes(self._quic, BASE_DATAGRAM_BYTES)
+        queue, limit = _datagram_queue(self._quic), self.max_datagram_payload_bytes
+        fitting = [data for data in queue if len(data) <= limit]  # the others would stand in front of all later ones
+        queue.clear()
+        queue.extend(fitting)
 
     def _stream_limit(self, *, unidirectional: bool) -> int:
         return _peer_stream_limit(self._quic, unidirectional=unidirectional)
@@ -162,6 +187,36 @@ class ServerWithoutEarlyData(QuicConnection):
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
         _withhold_early_data(self)
+
+
+class _Congestion(RenoCongestionControl):
+    """aioquic's congestion control, which also looks whether large packets pass."""
+
+    large_losses = 0
+    """Times that any were lost since one arrived."""
+
+    def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
+        if packet.sent_bytes > BASE_DATAGRAM_BYTES:
+            self.large_losses = 0
+        super().on_packet_acked(now=now, packet=packet)
+
+    def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
+        packets = tuple(packets)
+        self._count(packets)
+        super().on_packets_expired(packets=packets)
+
+    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
+        packets = tuple(packets)
+        self._count(packets)
+        super().on_packets_lost(now=now, packets=packets)
+
+    def _count(self, packets: tuple[QuicSentPacket, ...]) -> None:
+        self.large_losses += any(packet.sent_bytes > BASE_DATAGRAM_BYTES for packet in packets)
+
+
+CONGESTION_CONTROL = "echostream"
+"""Name of it in a configuration."""
+register_congestion_control(CONGESTION_CONTROL, _Congestion)
 
 
 class _BatchPacer(QuicPacketPacer):
@@ -279,7 +334,19 @@ def _is_draining(quic: QuicConnection) -> bool:
 
 
 def _cap_probe_backoff(quic: QuicConnection) -> None:
-    quic._loss._pto_count = min(quic._loss._pto_count, _MAX_PROBE_DOUBLINGS)
+    quic._loss._pto_count = min(quic._loss._pto_count, MAX_PROBE_DOUBLINGS)
+
+
+def _congestion(quic: QuicConnection) -> _Congestion:
+    return cast("_Congestion", quic._loss._cc)
+
+
+def _datagram_bytes(quic: QuicConnection) -> int:
+    return quic._max_datagram_size
+
+
+def _set_datagram_bytes(quic: QuicConnection, size: int) -> None:
+    quic._max_datagram_size = size
 
 
 def _largest_acknowledged(quic: QuicConnection) -> int:

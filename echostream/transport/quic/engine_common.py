@@ -17,7 +17,11 @@ from echostream.transport.quic.diagnostics import QlogDirectory, QlogFile, key_l
 from echostream.transport.quic.engine import EngineSink, QuicEngine, QuicEngines
 from echostream.transport.quic.tickets import Resumption, ServerTickets
 
-__all__ = ("CommonEngine", "CommonEngines", "EndOfConnection")
+__all__ = ("MAX_PROBE_DOUBLINGS", "CommonEngine", "CommonEngines", "EndOfConnection")
+
+MAX_PROBE_DOUBLINGS = 3
+"""Times that the wait before the next probe of a silent path doubles: about 3 s at a round trip of 100 ms. The engines
+have no end, and so sleep through the moments in which a bad link is up, until the idle timeout ends the connection."""
 
 EndOfConnection = tuple[Any, bool]
 """The engine's `ConnectionTerminated`, and whether the peer closed."""
@@ -70,6 +74,7 @@ class CommonEngine(QuicEngine):
                 case events.HandshakeCompleted():
                     self.resumed = event.session_resumed
                     self._settle_early_data(accepted=event.early_data_accepted)
+                    self._widen()
                     sink.on_handshake(event.alpn_protocol)
                 case _:
                     pass
@@ -133,6 +138,9 @@ class CommonEngine(QuicEngine):
         self._closed = True
         if self._qlog is not None:
             self._qlog.end(owner="remote" if by_peer else "local", code=code, reason=reason)
+
+    def _widen(self) -> None:
+        """Send packets as large as the settings say from now on."""
 
     @abstractmethod
     def _stream_limit(self, *, unidirectional: bool) -> int:

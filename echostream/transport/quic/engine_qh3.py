@@ -35,13 +35,9 @@ from echostream.errors import ConfigurationError
 from echostream.transport.quic.diagnostics import KeyLog
 from echostream.transport.quic.engine import AcceptEngine, ResetToken
 from echostream.transport.quic.engine_common import CommonEngines
-from echostream.transport.quic.engine_qh3_connection import (
-    CLOCK_START,
-    Qh3Engine,
-    Qh3Trace,
-    ServerWithoutEarlyData,
-    derive_reset_token,
-)
+from echostream.transport.quic.engine_qh3_connection import CLOCK_START, Qh3Engine
+from echostream.transport.quic.engine_qh3_qlog import Qh3Trace
+from echostream.transport.quic.engine_qh3_tls import ServerWithoutEarlyData, derive_reset_token
 from echostream.transport.quic.tickets import Resumption, ServerTickets
 from echostream.transport.sockets import SocketAddress
 from echostream.transport.tls import ServerTls

@@ -16,19 +16,16 @@ from typing import ClassVar
 from qh3.quic import events
 from qh3.quic.connection import QuicConnection, QuicConnectionError
 from qh3.quic.events import ConnectionTerminated
-from qh3.quic.logger import QuicLoggerTrace
 from qh3.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion
-from qh3.quic.tls_bridge import QuicTlsBridge
 from qh3.tls import Epoch
 
 from echostream.config import QuicSettings
-from echostream.transport.quic.diagnostics import QlogFile
-from echostream.transport.quic.engine import ResetToken
-from echostream.transport.quic.engine_common import CommonEngine, EndOfConnection
-from echostream.transport.quic.paths import PathNames
+from echostream.transport.quic.engine_common import MAX_PROBE_DOUBLINGS, CommonEngine, EndOfConnection
+from echostream.transport.quic.engine_qh3_qlog import log_sent, trace
+from echostream.transport.quic.paths import BASE_DATAGRAM_BYTES, LargePackets, PathNames
 from echostream.transport.sockets import SocketAddress
 
-__all__ = ("CLOCK_START", "Qh3Engine", "Qh3Trace", "ServerWithoutEarlyData", "derive_reset_token")
+__all__ = ("CLOCK_START", "Qh3Engine")
 
 logger = logging.getLogger("echostream.transport")
 
@@ -42,18 +39,11 @@ _DATAGRAM_OVERHEAD_BYTES = 40
 to 29 bytes under their size."""
 _DECODE_ERROR = 0x100 + 50
 """A TLS alert (RFC 8446 section 6.2)."""
-_MAX_PROBE_DOUBLINGS = 3
-"""Times that the wait before the next probe of a silent path doubles; then it begins anew. qh3 has no end, and so
-sleeps through the moments in which a bad link is up, until the idle timeout ends the connection."""
 _NO_VIABLE_PATH = 0x10
 _MAX_MOVES = 3
 """qh3 has four paths in the life of a connection, the first among them."""
 CLOCK_START = 1e6
 """Seconds added to every time: qh3 takes none before zero, which a simulated host's clock may well show."""
-
-
-class Qh3Trace(QlogFile, QuicLoggerTrace):
-    """qh3's words for its events, written to a file."""
 
 
 class Qh3Engine(CommonEngine):
@@ -65,14 +55,18 @@ class Qh3Engine(CommonEngine):
     _not_possible: ClassVar = (ValueError, QuicConnectionError)
 
     def __init__(self, quic: QuicConnection, settings: QuicSettings) -> None:
-        super().__init__(quic, settings, _trace(quic))
+        super().__init__(quic, settings, trace(quic))
         self._paths = PathNames(_MAX_MOVES)
+        self._large = LargePackets()
+        self._is_doubtful = False  # whether the path may carry less than is sent
+        self._is_narrow = False
         self._datagrams: deque[bytes] = deque()
         self._max_queued_datagrams = settings.max_queued_datagrams
         self._fresh = False  # whether something was queued since `transmit` ran dry
         self._finished_sent = False
         self._heard_at = 0.0
         self._idle_timeout = settings.idle_timeout
+        self._rtt_before_silence: float | None = -1.0
         self._is_forsaken = False  # whether nothing was heard for the idle timeout
         self._early = False
 
@@ -119,6 +113,9 @@ class Qh3Engine(CommonEngine):
     def transmit(self, now: float) -> list[tuple[bytes, SocketAddress]]:
         if self._datagrams and _close_event(self._quic) is None:
             self._release_datagrams()
+        if self._large.is_suspicious or _lost_count(self._quic) != self._large.lost_count:
+            self._large.look(_outstanding(self._quic), _lost_count(self._quic))
+            self._is_doubtful = self._is_doubtful or self._large.are_lost
         try:
             packets = _take_packets(self._quic, now + CLOCK_START, _BATCH_PACKETS)
         except RuntimeError:
@@ -126,9 +123,11 @@ class Qh3Engine(CommonEngine):
                 raise
             packets = []  # probing for the second time it asks for a key that comes later, and then goes on
         self.more = len(packets) == _BATCH_PACKETS
+        if self._is_doubtful and not self.more:
+            packets += self._doubt_path(now)
         self._count_protected(len(packets))
         if self._qlog is not None:
-            _log_sent(self._quic, self._qlog, [data for data, _ in packets])
+            log_sent(self._quic, self._qlog, [data for data, _ in packets])
         if not self.more:
             self._fresh = False
             self._finished_sent = self._finished_sent or _handshake_complete(self._quic)
@@ -142,8 +141,12 @@ class Qh3Engine(CommonEngine):
 
     def handle_timer(self, now: float) -> None:
         self._quic.handle_timer(now + CLOCK_START)
-        if _probe_count(self._quic) > _MAX_PROBE_DOUBLINGS and _handshake_complete(self._quic):
+        count = _unanswered_probes(self._quic)
+        if count == MAX_PROBE_DOUBLINGS:
+            self._is_doubtful = True
+        elif count > MAX_PROBE_DOUBLINGS and _handshake_complete(self._quic):
             _begin_probes_again(self._quic)
+            self._rtt_before_silence = _latest_rtt(self._quic)
             # Each probe restarts qh3's idle timer (RFC 9000 section 10.1: the first after a packet arrived), so that
             # one who is gone for good would be probed for ever.
             self._is_forsaken = now - self._heard_at >= self._idle_timeout
@@ -165,7 +168,8 @@ class Qh3Engine(CommonEngine):
 
     def acknowledged(self) -> object:
         # qh3 tells no packet number. While no probe is unanswered nothing is amiss; else the last sample stays.
-        return _latest_rtt(self._quic) if _unanswered_probes(self._quic) else object()
+        rtt = _latest_rtt(self._quic)
+        return rtt if _unanswered_probes(self._quic) or rtt == self._rtt_before_silence else object()
 
     @property
     def max_datagram_payload_bytes(self) -> int:
@@ -198,6 +202,10 @@ class Qh3Engine(CommonEngine):
         self, datagrams: Sequence[bytes], address: SocketAddress, active: SocketAddress, now: float
     ) -> None:
         """Take packets from an address under which qh3 does not know the peer."""
+        if self._is_narrow:  # qh3 can make no other path, and would raise
+            if _receive_authentic(self._quic, list(datagrams), active, now + CLOCK_START):
+                self._give_up("the peer moved, and qh3 follows none to whom the path carried less than usual")
+            return
         name = self._paths.name_of(address, active)
         authentic = _receive_authentic(self._quic, list(datagrams), name, now + CLOCK_START)
         active = _peer_address(self._quic) or active
@@ -205,8 +213,11 @@ class Qh3Engine(CommonEngine):
             self._heard_at = now
         quiet = now - self._heard_at
         if not self._paths.heard(address, active, authentic=authentic, quiet=quiet, rtt=self.rtt, now=now):
-            reason = f"the peer moved again, and qh3 follows {_MAX_MOVES} times"
-            self._quic.close(error_code=_NO_VIABLE_PATH, frame_type=int(QuicFrameType.PADDING), reason_phrase=reason)
+            self._give_up(f"the peer moved again, and qh3 follows {_MAX_MOVES} times")
+
+    def _give_up(self, reason: str) -> None:
+        """Leave a peer that this side can send to no longer."""
+        self._quic.close(error_code=_NO_VIABLE_PATH, frame_type=int(QuicFrameType.PADDING), reason_phrase=reason)
 
     def _go_back_to_shared_keys(self) -> None:
         """Let the handshake's close be readable: qh3 says it with its newest keys, which the peer may not have yet."""
@@ -216,6 +227,25 @@ class Qh3Engine(CommonEngine):
         elif not _handshake_complete(self._quic):
             _discard_keys(self._quic, Epoch.ONE_RTT)
             _discard_keys(self._quic, Epoch.HANDSHAKE)
+
+    def _doubt_path(self, now: float) -> list[tuple[bytes, SocketAddress]]:
+        """Find out whether the path carries large packets, and send no more if it does not; returns what to send now.
+
+        A PING goes alone: if it arrives, and nothing large does, the path carries less. And it goes behind the frames
+        that qh3 made for large packets, and that wait for the congestion window: in smaller ones they would never fit,
+        and it would raise for ever. So the size may change only when a PING leaves.
+        """
+        self._is_doubtful = False
+        if self._is_narrow or _path_datagram_bytes(self._quic) <= BASE_DATAGRAM_BYTES:
+            return []
+        self.ping()
+        packets = _take_packets(self._quic, now + CLOCK_START, 1)
+        if packets and self._large.are_lost:
+            _cap_path_datagram_bytes(self._quic, BASE_DATAGRAM_BYTES)
+            self._is_narrow, self._large.is_suspicious = True, False
+        else:
+            self._large.suspect(_outstanding(self._quic))
+        return packets
 
     def _release_datagrams(self) -> None:
         """Hand over what the congestion window has room for, which qh3 does not ask."""
@@ -242,26 +272,8 @@ def _peer_stream_limit(quic: QuicConnection, *, unidirectional: bool) -> int:
     return quic.max_concurrent_uni_streams if unidirectional else quic.max_concurrent_bidi_streams
 
 
-class ServerWithoutEarlyData(QuicConnection):
-    """qh3's server invites everybody who gets a ticket to send early data with it."""
-
-    def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
-        bridge = super()._create_tls(remote_source_cid)
-        _withhold_early_data(bridge)
-        return bridge
-
-
 # The private attributes of qh3, one function each.
 # pyright: reportPrivateUsage=false
-
-
-def _withhold_early_data(bridge: QuicTlsBridge) -> None:
-    bridge.tls._max_early_data = None
-
-
-def _trace(quic: QuicConnection) -> QlogFile | None:
-    """Return what the connection's events go to."""
-    return quic._quic_logger  # type: ignore[return-value]  # made by `QlogDirectory.start_trace`
 
 
 def _take_packets(quic: QuicConnection, now: float, most: int) -> list[tuple[bytes, SocketAddress]]:
@@ -279,33 +291,6 @@ def _take_packets(quic: QuicConnection, now: float, most: int) -> list[tuple[byt
     return packets
 
 
-def _log_sent(quic: QuicConnection, qlog: QlogFile, packets: list[bytes]) -> None:
-    """Do what `datagrams_to_send` would, with what else can be seen of numbers and congestion."""
-    if quic._core is None:
-        return
-    outstanding = iter(quic._core.outstanding_application_packets[-len(packets) :] if packets else ())
-    number, size, *_ = next(outstanding, (0, 0))
-    for data in packets:
-        quic._log_datagram("datagrams_sent", data)
-        if data[0] & 0x80:
-            quic._log_packets("packet_sent", data)
-            continue
-        header: dict[str, object] = {"packet_type": "1RTT"}
-        if size == len(data):  # an acknowledgement alone is not outstanding
-            header["packet_number"] = number
-            number, size, *_ = next(outstanding, (0, 0))
-        data_sent = {"header": header, "raw": {"length": len(data)}, "frames": []}
-        qlog.log_event(category="transport", event="packet_sent", data=data_sent)
-    metrics: dict[str, float] = {
-        "bytes_in_flight": quic._core.bytes_in_flight,
-        "cwnd": quic._core.congestion_window,
-        "pto_count": quic._core.pto_count,
-    }
-    if quic._core.smoothed_rtt is not None and quic._core.latest_rtt is not None:
-        metrics |= {"smoothed_rtt": quic._core.smoothed_rtt * 1000, "latest_rtt": quic._core.latest_rtt * 1000}
-    qlog.log_event(category="recovery", event="metrics_updated", data=metrics)
-
-
 def _receive_authentic(quic: QuicConnection, datagrams: list[bytes], path: SocketAddress, now: float) -> bool:
     """Take packets after the handshake; returns whether any was the peer's, which the public method keeps back."""
     if quic._core is None:
@@ -315,9 +300,13 @@ def _receive_authentic(quic: QuicConnection, datagrams: list[bytes], path: Socke
     return report[2] > 0
 
 
-def _probe_count(quic: QuicConnection) -> int:
-    """Return how many probes in a row had no answer."""
-    return 0 if quic._core is None else quic._core.pto_count
+def _lost_count(quic: QuicConnection) -> int:
+    return 0 if quic._core is None else quic._core.loss_total
+
+
+def _outstanding(quic: QuicConnection) -> list[tuple[int, int, int]]:
+    """Return number and size of the packets that wait for an acknowledgement."""
+    return [] if quic._core is None else quic._core.outstanding_application_packets
 
 
 def _begin_probes_again(quic: QuicConnection) -> None:
@@ -345,6 +334,16 @@ def _peer_address(quic: QuicConnection) -> SocketAddress | None:
 def _path_datagram_bytes(quic: QuicConnection) -> int:
     """Return what the setting, the peer and the path carry in a packet."""
     return 0 if quic._core is None else quic._core.active_path[5]
+
+
+def _cap_path_datagram_bytes(quic: QuicConnection, size: int) -> None:
+    """Say that the peer takes no larger packets, for the rest of the connection; nothing before the handshake."""
+    given = quic._applied_transport_parameters
+    if quic._core is None or given is None:
+        return
+    quic._applied_transport_parameters = None
+    given.max_udp_payload_size = size
+    quic._drain_tls()  # applies what it has not yet
 
 
 def _peer_datagram_limit(quic: QuicConnection) -> int:
@@ -384,17 +383,3 @@ def _is_draining(quic: QuicConnection) -> bool:
 def _is_terminated(quic: QuicConnection) -> bool:
     """Whether nothing more is sent or expected; packets of unknown ids lead there by a stateless reset only."""
     return quic._core is not None and quic._core.state == "terminated"
-
-
-def derive_reset_token(quic: QuicConnection, reset_token: ResetToken) -> None:
-    """Give the id of a server's handshake a token of ours; qh3 draws it at random."""
-    create = quic._create_tls
-
-    def create_with_token(remote_source_cid: bytes | None) -> QuicTlsBridge:
-        bridge = create(remote_source_cid)
-        bridge.stateless_reset_token = reset_token(quic.host_cid)
-        extensions = bridge.tls.handshake_extensions  # already made, with the one that was drawn
-        bridge.tls.handshake_extensions = [(kind, bridge.serialize_transport_parameters()) for kind, _ in extensions]
-        return bridge
-
-    quic._create_tls = create_with_token  # type: ignore[method-assign]

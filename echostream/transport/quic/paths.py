@@ -1,4 +1,4 @@
-"""Lets an engine follow a client that moves, where it follows too little by itself.
+"""Follows a client that moves, and sees whether large packets arrive, for an engine that does too little of it.
 
 RFC 9000 section 8.2.1 wants a lost PATH_RESPONSE answered by another PATH_CHALLENGE, and a client may come back to an
 address that it had. An engine that does neither goes on sending to where nobody is any more. To such an engine an
@@ -8,11 +8,18 @@ validates that the client receives there; only the name of the path is ours.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from echostream.transport.sockets import SocketAddress
 
-__all__ = ("PathNames",)
+__all__ = ("BASE_DATAGRAM_BYTES", "MAX_LARGE_LOSSES", "LargePackets", "PathNames")
+
+BASE_DATAGRAM_BYTES = 1200
+"""UDP payload that every path of QUIC carries (RFC 9000 section 14)."""
+MAX_LARGE_LOSSES = 6
+"""Times that larger packets were lost, and none arrived in between, until the path is taken to be one that they do not
+pass (RFC 9000 section 14.3)."""
 
 _RETRY_AFTER = 0.5
 """Seconds that a validation has: several round trips of most paths, few enough for a call to survive."""
@@ -127,3 +134,41 @@ class PathNames:
         name: SocketAddress = (f"100::{len(self._addresses) + 1:x}", 1, 0, 0)  # RFC 6666: nobody has such an address
         self._addresses[name] = address
         return name
+
+
+class LargePackets:
+    """Sees whether large packets arrive, where the engine tells only which are out and how many were lost."""
+
+    def __init__(self) -> None:
+        self.lost_count = 0
+        """Packets lost at the last look."""
+        self.is_suspicious = False
+        """Whether a small packet went with the large ones that are out, so that one look more will tell."""
+        self._losses = 0  # looks since one arrived at which some had not
+        self._out: set[int] = set()
+
+    @property
+    def are_lost(self) -> bool:
+        """Whether the path seems to carry no large packets."""
+        return self._losses >= (1 if self.is_suspicious else MAX_LARGE_LOSSES)
+
+    def look(self, outstanding: Iterable[tuple[int, int, int]], lost_count: int) -> None:
+        """Compare with the last look; after each loss, and at any time while suspicious.
+
+        Args:
+            outstanding: of each packet that was neither acknowledged nor lost, the number, and the size in bytes.
+            lost_count: packets lost since the beginning.
+        """
+        large = {number for number, size, _ in outstanding if size > BASE_DATAGRAM_BYTES}
+        if gone := len(self._out - large):
+            if gone > lost_count - self.lost_count:
+                self._losses, self.is_suspicious = 0, False
+            else:
+                self._losses += 1
+        self._out, self.lost_count = large, lost_count
+
+    def suspect(self, outstanding: Iterable[tuple[int, int, int]]) -> None:
+        """Note what is out now, a small packet among it."""
+        self.is_suspicious = True
+        self._losses = 0
+        self.look(outstanding, self.lost_count)
