@@ -6,12 +6,15 @@ import asyncio
 import struct
 
 import pytest
+from aioquic.quic.crypto import CryptoPair
+from aioquic.quic.packet import QuicFrameType, QuicPacketType
+from aioquic.quic.packet_builder import QuicPacketBuilder
 
 from echostream.errors import ConnectError
 from echostream.transport.quic.former import LINGER
 from echostream.transport.quic.rates import PerNetwork, RateLimit, network_of
 from echostream.transport.sockets import SocketAddress
-from echostream.types import random_bytes
+from echostream.types import clock, random_bytes
 from tests.transport.lab import Pair, both_engines, every_pair, every_server
 from tests.transport.scene import Hello, Scene, simulated
 
@@ -264,5 +267,39 @@ def test_a_flood_of_first_packets_costs_little_and_disturbs_nobody(engines: Pair
         assert server.bursts > started
         other, _ = await scene.join()
         assert client.reasons == server.reasons == other.reasons == []
+
+    simulated(scenario, engines)
+
+
+def initial_with_ping(connection_id: bytes, token: bytes) -> bytes:
+    """A client's probe: an Initial packet that says nothing of the handshake."""
+    crypto = CryptoPair()
+    crypto.setup_initial(cid=connection_id, is_client=True, version=1)
+    builder = QuicPacketBuilder(
+        host_cid=b"a client",
+        peer_cid=connection_id,
+        peer_token=token,
+        version=1,
+        is_client=True,
+        max_datagram_size=1200,
+    )
+    builder.start_packet(QuicPacketType.INITIAL, crypto)
+    builder.start_frame(QuicFrameType.PING)
+    [packet], _ = builder.flush()
+    return packet
+
+
+@every_server
+def test_a_probe_that_comes_before_the_hello_is_not_answered(engines: Pair) -> None:
+    """A client of qh3 probes so when it fears for its hello; an answer, a close, would end it."""
+
+    async def scenario(scene: Scene) -> None:
+        source, original = ("10.9.9.9", 1), b"original"
+        with scene.network.host("server"):
+            token = scene.acceptor._tokens.make(source, original=original, retry_source=original, now=clock.monotonic())
+        assert scene.receive(initial_with_ping(original, token), source=source) == []
+        assert scene.stats()["handshakes_started"] == 1
+        assert scene.stats()["connections"] == len(scene.acceptor._half_open) == 0
+        await scene.join()
 
     simulated(scenario, engines)

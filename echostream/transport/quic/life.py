@@ -209,7 +209,8 @@ class ConnectionLife(Connection):
 
     def on_closed(self, *, application: bool, code: int, reason: str, by_peer: bool) -> None:
         if self._state is not State.CLOSED:
-            self._pump.send_last()  # where this side found the reason
+            if not (self.is_mute and code == TransportCode.PROTOCOL_VIOLATION):  # of a probe that came before the hello
+                self._pump.send_last()  # where this side found the reason
             text = reason if application else explain(code, reason, by_peer=by_peer)
             self._end(CloseReason(code if application else None, text, by_peer=by_peer), code=code, said=reason)
             self._report()
