@@ -38,12 +38,14 @@ from echostream import (
 from echostream.errors import CloseCode
 from echostream.protocol.hello import Hello
 from echostream.protocol.payload import PayloadCodec
+from echostream.testing import Link, SimNetwork
 from echostream.transport.quic import QuicTransport, engine_aioquic
 from echostream.transport.tls import ClientTls, ServerTls
 from echostream.types import Role
 from tests.serving import PATIENCE, QUIC, joined, nothing_left, served, session_of, until
 from tests.transport.authority import Issued, issue
 from tests.transport.conformance import World
+from tests.transport.lab import Pair, both_engines
 
 LANE = 0
 
@@ -523,6 +525,37 @@ async def test_calls_above_the_limit_are_refused() -> None:
             call.cancel()
         await asyncio.wait(hanging)
         assert await client.request("files.size", "ab") == 2
+
+
+# A server that was killed
+
+
+@both_engines
+def test_a_call_learns_at_once_that_its_server_was_restarted(engines: Pair) -> None:
+    async def scenario(network: SimNetwork) -> None:
+        url = "quic://server:4433"
+        with network.host("server"):
+            first, second = (RpcServer(url, engine=engines[1]) for _ in range(2))
+            await first.start()
+        with network.host("client"):
+            client = await RpcClient.connect(url, fingerprint=first.fingerprint, engine=engines[0])
+            call = asyncio.ensure_future(client.request("files.hang", timeout=None))
+        network.partition("server")
+        with network.host("server"):
+            await first.stop(grace=0.0)
+            network.heal()
+            second.register(Files())
+            await second.start()
+        restarted = network.now
+        with pytest.raises(ConnectionLostError) as caught:
+            await call
+        assert network.now - restarted < 6.0  # the next heartbeat, and long before the idle timeout
+        assert caught.value.message == (
+            "connection closed by the peer: it knows this connection no longer, as after a restart (stateless reset)"
+        )
+        await second.stop()
+
+    SimNetwork(seed=1, link=Link(delay=0.02)).run(scenario)
 
 
 # Another protocol

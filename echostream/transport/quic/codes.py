@@ -33,7 +33,7 @@ class Refusal:
     """What `admit` or the socket raised."""
 
 
-RESET_REASON = "stateless reset: the peer lost this connection, as by a restart"
+RESET_REASON = "it knows this connection no longer, as after a restart (stateless reset)"
 """RFC 9000 section 10.3."""
 
 _NAMES = {

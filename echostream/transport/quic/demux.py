@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import struct
 from dataclasses import dataclass
 
@@ -106,7 +105,7 @@ class RetryTokens:
         return body[8:] if now - issued / 1000 <= self._LIFETIME else None
 
     def _tag(self, address: SocketAddress, body: bytes, retry_source: bytes) -> bytes:
-        host = ipaddress.ip_address(address[0].partition("%")[0]).packed
+        host = address[0].encode()  # as the kernel writes it: the same each time
         content = b"".join((bytes([len(host)]), host, struct.pack("!HB", address[1], len(retry_source)), retry_source))
         return hmac.digest(self._key, content + body, hashlib.sha256)[: self._TAG_BYTES]
 
