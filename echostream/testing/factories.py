@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import itertools
 from contextlib import AsyncExitStack
 from typing import Any
 
 from echostream.client import RpcClient
+from echostream.errors import ConfigurationError
 from echostream.server import RpcServer
 from echostream.testing.host import here
 from echostream.testing.memory import join_in_memory
@@ -32,6 +35,7 @@ class ServerFactory:
             url: where; left out, in memory, or with ``es_network`` on the running host (else a host "server").
             **options: of `RpcServer`.
         """
+        _check_inside(self._network, "es_server")
         if self._network is not None and here.get() is None:
             with self._network.host("server"):
                 return await self(*targets, url=url, **options)
@@ -60,6 +64,10 @@ class ClientFactory:
             raise_server_exceptions: as in `connect_in_memory`; in memory only.
             **options: of `RpcClient.connect`.
         """
+        if inspect.iscoroutine(server):
+            server.close()
+            raise ConfigurationError("es_client", "got a coroutine, expected a server: await es_server(...)")
+        _check_inside(self._network, "es_client")
         if self._network is not None and here.get() is None:
             with self._network.host("client"):
                 return await self(server, raise_server_exceptions=raise_server_exceptions, **options)
@@ -74,3 +82,13 @@ class ClientFactory:
             client = await RpcClient.connect(url, **options)
         self._stack.push_async_callback(client.close)
         return client
+
+
+def _check_inside(network: SimNetwork | None, name: str) -> None:
+    """Raise ConfigurationError when a test's network is there and the caller runs on a loop of its own."""
+    if network is not None and asyncio.get_running_loop() is not network.loop:
+        raise ConfigurationError(
+            name,
+            "called outside the simulation, as an async fixture is: let the fixture return an async function that"
+            " calls it, and await that in the test",
+        )

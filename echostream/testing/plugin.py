@@ -15,6 +15,7 @@ import inspect
 import zlib
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import fields
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -74,6 +75,10 @@ def _make_network(request: pytest.FixtureRequest) -> SimNetwork:
         raise pytest.UsageError(f"{request.node.nodeid}: es_network takes keywords only, such as loss=0.05")
     wanted = dict(marker.kwargs) if marker is not None else {}
     options = {name: wanted.pop(name) for name in _OPTIONS if name in wanted}
+    known = sorted(field.name for field in fields(Link))
+    if unknown := sorted(set(wanted) - set(known)):
+        text = f"es_network does not know {unknown[0]!r}, only {', '.join((*known, *_OPTIONS))}"
+        raise pytest.UsageError(f"{request.node.nodeid}: {text}")
     given = request.config.getoption("--es-seed")
     if given is not None:
         options["seed"] = given

@@ -183,7 +183,11 @@ def test_it(es_network, n):
 
 @pytest.mark.parametrize(
     ("marker", "text"),
-    [("0.05", "es_network takes keywords only, such as loss=0.05"), ("loss=2.0", "2.0 is out of range")],
+    [
+        ("0.05", "es_network takes keywords only, such as loss=0.05"),
+        ("loss=2.0", "2.0 is out of range"),
+        ("los=0.1", "es_network does not know 'los', only bandwidth, *, loss, *, seed"),
+    ],
 )
 def test_a_wrong_marker_is_told(pytester: pytest.Pytester, marker: str, text: str) -> None:
     result = run(pytester, f"@pytest.mark.es_network({marker})\ndef test_it(es_network): pass\n", "--strict-markers")
@@ -191,12 +195,43 @@ def test_a_wrong_marker_is_told(pytester: pytest.Pytester, marker: str, text: st
     result.stdout.fnmatch_lines([f"*{text}*"])
 
 
-def test_the_page_says_it_right(pytester: pytest.Pytester, arguments: list[str], root: Path) -> None:
+@pytest.mark.parametrize("name", ["test_orders", "test_more_orders"])
+def test_the_page_says_it_right(pytester: pytest.Pytester, arguments: list[str], root: Path, name: str) -> None:
     page = (root / "docs" / "testing.md").read_text("utf-8")
-    text = page.partition('title="test_orders.py"')[2].partition("```")[0]
-    pytester.makepyfile(test_orders=text)
+    text = page.partition(f'title="{name}.py"')[2].partition("```")[0]
+    pytester.makepyfile(**{name: text})
     result = pytester.runpytest_inprocess("-p", "echostream.testing.plugin", "-p", "no:cacheprovider", *arguments)
     result.assert_outcomes(passed=2)
+
+
+def test_a_forgotten_await_is_told(pytester: pytest.Pytester, arguments: list[str]) -> None:
+    result = run(
+        pytester,
+        """
+async def test_it(es_server, es_client):
+    await es_client(es_server(Orders()))
+""",
+        *arguments,
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*es_client: got a coroutine, expected a server: await es_server(...)*"])
+
+
+def test_a_fixture_outside_the_simulation_is_told(pytester: pytest.Pytester) -> None:
+    result = run(
+        pytester,
+        """
+@pytest.fixture
+async def server(es_server):
+    return await es_server(Orders())
+
+async def test_it(es_network, server):
+    pass
+""",
+        *ASYNCIO,
+    )
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*es_server: called outside the simulation, as an async fixture is: *"])
 
 
 def test_other_tests_are_left_alone(pytester: pytest.Pytester) -> None:
