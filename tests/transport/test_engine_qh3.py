@@ -132,6 +132,22 @@ def test_a_server_before_its_first_packet_is_silent(tls: ServerTls) -> None:
     assert server.transmit(1.0) == []
 
 
+def test_warming_up_does_the_first_key_exchange_of_the_process(tls: ServerTls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes 25 ms and holds the interpreter meanwhile, which no client shall wait for."""
+    answers: list[Any] = []
+
+    def receive(self: Any, *args: Any) -> None:
+        original(self, *args)
+        answers.append(self.transmit(0.0))
+
+    original = adapter.Qh3Engine.receive
+    monkeypatch.setattr(adapter.Qh3Engine, "receive", receive)
+    Qh3Engines(QuicSettings()).warm_up(tls)
+    [answer] = answers
+    assert len(answer) >= 1
+    assert answer[0][0][0] & 0x80  # a handshake packet: the shared secret is there
+
+
 def test_a_malformed_hello_is_refused_in_words(tls: ServerTls) -> None:
     client = AioquicEngines(QuicSettings()).connect(SERVER, server_name="localhost", now=0.0)
     hello = next(iter(client._quic._crypto_streams.values())).sender._buffer
