@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -498,3 +499,33 @@ def test_canary_version(tls: ServerTls, lab: Lab, quic: Any) -> None:
 def test_keys_of_version_2_stay_because_qh3_would_derive_others(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter, "_version", lambda quic: 0x6B3343CF)
     assert not lab.client.update_keys()
+
+
+def test_lost_data_of_a_stream_that_is_through_is_passed_over() -> None:
+    first, second = (b"1", SERVER), (b"2", SERVER)
+    gone = ValueError("reserved stream is missing")
+    polled = iter([first, gone, second, None, gone, gone])
+
+    def poll_transmit(_now: float) -> tuple[bytes, tuple[str, int]] | None:
+        found = next(polled)
+        if isinstance(found, ValueError):
+            raise found
+        return found
+
+    quic: Any = SimpleNamespace(_core=SimpleNamespace(poll_transmit=poll_transmit))
+    assert adapter._take_packets(quic, 0.0, 10) == [first, second]
+    with pytest.raises(ValueError, match="reserved stream"):
+        adapter._take_packets(quic, 0.0, 10)
+
+
+def test_probes_begin_again_only_when_one_has_left(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[object] = []
+    monkeypatch.setattr(adapter, "_unanswered_probes", lambda _: 99)
+    monkeypatch.setattr(adapter, "_begin_probes_again", begun.append)
+    for expected in (1, 1, 1):
+        lab.client.handle_timer(lab.now)
+        assert len(begun) == expected
+    lab.client.ping()
+    assert lab.client.transmit(lab.now)
+    lab.client.handle_timer(lab.now)
+    assert len(begun) == 2

@@ -14,6 +14,9 @@ What qh3 does differently, and what becomes of it here:
   1,472 bytes that a qh3 client announces.
 - Of a server's connection ids only the one of the handshake has a reset token of ours. A client that uses another one,
   as after a move that it made itself, learns of the server's restart by its idle timeout.
+- A client begins a handshake whose first packet was lost with probes that carry no hello, which its servers must not
+  take for its beginning (`life.py`); and where much is lost its window may have no room for the end of the handshake
+  (`Qh3Engine.transmit`), or later for a probe: such a connection ends with the idle timeout.
 - A server follows three moves of a client and then ends the connection. One of them may be used up by a validation
   whose answer was lost, which is begun again, or by a client that comes back (`paths.py`).
 """
