@@ -289,6 +289,17 @@ async def test_a_server_that_was_forgotten_has_to_show_its_certificate_again(nam
         assert [await resumed(), await resumed()] == [False, True]
 
 
+async def test_a_server_that_is_known_may_be_called_with_the_first_packet(name: str) -> None:
+    async def state() -> str:
+        async with discover(name, early_data=True) as client:
+            before: str = client.state
+            await client.ping()
+            return before
+
+    async with announced(name, more={"early_data": True}):
+        assert [await state(), await state()] == ["open", "connecting"]
+
+
 async def test_without_a_name_the_servers_own_is_remembered(name: str, known: KnownServers) -> None:
     async with announced(name) as server:
         await answer(where=lambda info: info.name == name)

@@ -31,6 +31,7 @@ from echostream.protocol.payload import PayloadCodec
 from echostream.testing import Link, SimNetwork
 from echostream.transport.base import Address, Connection
 from echostream.transport.quic import QuicTransport
+from echostream.transport.quic.transport import QuicListener
 from echostream.transport.tls import ClientTls
 from echostream.types import Role
 from tests.transport.authority import issue, key_pem, self_signed
@@ -196,6 +197,10 @@ def test_a_safe_call_is_answered_after_one_round_trip(engines: Pair, identity: b
         assert (client.state, len(client.id)) == ("open", 16)
         assert place.client_connection(client).resumed
         assert place.client_connection(client).peer_certificate == certificate
+        assert place.server is not None
+        [listener] = place.server._listeners
+        assert isinstance(listener, QuicListener)
+        assert listener.stats()["early_connections"] == 1
         assert place.shelf.ran == Counter(["first", "safe", "unsafe", "by name"])
         await place.leave(client)
 
@@ -386,8 +391,8 @@ def test_who_vanishes_in_the_handshake_runs_what_is_safe_only(engines: Pair, ide
         assert len(place.server.sessions) == 0
         assert place.shelf.ran == Counter()
         [listener] = place.server._listeners
-        acceptor: Any = listener
-        assert not acceptor._acceptor._half_open
+        assert isinstance(listener, QuicListener)
+        assert not listener._acceptor._half_open
         await asyncio.sleep(10.0)
         place.network.heal()
 

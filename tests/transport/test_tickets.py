@@ -13,7 +13,7 @@ import pytest
 from echostream.config import QuicSettings
 from echostream.errors import CertificateError
 from echostream.testing import SimNetwork
-from echostream.transport.base import Address
+from echostream.transport.base import Address, Connection
 from echostream.transport.quic import QuicTransport
 from echostream.transport.quic.tickets import ClientTickets, Resumption, ServerTickets, client_tickets
 from echostream.transport.quic.transport import QuicListener
@@ -316,6 +316,9 @@ def test_who_connects_again_resumes_and_knows_the_certificate(
         assert first[1] is not None
         assert await place.dial(client_tls) == (True, first[1])
         assert await place.dial(ClientTls.load(ca=authority.pem)) == (True, first[1])  # the same decision, loaded anew
+        assert place.listener is not None
+        stats = place.listener.stats()
+        assert (stats["handshakes_started"], stats["handshakes_resumed"], stats["early_connections"]) == (3, 2, 0)
         assert await place.dial(ClientTls.load(fingerprint=server_tls.fingerprint)) == (False, first[1])
         await place.listen()  # another server at the same place
         assert await place.dial(client_tls) == (False, first[1])
@@ -358,5 +361,35 @@ def test_a_server_that_is_not_trusted_leaves_no_ticket(engines: Pair, server_tls
         with pytest.raises(CertificateError):
             await place.dial(ClientTls.load(fingerprint="0" * 64))
         assert len(client_tickets()) == 0
+
+    in_place(engines, server_tls, scenario)
+
+
+@every_pair
+def test_early_data_that_nobody_asked_for_ends_the_connection(
+    engines: Pair, server_tls: ServerTls, client_tls: ClientTls
+) -> None:
+    """The server's tickets do not allow it, so no client of good will sends any."""
+
+    class Forward(Recorder):
+        def __init__(self, connection: Connection) -> None:
+            super().__init__(connection)
+            assert connection.early
+            assert connection.open_stream() == 0
+            connection.write(0, b"early")
+            connection.flush()
+
+    async def scenario(place: Place) -> None:
+        await place.dial(client_tls)
+        [[kept]] = client_tickets()._by_key.values()
+        kept.allows_early_data, kept.ticket.max_early_data_size, kept.origin.greeting = True, 0xFFFFFFFF, "hello"
+        with place.network.host("client"):
+            connection: Any = await QuicTransport(engine=engines[0], early_data=True).dial(
+                Address.parse(URL), accept=Forward, tls=client_tls
+            )
+        forward: Forward = connection.receiver
+        assert "protocol violation" in (await forward.ended()).reason
+        assert place.listener is not None
+        assert place.listener.stats()["connections"] == 0
 
     in_place(engines, server_tls, scenario)

@@ -205,8 +205,11 @@ class Acceptor:
             self._half_open_per_network.remove(self._networks[connection])
 
     def _admit(self, connection: ConnectionLife, chain: tuple[bytes, ...]) -> Receiver:
-        if not connection.early:
+        if connection.early:
+            self.endpoint.counters.early_connections += 1
+        else:
             self._leave_handshake(connection)
+            self.endpoint.counters.handshakes_resumed += connection.resumed
         return connection.receiver or self._accept(connection)
 
     def _refused(self, connection: ConnectionLife, refusal: Refusal) -> None:

@@ -43,6 +43,10 @@ class EndpointStats:
     retries: int = 0
     invalid_tokens: int = 0
     handshakes_started: int = 0
+    handshakes_resumed: int = 0
+    """Done with a session ticket, so that no certificate was shown."""
+    early_connections: int = 0
+    """Opened by early data, before the handshake was done."""
     handshakes_refused: int = 0
     """Over a limit, or while no more are accepted."""
     socket_errors: int = 0
