@@ -46,6 +46,7 @@ __all__ = (
     "TransportError",
     "error_from_wire",
     "error_to_wire",
+    "least_text",
 )
 
 
@@ -325,6 +326,15 @@ def error_to_wire(error: EchoStreamError) -> tuple[Status, str, dict[str, Any]]:
         if error.current is not None:
             details.setdefault("current", error.current)
     return error.code, error.message, details
+
+
+def least_text(message: str) -> str:
+    """Return the start of an error's text in a form that can always be sent."""
+    return message[:_LEAST_TEXT].encode(errors="replace").decode()
+
+
+_LEAST_TEXT = 200
+"""Characters that fit the smallest payload limit, whatever they are."""
 
 
 def error_from_wire(

@@ -203,7 +203,12 @@ class CallTable:
         return True
 
     def send_progress(self, call: IncomingCall, payload: bytes) -> None:
-        """Report how far a call is; nothing happens when the caller no longer waits, or cannot read reports."""
+        """Report how far a call is; nothing happens when the caller no longer waits, or cannot read reports.
+
+        Raises:
+            ResourceError: the payload is over the peer's limit.
+        """
+        self._link.check_payload(len(payload))
         if self.incoming.get(call.id) is call and PROGRESS in self._link.features:
             self._link.out.write(call.stream_id, self._link.codec.plain(FrameKind.PROGRESS, call.id, payload))
 

@@ -96,7 +96,12 @@ class StreamTable:
                 self._remove(stream)
 
     def reset(self, stream: AppStream, status: int, payload: bytes = b"") -> bool:
-        """End a stream in both directions now, or refuse it; return False when it was gone already."""
+        """End a stream in both directions now, or refuse it; return False when it was gone already.
+
+        Raises:
+            ResourceError: the payload is over the peer's limit; the stream is still open.
+        """
+        self._link.check_payload(len(payload))
         if not self._remove(stream):
             return False
         if stream.output_open:

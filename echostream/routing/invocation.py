@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from echostream.errors import ConnectionLostError, EchoStreamError, Status, error_to_wire
+from echostream.errors import ConnectionLostError, EchoStreamError, Status, error_to_wire, least_text
 from echostream.session.calling import decode_payload, encode_payload
 from echostream.session.context import Context
 from echostream.session.items import turn, wants_turn
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from echostream.types import WireValue
 
 __all__ = ("Invocation",)
-
-_LEAST_TEXT: Final = 200
-"""Characters of an error's text that fit the smallest payload limit, whatever they are."""
 
 
 class Invocation:
@@ -149,7 +146,7 @@ class Invocation:
         except EchoStreamError:
             # Too large, or details, text or metadata that nothing can carry: the caller must not wait for ever.
             self.context.drop_metadata()
-            await self._send_failure(code, message[:_LEAST_TEXT].encode(errors="replace").decode(), {})
+            await self._send_failure(code, least_text(message), {})
 
     # Inside
 

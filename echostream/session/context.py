@@ -119,6 +119,8 @@ class Context:
 
         Raises:
             ConfigurationError: this is no call (an event or a stream), or progress falls.
+            ResourceError: the message is over the peer's payload limit.
+            InvalidArgumentError: the message has lone surrogates.
         """
         if self._report is None:
             raise ConfigurationError("progress", f"{self.method} is not a call: only calls report progress")

@@ -18,6 +18,7 @@ from echostream.errors import (
     Status,
     StreamResetError,
     error_to_wire,
+    least_text,
 )
 from echostream.session.calling import decode_payload, encode_payload, error_of, lost_error
 from echostream.session.items import turn, wants_turn
@@ -195,8 +196,12 @@ class Channel:
         if self.stream is None or self.error is not None:
             return
         code, message, details = error_to_wire(error)
-        payload = self.peer.runtime.payload.encode({"message": message, "details": details})
-        if self.peer.protocol.streams.reset(self.stream, code, payload):
+        reset, encode = self.peer.protocol.streams.reset, self.peer.runtime.payload.encode
+        try:
+            done = reset(self.stream, code, encode({"message": message, "details": details}))
+        except EchoStreamError:  # too large, or nothing can carry it: the other side must not wait for ever
+            done = reset(self.stream, code, encode({"message": least_text(message), "details": {}}))
+        if done:
             self.peer.touch()
         self._fail(StreamResetError(message, code=code, session=self.session_id, operation=self.name))
 

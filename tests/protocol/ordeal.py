@@ -318,8 +318,10 @@ class Ordeal:
 
     def reset_stream(self, number: int, status: int, reason: bytes = b"") -> None:
         if (stream := self._pick(number, AppStream)) is not None:
-            assert self._try(self.machine.streams.reset, stream, status, reason) is (stream in self.live)
-            self.live.discard(stream)
+            done = self._try(self.machine.streams.reset, stream, status, reason, legal=(ResourceError,))
+            assert done in (None, stream in self.live)
+            if done:
+                self.live.discard(stream)
 
     def emit(self, size: int, *, name: str = "e", metadata: Any = None, ack: bool = False, raw: bool = False) -> None:
         handle = object() if ack else None

@@ -622,3 +622,15 @@ def test_a_call_shows_itself() -> None:
         "<OutgoingCall 1 method on stream 4>",
         "<IncomingCall 1 method on stream 4>",
     )
+
+
+def test_a_report_over_the_peers_limit_fails_here_and_the_call_goes_on() -> None:
+    pair = ProtocolPair(client=Limits(max_payload_bytes=1024))
+    pair.client.protocol.calls.start("m", b"", handle=None)
+    pair.pump()
+    call = pair.server.take(ev.RequestReceived).call
+    with pytest.raises(ResourceError, match="payload of 1025 bytes is over the peer's limit of 1024"):
+        pair.server.protocol.calls.send_progress(call, bytes(1025))
+    assert pair.server.protocol.calls.respond(call, Status.OK, b"")
+    pair.pump()
+    pair.client.take(ev.ResponseReceived)

@@ -422,3 +422,13 @@ def test_credit_may_still_follow_the_end_of_its_senders_own_half(pair: ProtocolP
     pair.server.send(f.CreditFrame(opened.id, granted + 1), on=opened.stream_id)
     pair.pump()
     assert opened.send_credit.granted == granted + 1
+
+
+def test_a_reason_over_the_peers_limit_fails_here_and_the_stream_stays_open() -> None:
+    pair = ProtocolPair(server=Limits(max_payload_bytes=1024))
+    streams = pair.client.protocol.streams
+    stream = streams.open("s", pair.client.open_stream(), None)
+    with pytest.raises(ResourceError, match="payload of 1025 bytes is over the peer's limit of 1024"):
+        streams.reset(stream, Status.ABORTED, bytes(1025))
+    assert streams.reset(stream, Status.ABORTED, bytes(1024))
+    pair.pump()

@@ -386,6 +386,18 @@ async def test_the_openers_reset_ends_the_handler(ends: Duo, studio: Studio) -> 
         await sender.close()
 
 
+@pytest.mark.parametrize("reason", ["a" * 5000, "\ud800 is half a character", "\U0001f600" * 5000])
+async def test_a_reason_that_cannot_be_sent_is_cut_and_costs_nobody_else(studio: Studio, reason: str) -> None:
+    async with duo(studio, there_limits=Limits(max_payload_bytes=1024)) as ends:
+        other = await ends.here.open_stream("record")
+        sender = await ends.here.open_stream("record")
+        sender.reset(reason, code=Status.ABORTED)
+        await until(lambda: studio.errors)
+        assert [error.code for error in studio.errors] == [Status.ABORTED]
+        assert studio.errors[0].message == reason[:200].encode(errors="replace").decode()
+        await other.close()
+
+
 @ALL_WAYS
 async def test_an_error_in_the_block_resets(ends: Duo, studio: Studio) -> None:
     with pytest.raises(LookupError, match="mine"):
