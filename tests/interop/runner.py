@@ -51,6 +51,11 @@ class Files:
         for start in range(0, size, _CHUNK_BYTES):
             yield data[start : start + _CHUNK_BYTES]
 
+    @handler(safe=True)
+    async def read(self, name: str) -> bytes:
+        """Return a file of 32 bytes, in a call that may be early data."""
+        return hashlib.shake_128(name.encode()).digest(32)
+
     @stream("files.put")
     async def put(self, receiver: StreamReceiver[bytes]) -> None:
         self.received.append(b"".join([item async for item in receiver]))
@@ -74,6 +79,7 @@ class Runner:
         engines: of the client and of the server.
         link: how they are joined, in both directions.
         certificate: PEM of a chain and its key; left out, one with an Ed25519 key.
+        early_data: whether both sides allow 0-RTT.
         url: where the server listens and the client dials.
         settings: of QUIC, on both sides, which have no place in the public API.
         configure: changes the configuration of an engine, given whether it is the client's.
@@ -86,6 +92,7 @@ class Runner:
         link: Link = SIMPLE,
         *,
         certificate: bytes | None = None,
+        early_data: bool = False,
         url: str = "quic://10.0.0.1:4433",
         settings: dict[str, Any] | None = None,
         configure: Callable[[Any, bool], None] = lambda *_: None,
@@ -97,9 +104,10 @@ class Runner:
         self.network.host("client")
         self.files = Files()
         self._certificate = certificate or _identity()
+        self._early_data = early_data
         self._url = url
         self._change = configure
-        self._settings = QuicSettings(**settings or {})
+        self._settings = _settings(**settings or {})
         self._key_log = io.StringIO()
 
     def run(self, scenario: Callable[[RpcClient], Awaitable[None]], *, connections: int = 1) -> None:
@@ -125,14 +133,20 @@ class Runner:
     async def serve(self, url: str, engine: str) -> RpcServer:
         """Start a server."""
         with self.network.host("server"):
-            server = RpcServer(url, engine=engine, certificate=self._certificate)
+            server = RpcServer(url, engine=engine, certificate=self._certificate, early_data=self._early_data)
             server.register(self.files)
             await server.start()
         return server
 
     def dial(self, server: RpcServer, engine: str) -> Connecting:
         """Return a client of it, to be entered on its host."""
-        return RpcClient.connect(server.addresses[0], fingerprint=server.fingerprint, engine=engine, timeout=PATIENCE)
+        return RpcClient.connect(
+            server.addresses[0],
+            fingerprint=server.fingerprint,
+            engine=engine,
+            timeout=PATIENCE,
+            early_data=self._early_data,
+        )
 
     def packets(self, chosen: Callable[[PacketRecord], bool] = lambda _: True) -> list[Packet]:
         """Decrypt what was sent."""
@@ -162,6 +176,15 @@ class Runner:
             return configuration
 
         patch.setattr(engines, "_configuration", configured)
+
+
+def _settings(**changes: Any) -> QuicSettings:
+    """Make settings, also such as are out of range for users."""
+    settings = QuicSettings()
+    for name, value in changes.items():
+        assert hasattr(settings, name)
+        object.__setattr__(settings, name, value)
+    return settings
 
 
 @cache

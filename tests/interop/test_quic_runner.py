@@ -22,11 +22,12 @@ from echostream.testing import SimHost, SimNetwork
 from echostream.transport.sockets import SocketAddress
 from echostream.types import clock
 from tests.interop.dissect import Packet
-from tests.interop.runner import KB, MB, PATIENCE, SIMPLE, Runner, download_all
+from tests.interop.runner import KB, MB, PATIENCE, SIMPLE, Files, Runner, download_all
 from tests.transport.authority import DAY, Issued, issue
 from tests.transport.lab import Pair, every_pair
 
 INITIAL, HANDSHAKE, ONE_RTT = QuicPacketType.INITIAL, QuicPacketType.HANDSHAKE, QuicPacketType.ONE_RTT
+CERTIFICATE = 11
 V1, V2 = 1, 0x6B3343CF
 PATIENT = {"handshake_timeout": 60.0}
 """By default it is 10 s, in which about one handshake of a hundred does not get through a loss of 30 %."""
@@ -109,6 +110,68 @@ def test_retry(engines: Pair) -> None:
     [number, *_] = [packet.number for packet in initials if packet.header.token in tokens]
     before = max(packet.number for packet in initials if not packet.header.token)
     assert (number > before) == (runner.client_engine == "aioquic")  # qh3 begins again at 0 (RFC 9000 section 17.2.5.3)
+
+
+@every_pair
+def test_resumption(engines: Pair) -> None:
+    """Two connections, of which the second shows no certificate."""
+    runner = Runner(engines)
+    runner.run(lambda client: download_all(client, 5 * KB, 10 * KB), connections=2)
+    assert runner.handshakes() == 2
+    said: dict[bytes, dict[int, bytes]] = {}
+    for packet in runner.long_packets():
+        if packet.from_server and packet.type is HANDSHAKE:
+            for frame in packet.of(QuicFrameType.CRYPTO):
+                said.setdefault(packet.header.source_cid, {})[frame.values[0]] = frame.data
+    first, second = (_tls_messages(parts) for parts in said.values())
+    assert CERTIFICATE in first
+    assert CERTIFICATE not in second
+
+
+def _tls_messages(parts: dict[int, bytes]) -> list[int]:
+    """Return the kinds of the messages in CRYPTO frames that were neither lost nor repeated (RFC 8446 section 4)."""
+    data = b"".join(part for _, part in sorted(parts.items()))
+    kinds = []
+    while data:
+        kinds.append(data[0])
+        data = data[4 + int.from_bytes(data[1:4]) :]
+    return kinds
+
+
+@every_pair
+def test_zerortt(engines: Pair) -> None:
+    """Small files with long names: what asks for them goes out before the second handshake is done.
+
+    Twenty instead of forty: EchoStream sends 8 KB early, and the rest with the end of the handshake.
+    """
+    names = [hashlib.shake_128(b"%d" % number).hexdigest(125) for number in range(20)]
+    runner = Runner(engines, early_data=True)
+
+    async def read_all(client: RpcClient) -> None:
+        files = client.proxy(Files, timeout=PATIENCE)
+        found = await asyncio.gather(*(files.read(name) for name in names))
+        assert found == [hashlib.shake_128(name.encode()).digest(32) for name in names]
+        ended.append(runner.network.now)
+
+    ended: list[float] = []
+    runner.run(read_all, connections=2)
+    assert runner.handshakes() == 2
+    sent = [packet for packet in runner.packets() if not packet.from_server and packet.record.at > ended[0]]
+    early = sum(len(packet.data) for packet in sent if packet.type is QuicPacketType.ZERO_RTT)
+    late = sum(len(packet.data) for packet in sent if packet.type is ONE_RTT)
+    assert early > 0
+    assert late <= 0.5 * sum(map(len, names))
+
+
+@pytest.mark.slow
+@every_pair
+def test_keyupdate(engines: Pair) -> None:
+    """A side that has sent many packets takes new keys, and the other follows."""
+    runner = Runner(engines, settings={"key_update_packets": 1500})  # millions, by default
+    runner.run(lambda client: download_all(client, 3 * MB))
+    assert runner.handshakes() == 1
+    seen = {(packet.from_server, packet.key_phase) for packet in runner.packets() if packet.type is ONE_RTT}
+    assert seen == {(False, 0), (False, 1), (True, 0), (True, 1)}
 
 
 @pytest.mark.slow
