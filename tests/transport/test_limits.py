@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections import deque
 
 import pytest
 from aioquic.quic.crypto import CryptoPair
@@ -11,10 +12,11 @@ from aioquic.quic.packet import QuicFrameType, QuicPacketType
 from aioquic.quic.packet_builder import QuicPacketBuilder
 
 from echostream.errors import ConnectError
+from echostream.transport.quic import endpoint
 from echostream.transport.quic.former import LINGER
 from echostream.transport.quic.rates import PerNetwork, RateLimit, network_of
 from echostream.transport.sockets import SocketAddress
-from echostream.types import clock, random_bytes
+from echostream.types import Clock, clock, random_bytes
 from tests.transport.lab import Pair, both_engines, every_pair, every_server
 from tests.transport.scene import Hello, Scene, simulated
 
@@ -167,6 +169,38 @@ def test_answers_to_strangers_are_limited_in_their_rate(engines: Pair) -> None:
         assert len(scene.receive(*[hello] * 100)) == 5
 
     simulated(scenario, engines, retry_above_handshakes=0, max_retries_per_second=20)
+
+
+class Laborious(Clock):
+    """A clock that goes on by 0.2 ms whenever it is read."""
+
+    def __init__(self, start: float) -> None:
+        self.now = start
+
+    def monotonic(self) -> float:
+        self.now += 0.0002
+        return self.now
+
+
+def test_strangers_take_turns_with_everybody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(scene: Scene) -> None:
+        hello = Hello().packet
+        with monkeypatch.context() as patch:
+            patch.setattr(endpoint, "clock", Laborious(asyncio.get_running_loop().time()))
+            assert len(scene.receive(*[hello] * 20)) == 3
+            assert scene.receive(hello) == []  # behind the others
+            for turn in range(1, 7):
+                assert scene.stats()["retries"] == 3 * turn
+                await asyncio.sleep(0)
+            assert scene.stats()["retries"] == 21
+            scene.receive(*[hello] * 1100)
+            assert scene.stats()["handshakes_refused"] == 1100 - 1024
+            await scene.world.listener.close()
+            await asyncio.sleep(0)
+            assert scene.stats()["retries"] == 24
+            assert scene.endpoint._strangers == deque()
+
+    simulated(scenario, AIOQUIC, retry_above_handshakes=0)
 
 
 # Handshakes that go nowhere

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from echostream.transport.sockets import SocketAddress
 from echostream.types import random_bytes
@@ -22,8 +22,7 @@ _MAX_CONNECTION_ID_BYTES = 20
 _VERSION_2 = 0x6B3343CF
 
 
-@dataclass(frozen=True, slots=True)
-class LongHeader:
+class LongHeader(NamedTuple):
     """The start of a packet of the handshake."""
 
     version: int

@@ -6,7 +6,9 @@ know, and ends when it is closed.
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -21,6 +23,11 @@ from echostream.transport.udp import Packet, UdpSocket, open_udp
 from echostream.types import clock
 
 __all__ = ("Endpoint", "EndpointStats", "Greeter")
+
+_GREETING_SECONDS = 0.0005
+"""That strangers may take of a turn of the loop: about 25 Retries, or one handshake that begins."""
+_MAX_STRANGERS = 1024
+"""First packets that wait for their turn, 1.2 MB; those above it are dropped, and sent again if the client is real."""
 
 
 @dataclass(slots=True)
@@ -82,7 +89,8 @@ class Endpoint:
         self._greeter = greeter
         self._routes: dict[bytes, ConnectionLife] = {}
         self._former = FormerIds()
-        self._strangers: list[tuple[LongHeader, Packet]] = []
+        self._strangers: deque[tuple[LongHeader, Packet]] = deque()
+        self._greeting: asyncio.Handle | None = None
         self._socket: UdpSocket | None = None
 
     async def open(self, sock: socket.socket | VirtualPort, settings: QuicSettings, *, connected: bool) -> None:
@@ -105,6 +113,9 @@ class Endpoint:
         """Abort what is left and release the socket. Idempotent."""
         for connection in tuple(self.connections):
             connection.abort()
+        if self._greeting is not None:
+            self._greeting.cancel()
+        self._strangers.clear()
         if self._socket is not None:
             self._socket.close()
 
@@ -120,7 +131,7 @@ class Endpoint:
     def received(self, packets: list[Packet]) -> None:
         """Hand out a burst: all packets first, so that one acknowledgement answers them, then each connection's end.
 
-        Strangers come last: those who are in wait less for a flood of them.
+        Strangers come last, and a little at a time: those who are in hardly wait for a flood of them.
         """
         now = clock.monotonic()
         self.counters.packets_received += len(packets)
@@ -144,8 +155,8 @@ class Endpoint:
             last.receive(run, last_address, last_source, now)
         for connection in touched:
             self._finish(connection)
-        if self._strangers:
-            self._greet(now)
+        if self._strangers and self._greeting is None:
+            self._greet()
 
     def writable(self) -> None:
         """Go on sending after the kernel had no room."""
@@ -227,23 +238,29 @@ class Endpoint:
             return None
         if self._former.knows(header.destination, now):
             self._take_late(packet, header.destination)
-        else:
+        elif len(self._strangers) < _MAX_STRANGERS:
             self._strangers.append((header, packet))
+        else:
+            self.counters.handshakes_refused += 1
         return None
 
-    def _greet(self, now: float) -> None:
-        """Take the first packets of connections that are none yet."""
-        strangers, self._strangers = self._strangers, []
+    def _greet(self) -> None:
+        """Take first packets of connections that are none yet, for a while; the rest in the next turn of the loop."""
+        now = clock.monotonic()
+        until = now + _GREETING_SECONDS
         opened: dict[ConnectionLife, None] = {}
-        for header, packet in strangers:
+        while self._strangers and now <= until:
+            header, packet = self._strangers.popleft()
             connection = self._routes.get(header.destination)
             if connection is None and self._greeter is not None:
                 connection = self._greeter.greet(header, packet, now)
             if connection is not None:
                 connection.receive((packet[0],), packet[1], packet[2], now)
                 opened[connection] = None
+            now = clock.monotonic()
         for connection in opened:
             self._finish(connection)
+        self._greeting = asyncio.get_running_loop().call_soon(self._greet) if self._strangers else None
 
     def _finish(self, connection: ConnectionLife) -> None:
         connection.finish()
