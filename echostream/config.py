@@ -115,6 +115,12 @@ class Limits(_Checked):
     """Application streams open at once, opened by the peer."""
     max_reassembly_bytes: int = _int(16 << 20, 1 << 16, 1 << 32)
     """Bytes of unfinished frames held for one session, over all its streams."""
+    max_held_bytes: int = _int(256 << 20, 1 << 16, 1 << 40)
+    """Bytes that one session may have this side hold: unfinished frames, items that nobody reads, events that wait for
+    listeners, large arguments of calls that run, large results that wait. Room for 64 payloads of the largest size."""
+    max_total_held_bytes: int = _int(1 << 30, 1 << 16, 1 << 44)
+    """The same for all sessions of a server or client together; above it those give way that hold more than an equal
+    part of it."""
     max_unauthenticated_bytes: int = _int(64 << 10, 1 << 10, 1 << 20)
     """Bytes taken from a peer before its Hello was accepted."""
     hello_timeout: float = _bounded(10.0, 0.05, 600.0)
@@ -123,6 +129,9 @@ class Limits(_Checked):
     """Credit of one direction of a streaming call: two to three round trips of a fast local network."""
     stream_window_bytes: int = _int(1 << 20, 1 << 10, 1 << 30)
     """Credit of one direction of an application stream: 1 MiB keeps 400 MB/s busy at 2 ms."""
+    credit_timeout: float = _bounded(300.0, 0.05, 1e9)
+    """Seconds without credit after which a call or a stream with items to send ends: its reader has stopped. Long
+    enough for one that only rests."""
     max_queued_events: int = _int(1024, 1, 1 << 20)
     """Events that wait for listeners in one session; the oldest plain one is dropped above it."""
     max_unacknowledged_events: int = _int(256, 1, 1 << 20)
@@ -174,6 +183,11 @@ class Limits(_Checked):
             raise ConfigurationError(
                 "max_reassembly_bytes",
                 f"{self.max_reassembly_bytes} cannot hold one payload of max_payload_bytes ({self.max_payload_bytes})",
+            )
+        if self.max_held_bytes < self.max_reassembly_bytes:
+            raise ConfigurationError(
+                "max_held_bytes",
+                f"{self.max_held_bytes} is below max_reassembly_bytes ({self.max_reassembly_bytes}), which count in it",
             )
 
 

@@ -39,16 +39,19 @@ class Share:
         self.held = 0
         account.shares += 1
 
-    def add(self, size: int) -> None:
-        """Hold so many bytes more, or less."""
-        if self._open:
-            self.held += size
-            self._account.held += size
+    def add(self, size: int) -> bool:
+        """Hold so many bytes more, or less; return whether that is more than this connection may."""
+        if not self._open:
+            return False
+        self.held += size
+        account = self._account
+        account.held += size
+        return self.held > self.limit or (account.held > account.limit and self.crowded(self.held))
 
     @property
     def full(self) -> bool:
         """Whether this connection holds more than it may."""
-        return self.held > self.limit or self.crowded(self.held)
+        return self.add(0)
 
     def crowded(self, size: int) -> bool:
         """Whether all hold more than they may, and so many bytes are more than an equal part of it."""

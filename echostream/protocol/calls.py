@@ -24,6 +24,8 @@ _RAW: Final = int(Flag.RAW)  # plain numbers: flags of an enum are combined in P
 _SENDS: Final = int(Flag.SENDS_ITEMS)
 _ACCEPTS: Final = int(Flag.ACCEPTS_ITEMS)
 
+AnyCall = IncomingCall | OutgoingCall
+
 
 class CallTable:
     """The calls of one connection, both ways."""
@@ -98,7 +100,7 @@ class CallTable:
         if sends_items:
             call.send_credit = SendCredit(link.peer_limits.call_window_bytes)
         if accepts_items:
-            call.receive_credit = ReceiveCredit(link.limits.call_window_bytes)
+            call.receive_credit = ReceiveCredit(link.limits.call_window_bytes, held=link.held)
         if stream_id not in link.lanes:
             link.owners[stream_id] = call
         call.request_stream = request_stream
@@ -116,6 +118,7 @@ class CallTable:
         if self.outgoing.get(call.id) is not call:
             return False
         del self.outgoing[call.id]
+        self._release(call)
         if call.stream_id in self._link.lanes:
             if call.request_stream is not None:  # what is left of it need not be sent
                 self._link.out.abort(call.request_stream, reset=True, stop=False, code=status)
@@ -193,6 +196,7 @@ class CallTable:
             call.id, status, payload, metadata=metadata, initial=initial, flags=_RAW if raw else 0
         )
         del self.incoming[call.id]
+        self._release(call)
         if call.stream_id in link.peer_lanes:
             link.out.write(call.stream_id if own_stream is None else own_stream, frame, fin=own_stream is not None)
             return True
@@ -243,11 +247,17 @@ class CallTable:
         if stream_id not in link.peer_lanes:
             link.owners[stream_id] = call
         if frame.sends_items:
-            call.receive_credit = ReceiveCredit(link.limits.call_window_bytes)
+            call.receive_credit = ReceiveCredit(link.limits.call_window_bytes, held=link.held)
         if frame.accepts_items:
             call.send_credit = SendCredit(link.peer_limits.call_window_bytes)
+        size = len(frame.payload)
+        large = size > link.limits.large_payload_bytes
+        call.held_bytes = size if large else 0
         limit = link.limits.max_concurrent_calls
-        if link.is_refused(frame.id):
+        if large and link.held.add(size):
+            self.respond(call, Status.RESOURCE_EXHAUSTED, link.no_room())
+            events.append(ev.HoldingRefused(call.method))
+        elif link.is_refused(frame.id):
             text = "this side takes no new calls: it is shutting down"
             self.respond(call, Status.UNAVAILABLE, link.failure(text))
         elif len(self.incoming) > limit:
@@ -262,6 +272,7 @@ class CallTable:
         if call is None:
             self._link.late_or_wrong(frame.id, "response", local=True)
             return
+        self._release(call)
         if call.stream_id not in self._link.lanes:
             self._link.owners.pop(call.stream_id, None)
             if call.input_open:
@@ -273,14 +284,16 @@ class CallTable:
     def on_item(self, _stream_id: int, frame: f.ItemFrame, events: list[ev.ProtocolEvent]) -> None:
         """An item of a streaming call."""
         local = self._link.is_local(frame.id)
-        call: Call | None = self.outgoing.get(frame.id) if local else self.incoming.get(frame.id)
+        call: AnyCall | None = self.outgoing.get(frame.id) if local else self.incoming.get(frame.id)
         if call is None:
             self._link.late_or_wrong(frame.id, "item", local=local)
             return
         if call.receive_credit is None or not (local or call.input_open):
             raise RemoteProtocolError(f"item for call {frame.id}, which takes none")
-        call.receive_credit.receive(len(frame.payload))
-        events.append(ev.ItemReceived(call, frame))
+        if call.receive_credit.receive(len(frame.payload)):
+            self._refuse_item(call, events)
+        else:
+            events.append(ev.ItemReceived(call, frame))
 
     def on_end(self, _stream_id: int, frame: f.EndFrame, events: list[ev.ProtocolEvent]) -> None:
         """The caller's input is complete."""
@@ -302,6 +315,7 @@ class CallTable:
         if call.stream_id not in self._link.peer_lanes:
             raise RemoteProtocolError(f"cancel for call {frame.id}, which has a stream of its own to be reset")
         del self.incoming[frame.id]
+        self._release(call)
         events.append(ev.CallCancelled(call, frame.status))
 
     def on_progress(self, _stream_id: int, frame: f.ProgressFrame, events: list[ev.ProtocolEvent]) -> None:
@@ -312,10 +326,30 @@ class CallTable:
             return
         events.append(ev.ProgressReceived(call, frame))
 
+    def _refuse_item(self, call: AnyCall, events: list[ev.ProtocolEvent]) -> None:
+        """An item came that this side has no room for: end its call on both sides."""
+        failure, status = self._link.no_room(), Status.RESOURCE_EXHAUSTED
+        events.append(ev.HoldingRefused(call.method))
+        if isinstance(call, IncomingCall):
+            self.respond(call, status, failure)
+            events.append(ev.CallCancelled(call, status))
+        else:
+            self.cancel(call)
+            events.append(ev.ResponseReceived(call, f.ResponseFrame(call.id, status, failure)))
+
+    def _release(self, call: Call) -> None:
+        """A call has ended: what is held for it counts no more."""
+        if call.receive_credit is not None:
+            call.receive_credit.release()
+        if isinstance(call, IncomingCall) and call.held_bytes:
+            self._link.held.add(-call.held_bytes)
+            call.held_bytes = 0
+
     # The transport stream of a call broke off
 
     def abandon(self, call: IncomingCall | OutgoingCall, status: Status) -> ev.ProtocolEvent:
         """Forget a call whose transport stream ended early; return what to tell."""
+        self._release(call)
         if isinstance(call, OutgoingCall):
             self.outgoing.pop(call.id, None)
             failure = self._link.failure("the peer broke the call off")
@@ -328,6 +362,7 @@ class CallTable:
         rejected = [call for call in self.outgoing.values() if call.id > last_id]
         for call in rejected:
             del self.outgoing[call.id]
+            self._release(call)
             if call.request_stream is not None:
                 self._link.out.abort(call.request_stream, reset=True, stop=False, code=Status.CANCELLED)
             if self._link.owners.pop(call.stream_id, None) is not None:

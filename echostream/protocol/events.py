@@ -15,6 +15,7 @@ __all__ = (
     "EventReceived",
     "GoAwayReceived",
     "HelloReceived",
+    "HoldingRefused",
     "InputEnded",
     "ItemReceived",
     "ProbeAnswered",
@@ -162,6 +163,14 @@ class ProbeAnswered:
     frame: f.TimeSyncFrame
 
 
+@dataclass(slots=True)
+class HoldingRefused:
+    """What the peer sent was refused, because this side would have held too much for it."""
+
+    what: str
+    """The call or stream, in words for a log."""
+
+
 ProtocolEvent = (
     HelloReceived
     | RequestReceived
@@ -180,4 +189,5 @@ ProtocolEvent = (
     | StreamWasReset
     | GoAwayReceived
     | ProbeAnswered
+    | HoldingRefused
 )

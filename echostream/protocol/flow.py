@@ -6,9 +6,12 @@ the total sent is below the total granted; so a receiver holds at most its windo
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from echostream.errors import CloseCode, LocalProtocolError, RemoteProtocolError
+
+if TYPE_CHECKING:
+    from echostream.protocol.account import Share
 
 __all__ = ("ITEM_COST_BYTES", "ReceiveCredit", "SendCredit")
 
@@ -51,16 +54,18 @@ class SendCredit:
 class ReceiveCredit:
     """The receiving side of one direction."""
 
-    __slots__ = ("consumed", "granted", "received", "window")
+    __slots__ = ("_held", "consumed", "granted", "received", "window")
 
-    def __init__(self, window: int, *, granted: int | None = None) -> None:
+    def __init__(self, window: int, *, granted: int | None = None, held: Share | None = None) -> None:
+        """Make one; what came and was not taken counts in `held` until `release`."""
+        self._held = held
         self.window = window
         self.granted = window if granted is None else granted
         self.received = 0
         self.consumed = 0
 
-    def receive(self, payload_bytes: int) -> None:
-        """Count an item that came.
+    def receive(self, payload_bytes: int) -> bool:
+        """Count an item that came; return whether the connection now holds more than it may.
 
         Raises:
             RemoteProtocolError: it started without credit.
@@ -70,11 +75,22 @@ class ReceiveCredit:
                 f"item sent without credit: {self.received} bytes came, {self.granted} were granted",
                 close_code=CloseCode.LIMIT_EXCEEDED,
             )
-        self.received += payload_bytes + ITEM_COST_BYTES
+        cost = payload_bytes + ITEM_COST_BYTES
+        self.received += cost
+        return self._held is not None and self._held.add(cost)
+
+    def release(self) -> None:
+        """The call or stream has ended: what nobody took belongs to whoever still reads it."""
+        if self._held is not None:
+            self._held.add(self.consumed - self.received)
+            self._held = None
 
     def consume(self, payload_bytes: int) -> int | None:
         """Count an item that the application took; return the new total to grant, or None while half is left."""
-        self.consumed += payload_bytes + ITEM_COST_BYTES
+        cost = payload_bytes + ITEM_COST_BYTES
+        self.consumed += cost
+        if self._held is not None:
+            self._held.add(-cost)
         total = self.consumed + self.window
         if total - self.granted < self.window // 2:
             return None

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from echostream.config import Limits
 from echostream.errors import CloseCode, LocalProtocolError, RemoteProtocolError, ResourceError
+from echostream.protocol.account import Share
 from echostream.protocol.codec import FrameCodec
 from echostream.protocol.hello import PeerLimits
 from echostream.protocol.outbox import Outbox
@@ -33,6 +34,7 @@ class Link:
         "codec",
         "features",
         "go_away_id",
+        "held",
         "in_use",
         "lanes",
         "last_remote_id",
@@ -50,13 +52,15 @@ class Link:
         "unreported",
     )
 
-    def __init__(self, role: Role, codec: FrameCodec, payload: PayloadCodec, limits: Limits) -> None:
+    def __init__(self, role: Role, codec: FrameCodec, payload: PayloadCodec, limits: Limits, held: Share) -> None:
         self.codec = codec
         self.payload = payload
         self.limits = limits
         """What this side keeps the peer to."""
         self.peer_limits = PeerLimits()
         """What the peer asks this side to keep."""
+        self.held = held
+        """What this side holds for the peer."""
         self.out = Outbox()
         self.owners: dict[int, Any] = {}
         """Transport stream to the call or application stream that has it for its own."""
@@ -208,11 +212,16 @@ class Link:
 
     def clear(self) -> None:
         """Forget which transport streams were whose."""
+        self.held.close()
         self.owed_acks.clear()
         self.owners.clear()
         self.claimed.clear()
         self.cancelled.clear()
         self.stopped.clear()
+
+    def no_room(self) -> bytes:
+        """Return the payload of the refusal of what this side would have to hold."""
+        return self.failure(f"the other side holds more than {self.held.limit} bytes that wait there (max_held_bytes)")
 
     def failure(self, message: str) -> bytes:
         """Return the payload of a refusal."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from echostream.errors import LocalProtocolError, RemoteProtocolError, Status
 from echostream.protocol import events as ev
 from echostream.protocol import frames as f
+from echostream.protocol.account import Account
 from echostream.protocol.calls import CallTable
 from echostream.protocol.codec import FrameCodec
 from echostream.protocol.early import EarlyData
@@ -47,7 +48,13 @@ class PeerProtocol:
     """One side of one connection."""
 
     def __init__(
-        self, hello: Hello, codec: FrameCodec, payload: PayloadCodec, limits: Limits, clock_ns: Callable[[], int]
+        self,
+        hello: Hello,
+        codec: FrameCodec,
+        payload: PayloadCodec,
+        limits: Limits,
+        clock_ns: Callable[[], int],
+        held: Account | None = None,
     ) -> None:
         """Make one.
 
@@ -57,6 +64,7 @@ class PeerProtocol:
             payload: shared with other connections.
             limits: what this side keeps the peer to.
             clock_ns: monotonic nanoseconds, for TimeSync frames.
+            held: shared with other connections, for what they hold for their peers; None for an own one.
         """
         self.hello = hello
         self.role = hello.role
@@ -68,14 +76,15 @@ class PeerProtocol:
         """Told of every frame that arrived, before it is acted on: for traces."""
         self.peer_gone_away = False
         """Whether the peer asked for no more calls and streams."""
-        self.link = Link(self.role, codec, payload, limits)
+        share = (held or Account(limits.max_total_held_bytes)).open(limits.max_held_bytes)
+        self.link = Link(self.role, codec, payload, limits, share)
         self.calls = CallTable(self.link)
         self.streams = StreamTable(self.link)
         self._clock_ns = clock_ns
-        self._readers = StreamReaders(codec, limits.max_reassembly_bytes)
+        self._readers = StreamReaders(codec, limits.max_reassembly_bytes, share)
         # A client has checked the server's certificate, and the Hello may be the packet that was lost.
-        held = limits.max_reassembly_bytes if self.role is Role.CLIENT else limits.max_unauthenticated_bytes
-        self._early = EarlyData(held, limits.max_unauthenticated_bytes)
+        early_bytes = limits.max_reassembly_bytes if self.role is Role.CLIENT else limits.max_unauthenticated_bytes
+        self._early = EarlyData(early_bytes, limits.max_unauthenticated_bytes)
         self._unacknowledged: dict[int, object] = {}
         self._handlers: dict[type[f.Frame], Callable[[int, Any, list[ev.ProtocolEvent]], None]] = {
             f.HelloFrame: self._on_hello,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from struct import Struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from echostream.errors import CloseCode, RemoteProtocolError
 from echostream.protocol.codec import FrameCodec
 from echostream.protocol.frames import Frame
+
+if TYPE_CHECKING:
+    from echostream.protocol.account import Share
 
 __all__ = ("FrameReader", "StreamReaders")
 
@@ -18,11 +21,12 @@ _LENGTH_BYTES: Final = _LENGTH.size
 class StreamReaders:
     """The readers of one connection, by transport stream, and what their unfinished frames hold together."""
 
-    __slots__ = ("_codec", "_limit", "_readers", "buffered_bytes")
+    __slots__ = ("_codec", "_held", "_limit", "_readers", "buffered_bytes")
 
-    def __init__(self, codec: FrameCodec, limit_bytes: int) -> None:
+    def __init__(self, codec: FrameCodec, limit_bytes: int, held: Share | None = None) -> None:
         self._codec = codec
         self._limit = limit_bytes
+        self._held = held
         self._readers: dict[int, FrameReader] = {}
         self.buffered_bytes = 0
 
@@ -40,12 +44,8 @@ class StreamReaders:
             reader = self._readers[stream_id] = FrameReader(self._codec)
         before = reader.buffered_bytes
         frames = reader.feed(data)
-        self.buffered_bytes += reader.buffered_bytes - before
-        if self.buffered_bytes > self._limit:
-            raise RemoteProtocolError(
-                f"unfinished frames hold {self.buffered_bytes} bytes, limit {self._limit}",
-                close_code=CloseCode.LIMIT_EXCEEDED,
-            )
+        if more := reader.buffered_bytes - before:
+            self._add(more)
         return frames
 
     def end(self, stream_id: int) -> None:
@@ -62,12 +62,29 @@ class StreamReaders:
         """Forget a stream and what it left unfinished."""
         reader = self._readers.pop(stream_id, None)
         if reader is not None:
-            self.buffered_bytes -= reader.buffered_bytes
+            self._add(-reader.buffered_bytes)
 
     def clear(self) -> None:
         """Forget all streams."""
         self._readers.clear()
-        self.buffered_bytes = 0
+        self._add(-self.buffered_bytes)
+
+    def _add(self, size: int) -> None:
+        self.buffered_bytes += size
+        held = self._held
+        if held is not None:
+            held.add(size)
+        if size <= 0:
+            return
+        if self.buffered_bytes > self._limit:
+            self._refuse(f"limit {self._limit}")
+        if held is not None and held.crowded(self.buffered_bytes):
+            self._refuse("and all connections together too many (max_total_held_bytes)")
+
+    def _refuse(self, why: str) -> None:
+        raise RemoteProtocolError(
+            f"unfinished frames hold {self.buffered_bytes} bytes, {why}", close_code=CloseCode.LIMIT_EXCEEDED
+        )
 
 
 class FrameReader:

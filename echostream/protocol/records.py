@@ -67,9 +67,14 @@ class OutgoingCall(Call):
 
 
 class IncomingCall(Call):
-    """A call that the peer made."""
+    """A call that the peer made.
 
-    __slots__ = ()
+    Attributes:
+        held_bytes: of its arguments, where they are large.
+    """
+
+    __slots__ = ("held_bytes",)
+    held_bytes: int
 
 
 class AppStream:

@@ -47,7 +47,7 @@ class StreamTable:
             stream_id,
             name,
             send_credit=SendCredit(0),
-            receive_credit=ReceiveCredit(link.limits.stream_window_bytes),
+            receive_credit=ReceiveCredit(link.limits.stream_window_bytes, held=link.held),
             handle=handle,
         )
         self._add(stream)
@@ -125,7 +125,7 @@ class StreamTable:
             stream_id,
             frame.name,
             send_credit=SendCredit(link.peer_limits.stream_window_bytes),
-            receive_credit=ReceiveCredit(link.limits.stream_window_bytes),
+            receive_credit=ReceiveCredit(link.limits.stream_window_bytes, held=link.held),
         )
         self._add(stream)
         limit = link.limits.max_streams
@@ -145,8 +145,13 @@ class StreamTable:
         if not stream.remote_open or not stream.accepted:
             when = "after its end" if stream.accepted else "before it was accepted"
             raise RemoteProtocolError(f"item on stream {frame.id} {when}")
-        stream.receive_credit.receive(len(frame.payload))
-        events.append(ev.StreamItemReceived(stream, frame))
+        if not stream.receive_credit.receive(len(frame.payload)):
+            events.append(ev.StreamItemReceived(stream, frame))
+            return
+        failure = self._link.no_room()
+        self.reset(stream, Status.RESOURCE_EXHAUSTED, failure)
+        events.append(ev.HoldingRefused(f"stream {stream.name!r}"))
+        events.append(ev.StreamWasReset(stream, Status.RESOURCE_EXHAUSTED, failure))
 
     def on_end(self, _stream_id: int, frame: f.StreamEndFrame, events: list[ev.ProtocolEvent]) -> None:
         """The peer half-closes."""
@@ -223,6 +228,7 @@ class StreamTable:
         if not self._is_open(stream):
             return False
         del self.streams[stream.id]
+        stream.receive_credit.release()
         self._link.owners.pop(stream.stream_id, None)
         if not self._link.is_local(stream.id):
             self._remote_count -= 1

@@ -40,7 +40,7 @@ _log = logging.getLogger("echostream.routing")
 class Dispatcher:
     """Serves the calls and streams of one session (`Services` of `session.py`)."""
 
-    __slots__ = ("_hints", "_router", "_runtime", "_withheld")
+    __slots__ = ("_hints", "_router", "_runtime", "_streams", "_withheld")
 
     def __init__(self, router: Router, runtime: Runtime, *, hints: Callable[[Session], bool]) -> None:
         """Make one.
@@ -54,6 +54,7 @@ class Dispatcher:
         self._runtime = runtime
         self._hints = hints
         self._withheld: str | None = None
+        self._streams = 0
 
     @property
     def listeners(self) -> ListenerTable:
@@ -211,6 +212,13 @@ class Dispatcher:
             text = self._unknown(session, "stream", event.frame.name, self._router.near_streams)
             channel.reset(RpcError(Status.UNIMPLEMENTED, text))
             return
+        limit = self._runtime.limits.max_streams
+        if self._streams >= limit:  # of streams that were reset while their handlers did something else
+            channel.reset(
+                RpcError(Status.RESOURCE_EXHAUSTED, f"more than {limit} handlers of streams run (max_streams)")
+            )
+            return
+        self._streams += 1
         channel.accepted = True
         session.peer.protocol.streams.accept(event.stream)
         session.tasks.start(self._serve_stream(session, route, channel), f"stream {event.frame.name}")
@@ -237,6 +245,8 @@ class Dispatcher:
                 channel.end()
             else:
                 channel.reset(RpcError(Status.CANCELLED, "the stream's handler returned before the end of the stream"))
+        finally:
+            self._streams -= 1
 
 
 async def _fail(invocation: Invocation, error: EchoStreamError) -> None:

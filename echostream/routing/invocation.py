@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from echostream.errors import ConnectionLostError, EchoStreamError, Status, error_to_wire, least_text
+from echostream.errors import (
+    ConnectionLostError,
+    EchoStreamError,
+    ResourceError,
+    RpcError,
+    Status,
+    error_to_wire,
+    least_text,
+)
 from echostream.session.calling import decode_payload, encode_payload
 from echostream.session.context import Context
-from echostream.session.items import turn, wants_turn
+from echostream.session.items import NO_CREDIT, credit_came, turn, wants_turn
 
 if TYPE_CHECKING:
     from echostream.protocol import frames as f
@@ -121,7 +130,8 @@ class Invocation:
             return
         while not credit.available:
             sendable.clear()
-            await sendable.wait()
+            if not await credit_came(peer, sendable):
+                raise RpcError(Status.DEADLINE_EXCEEDED, NO_CREDIT, operation=call.method)
         if wants_turn(peer, len(payload)):
             async with turn(peer, call.stream_id, len(payload)):
                 peer.protocol.calls.send_item(call, payload, raw=raw, initial=self.context.take_initial())
@@ -177,30 +187,34 @@ class Invocation:
 
     async def _send_large_response(self, status: int, payload: bytes, *, raw: bool) -> None:
         """Answer on a stream of its own, so that small answers do not stand behind it."""
-        peer, call, context = self._peer, self.call, self.context
-        size = len(payload)
-        await peer.large.claim(size)
-        try:
-            own_stream = None
-            if peer.protocol.link.is_lane(call.stream_id):
-                own_stream = await peer.open_transport_stream(unidirectional=True)
-            answered = False
+        peer, size = self._peer, len(payload)
+        with _held(peer, size):
+            await peer.large.claim(size)
             try:
-                answered = peer.protocol.calls.respond(
-                    call,
-                    status,
-                    payload,
-                    raw=raw,
-                    initial=context.take_initial(),
-                    metadata=context.trailing,
-                    own_stream=own_stream,
-                )
+                await self._send_by_itself(status, payload, raw=raw)
             finally:
-                if own_stream is not None and not answered:
-                    peer.give_back(own_stream)
-            await peer.drain_whole(call.stream_id if own_stream is None else own_stream)
+                peer.large.release(size)
+
+    async def _send_by_itself(self, status: int, payload: bytes, *, raw: bool) -> None:
+        peer, call, context = self._peer, self.call, self.context
+        own_stream = None
+        if peer.protocol.link.is_lane(call.stream_id):
+            own_stream = await peer.open_transport_stream(unidirectional=True)
+        answered = False
+        try:
+            answered = peer.protocol.calls.respond(
+                call,
+                status,
+                payload,
+                raw=raw,
+                initial=context.take_initial(),
+                metadata=context.trailing,
+                own_stream=own_stream,
+            )
         finally:
-            peer.large.release(size)
+            if own_stream is not None and not answered:
+                peer.give_back(own_stream)
+        await peer.drain_whole(call.stream_id if own_stream is None else own_stream)
 
     def _report(self, progress: float, total: float | None, message: str | None) -> None:
         # A report that would have to wait is of no use later.
@@ -225,6 +239,27 @@ class Invocation:
     def _wake(event: asyncio.Event | None) -> None:
         if event is not None:
             event.set()
+
+
+@contextmanager
+def _held(peer: Peer, size: int) -> Generator[None]:
+    """Count a large result while it waits.
+
+    Raises:
+        ResourceError: too much waits for the peer already.
+    """
+    held = peer.protocol.link.held
+    too_much = held.add(size)
+    try:
+        if too_much:
+            raise ResourceError(
+                f"more than {held.limit} bytes wait for this peer already (max_held_bytes)",
+                current=held.held,
+                limit=held.limit,
+            )
+        yield
+    finally:
+        held.add(-size)
 
 
 class _Ended:

@@ -53,8 +53,9 @@ class EventInbox:
     """The events that one session received.
 
     One call at a time for each (event name, listener), in order of arrival; others run concurrently. At most
-    `max_queued_events` wait: above it the oldest plain event is dropped and counted. Acknowledged events are never
-    dropped: the peer waits for their acknowledgements before it sends more.
+    `max_queued_events` wait: above it the oldest plain event is dropped and counted, as it is when all that is held for
+    the peer is too much (`max_held_bytes`). Acknowledged events are never dropped: the peer waits for their
+    acknowledgements before it sends more; where there is no room for one, its listener has failed.
     """
 
     def __init__(self, session: Session, peer: Peer, table: ListenerTable, tasks: TaskSet) -> None:
@@ -63,6 +64,7 @@ class EventInbox:
         self._table = table
         self._tasks = tasks
         self._limit = peer.runtime.limits.max_queued_events
+        self._held = peer.protocol.link.held
         self._busy: dict[tuple[str, Listener], deque[_Delivery]] = {}
         self._plain: dict[_Delivery, deque[_Delivery]] = {}  # the oldest first, each with the line that it is in
         self._acknowledged = 0
@@ -118,18 +120,37 @@ class EventInbox:
             self._acknowledged += 1
         else:
             self._plain[delivery] = waiting
-        if self.queued > self._limit and self._plain:
-            oldest, line = next(iter(self._plain.items()))
-            del self._plain[oldest]
-            line.remove(oldest)  # near the front: only acknowledged ones, which are few, can be before it
-            if not self.dropped:
-                _log.warning(
-                    "! session %s: listeners of %s are too slow, the oldest of %d queued events is dropped",
-                    self._session.id,
-                    oldest.arrival.frame.name,
-                    self._limit,
-                )
-            self.dropped += 1
+        too_much = self._held.add(len(arrival.frame.payload))
+        while self._plain and (too_much or self.queued > self._limit):
+            self._drop_oldest()
+            too_much = self._held.full
+        if too_much and arrival.frame.wants_ack:
+            self._taken(waiting.pop())
+            _log.warning("! session %s: no room for event %s (max_held_bytes)", self._session.id, arrival.frame.name)
+            arrival.failed += 1
+            self._done(arrival)
+
+    def _drop_oldest(self) -> None:
+        oldest, line = next(iter(self._plain.items()))
+        line.remove(oldest)  # near the front: only acknowledged ones, which are few, can be before it
+        self._taken(oldest)
+        if not self.dropped:
+            _log.warning(
+                "! session %s: listeners of %s are too slow, the oldest of %d queued events is dropped",
+                self._session.id,
+                oldest.arrival.frame.name,
+                self._limit,
+            )
+        self.dropped += 1
+
+    def _taken(self, delivery: _Delivery) -> None:
+        """A delivery waits no longer."""
+        frame = delivery.arrival.frame
+        self._held.add(-len(frame.payload))
+        if frame.wants_ack:
+            self._acknowledged -= 1
+        else:
+            del self._plain[delivery]
 
     def _run(self, listener: Listener, arrival: _Arrival) -> Coroutine[Any, Any, Any] | None:
         """Call a listener; return what is left to await, or None when it is through."""
@@ -154,10 +175,7 @@ class EventInbox:
             while waiting:
                 delivery = waiting.popleft()
                 arrival = delivery.arrival
-                if arrival.frame.wants_ack:
-                    self._acknowledged -= 1
-                else:
-                    del self._plain[delivery]
+                self._taken(delivery)
                 if listener.active:
                     # A task for each, whose context variables are its own.
                     await self._session.loop.create_task(self._turn(listener, arrival), context=clean.copy())

@@ -1,15 +1,32 @@
-"""Items that take turns: the peer holds the unfinished item of every stream in memory, and its memory is bounded."""
+"""What items wait for: credit, and their turn, because the peer holds the unfinished item of every stream in memory."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from echostream.session.peer import Peer
 
-__all__ = ("turn", "wants_turn")
+__all__ = ("NO_CREDIT", "credit_came", "turn", "wants_turn")
+
+_log = logging.getLogger("echostream.session")
+
+NO_CREDIT: Final = "the other side reads nothing any more (credit_timeout)"
+
+
+async def credit_came(peer: Peer, sendable: asyncio.Event) -> bool:
+    """Wait until more items may be sent; return False when the reader gave no credit for `credit_timeout` seconds."""
+    try:
+        async with asyncio.timeout(peer.runtime.limits.credit_timeout):
+            await sendable.wait()
+    except TimeoutError:
+        _log.warning("! %s: %s", peer.connection.peer_address, NO_CREDIT)
+        return False
+    return True
 
 
 def wants_turn(peer: Peer, payload_bytes: int) -> bool:

@@ -394,4 +394,7 @@ _EVENT_HANDLERS: Final[dict[type[Any], Callable[[Peer, Any], None]]] = {
     ev.StreamWasReset: lambda peer, event: event.stream.handle.on_reset(event.status, event.payload),
     ev.GoAwayReceived: Peer._on_go_away,
     ev.ProbeAnswered: Peer._on_probe,
+    ev.HoldingRefused: lambda peer, event: _log.warning(
+        "! %s: %s was refused, too much waits here (max_held_bytes)", peer.connection.peer_address, event.what
+    ),
 }

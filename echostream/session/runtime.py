@@ -35,6 +35,8 @@ class Runtime:
         self.codec = FrameCodec(self.payload, limits)
         self.unsent = Account(limits.max_total_unsent_bytes)
         """What all sessions have written and not sent."""
+        self.held = Account(limits.max_total_held_bytes)
+        """What all sessions hold for their peers."""
         self.deadlines = DeadlineWheel(self.loop)
         self.tasks = TaskSet(self.loop)
         self.ending = TaskSet(self.loop)

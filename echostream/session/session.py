@@ -83,7 +83,9 @@ class Session(Conversation):
     def __init__(
         self, connection: Connection, hello: Hello, runtime: Runtime, services: Services, owner: SessionOwner
     ) -> None:
-        protocol = PeerProtocol(hello, runtime.codec, runtime.payload, runtime.limits, runtime.clock.monotonic_ns)
+        protocol = PeerProtocol(
+            hello, runtime.codec, runtime.payload, runtime.limits, runtime.clock.monotonic_ns, runtime.held
+        )
         protocol.observe = runtime.observe_frame
         self.id = hello.session
         self.role = hello.role

@@ -18,7 +18,7 @@ from echostream.session.calling import (
     lost_error,
     start_call,
 )
-from echostream.session.items import turn, wants_turn
+from echostream.session.items import NO_CREDIT, credit_came, turn, wants_turn
 
 if TYPE_CHECKING:
     from echostream.protocol import frames as f
@@ -227,7 +227,8 @@ class StreamingCall:
                 payload, raw = encode_payload(peer, item if encode is None else encode(item))
                 while not call.send_credit.available and self.running:
                     self._sendable.clear()
-                    await self._sendable.wait()
+                    if not await credit_came(peer, self._sendable):
+                        raise RpcError(Status.DEADLINE_EXCEEDED, NO_CREDIT, operation=self.request.method)  # noqa: TRY301
                 if not (self.running and call.input_open):
                     return
                 if wants_turn(peer, len(payload)):

@@ -21,7 +21,7 @@ from echostream.errors import (
     least_text,
 )
 from echostream.session.calling import decode_payload, encode_payload, error_of, lost_error
-from echostream.session.items import turn, wants_turn
+from echostream.session.items import NO_CREDIT, credit_came, turn, wants_turn
 
 if TYPE_CHECKING:
     from echostream.protocol import frames as f
@@ -161,7 +161,8 @@ class Channel:
         """Wait until an item may be sent."""
         while not self._may_send(stream):
             self._sendable.clear()
-            await self._sendable.wait()
+            if not await credit_came(self.peer, self._sendable):
+                self.reset(StreamResetError(NO_CREDIT, code=Status.DEADLINE_EXCEEDED))
 
     def _may_send(self, stream: AppStream) -> bool:
         """Whether an item may be sent now; raises when none ever may."""

@@ -8,9 +8,9 @@ from echostream.protocol.account import Account
 def test_a_share_is_full_above_its_own_limit() -> None:
     account = Account(1000)
     share = account.open(100)
-    share.add(100)
+    assert not share.add(100)
     assert not share.full
-    share.add(1)
+    assert share.add(1)
     assert share.full
     share.add(-1)
     assert not share.full
@@ -39,5 +39,5 @@ def test_a_closed_share_gives_all_back_and_counts_no_more() -> None:
     assert repr(account) == "<Account 7 of 10 bytes, 1 shares>"
     for _ in range(2):
         share.close()
-        share.add(5)
+        assert not share.add(50)
     assert (share.held, account.held, account.shares) == (0, 0, 0)

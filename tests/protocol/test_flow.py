@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echostream.errors import CloseCode, LocalProtocolError, RemoteProtocolError
+from echostream.protocol.account import Account
 from echostream.protocol.flow import ITEM_COST_BYTES, ReceiveCredit, SendCredit
 from tests.protocol.strategies import deterministic
 
@@ -76,3 +77,15 @@ def test_a_writer_whose_items_are_taken_never_starves_nor_floods(window: int, si
         waiting.append(size)
         assert sum(waiting[:-1]) < window, "more than a window and one item"
     assert sender.sent == receiver.received
+
+
+def test_what_is_released_counts_no_more() -> None:
+    share = Account(1000).open(1000)
+    credit = ReceiveCredit(1000, held=share)
+    assert not credit.receive(84)
+    assert share.held == 100
+    for _ in range(2):
+        credit.release()
+        assert share.held == 0
+    assert credit.consume(84) is None
+    assert share.held == 0
