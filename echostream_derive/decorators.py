@@ -103,7 +103,7 @@ def handler(
         timeout: seconds until the call is given up, None for never; by default what the caller says.
         idempotent: whether running it twice is as good as once, so that a call may be tried again.
         safe: whether it changes nothing, however often it runs, so that it may travel in early data, which somebody
-            else can send again (RFC 9110 section 9.2.1, RFC 8446 section 8).
+            else can send again (RFC 9110 section 9.2.1, RFC 8446 section 8). What is safe is idempotent, too.
         requires: permission without which the call is refused.
         raises: errors that a proxy raises again as the same class; each a subclass of RpcError with a reason.
         thread: whether it is a plain function to run in a thread.
@@ -124,7 +124,7 @@ def handler(
             name=wire,
             timeout=None if timeout is _UNSET else timeout,
             timeout_set=timeout is not _UNSET,
-            idempotent=idempotent,
+            idempotent=idempotent or safe,
             safe=safe,
             requires=requires,
             raises=tuple(raises),

@@ -113,7 +113,14 @@ class ClientTls:
     def decision(self) -> Hashable:
         """What tells this way to trust from any other: a session is resumed under the same one only."""
         identity = None if self.identity is None else self.identity.fingerprint
-        return self.anchors, self.fingerprints, self.insecure, self.server_name, identity
+        return self._anchors_mark, self.fingerprints, self.insecure, self.server_name, identity
+
+    @property
+    def _anchors_mark(self) -> Hashable:
+        # To hash a system's store takes 1 ms, and it is one object. Of others the hash is enough: nothing is taken for
+        # trusted by it, because the server's certificates are checked again.
+        is_system = _system_anchors.cache_info().currsize and self.anchors is _system_anchors()
+        return "system" if is_system else hash(self.anchors)
 
     @classmethod
     def load(

@@ -68,6 +68,15 @@ def test_a_decorated_method_is_called_as_it_stands() -> None:
     assert Orders().hash("x") == 7
 
 
+def test_what_is_safe_is_idempotent() -> None:
+    async def look() -> str:
+        return ""
+
+    [mark] = marks_of(handler(safe=True)(look))
+    assert isinstance(mark, HandlerSpec)
+    assert mark.idempotent
+
+
 def test_a_decorator_returns_the_same_object() -> None:
     async def echo(text: str) -> str:
         return text

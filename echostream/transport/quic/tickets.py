@@ -109,8 +109,12 @@ class Resumption:
     """The certificates of the connection that the ticket came with."""
     greeting: object | None = None
     """What the level above remembered about that connection; None: nothing, and then no early data."""
+    _key: Hashable = field(init=False)
     _origin: _Origin = field(default_factory=_Origin)
     _untrusted: list[_Kept] = field(default_factory=list[_Kept])
+
+    def __post_init__(self) -> None:
+        self._key = self.server, self.server_name, self.tls.decision
 
     def choose(self) -> None:
         """Take a ticket that may be used: one whose certificates would pass today."""
@@ -157,10 +161,6 @@ class Resumption:
     def greet(self, greeting: object) -> None:
         """Remember something with the tickets of this connection, past and coming ones."""
         self._origin.greeting = greeting
-
-    @property
-    def _key(self) -> Hashable:
-        return self.server, self.server_name, self.tls.decision
 
 
 class ServerTickets:
