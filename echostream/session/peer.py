@@ -316,18 +316,18 @@ class Peer:
         self._lose(ConnectionLostError(f"peer broke the protocol: {error.message}", close_code=error.close_code))
 
     def _handle(self, events: list[ev.ProtocolEvent]) -> None:
-        handlers = _EVENT_HANDLERS
+        handlers, is_broken = _EVENT_HANDLERS, False
         for event in events:
             try:
                 handlers[type(event)](self, event)
-            except Exception:  # noqa: BLE001
-                # A bug of ours must not stay hidden, nor end a connection of others.
+            except Exception:  # noqa: BLE001  # a bug of ours: not hidden, and no end to connections of others
                 _log.exception("! %s: cannot handle %s", self.connection.peer_address, type(event).__name__)
                 self.connection.close(CloseCode.INTERNAL, "internal error")
-                self._lose(ConnectionLostError("internal error", close_code=CloseCode.INTERNAL))
-                return
+                is_broken = True
             if self._out.frames >= self._early_push_frames:
                 self.flush()
+        if is_broken:  # after the rest: whose call has ended is not told again
+            self._lose(ConnectionLostError("internal error", close_code=CloseCode.INTERNAL))
 
     def _on_response(self, event: ev.ResponseReceived) -> None:
         event.call.handle.on_response(event.frame)

@@ -364,6 +364,17 @@ async def test_a_bug_of_ours_ends_the_connection_and_is_logged(world: _World, ca
     assert "cannot handle ResponseReceived" in caplog.text
 
 
+async def test_an_answer_right_after_a_bug_of_ours_reaches_its_caller(world: _World) -> None:
+    answers: list[f.Frame] = []
+    handle = _Handle()
+    handle.on_response = answers.append  # type: ignore[attr-defined]
+    for each in (_Handle(), handle):
+        world.protocol.calls.start("m", b"", handle=each)
+    world.peer.stream_data(LANE, world.codec.response(1, 0, b"") + world.codec.response(3, 0, b"yes"), False)
+    assert answers == [f.ResponseFrame(3, 0, b"yes")]
+    assert world.peer.lost is not None
+
+
 async def test_datagrams_are_dropped(world: _World) -> None:
     world.peer.datagram(b"x")
     assert world.peer.lost is None
