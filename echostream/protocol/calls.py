@@ -196,7 +196,8 @@ class CallTable:
             call.id, status, payload, metadata=metadata, initial=initial, flags=_RAW if raw else 0
         )
         del self.incoming[call.id]
-        self._release(call)
+        if call.receive_credit is not None or call.held_bytes:
+            self._release(call)
         if call.stream_id in link.peer_lanes:
             link.out.write(call.stream_id if own_stream is None else own_stream, frame, fin=own_stream is not None)
             return True
@@ -272,7 +273,8 @@ class CallTable:
         if call is None:
             self._link.late_or_wrong(frame.id, "response", local=True)
             return
-        self._release(call)
+        if call.receive_credit is not None:
+            self._release(call)
         if call.stream_id not in self._link.lanes:
             self._link.owners.pop(call.stream_id, None)
             if call.input_open:
