@@ -21,7 +21,7 @@ from echostream.transport.tls import ClientTls, ServerTls
 from echostream.types import clock
 from tests.transport.authority import Issued, issue
 from tests.transport.conformance import Recorder
-from tests.transport.lab import Lab, Pair, both_engines, every_pair
+from tests.transport.lab import Lab, Pair, both_engines, every_pair, make_engines
 
 NOW = time.time()
 DAY = 86_400.0
@@ -260,6 +260,29 @@ def test_canary_send_again(server_tls: ServerTls, engines: Pair) -> None:
     lab.carry(lab.client, lab.server, ("192.0.2.1", 1000))
     lab.server.deliver(lab.at_server)
     assert lab.at_server.calls == [("data", 0, b"early", False)]
+
+
+@both_engines
+def test_a_client_that_is_not_heard_goes_on_with_its_hello(server_tls: ServerTls, engines: Pair) -> None:
+    """qh3 asks for a key that is not there yet when it probes for the second time."""
+    visits = Visits(server_tls, engines, early_data=True)
+    visits.go()
+    resumption = visits.resumption(early_data=True)
+    now = 1000.0
+    engine = make_engines(engines[0], SETTINGS).connect(
+        ("192.0.2.2", 4433), server_name="localhost", now=now, resumption=resumption
+    )
+    stream = engine.open_stream(unidirectional=False)
+    assert stream == 0
+    engine.send(stream, b"early", fin=False)
+    hellos = 0
+    for _ in range(100):
+        now += 0.1
+        due = engine.timer()
+        if due is not None and due <= now:
+            engine.handle_timer(now)
+        hellos += any(data[0] & 0xF0 == 0xC0 for data, _ in engine.transmit(now))
+    assert hellos >= 4
 
 
 # The transport

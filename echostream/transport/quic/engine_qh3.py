@@ -19,6 +19,8 @@ What qh3 does differently, and what becomes of it here:
   (`Qh3Engine.transmit`), or later for a probe: such a connection ends with the idle timeout.
 - A server follows three moves of a client and then ends the connection. One of them may be used up by a validation
   whose answer was lost, which is begun again, or by a client that comes back (`paths.py`).
+- A client with early data raises when it probes for the second time, for want of a key that comes later; it goes on at
+  its next turn.
 """
 
 from __future__ import annotations
