@@ -171,7 +171,7 @@ def serve(options: argparse.Namespace, pipe: Any) -> None:
 
 
 def settings(options: argparse.Namespace) -> QuicSettings:
-    return QuicSettings(max_datagram_bytes=options.datagram_bytes)
+    return QuicSettings(max_datagram_bytes=options.datagram_bytes, local_datagram_bytes=options.datagram_bytes)
 
 
 async def measure(options: argparse.Namespace, url: str, report: dict[str, Any]) -> None:

@@ -219,6 +219,9 @@ class QuicSettings(_Checked):
     """Connections of one IPv4 address or one IPv6 /64: a company, or a provider's customers, may share one (NAT)."""
     max_datagram_bytes: int = _int(1452, 1200, 65_000)
     """UDP payload that is sent: 1452 fits Ethernet under IPv6; larger where the path is known to carry it."""
+    local_datagram_bytes: int = _int(8952, 1200, 65_000)
+    """The same to a peer on the same machine, if larger: the loopback interface carries 65,535, and as much as of an
+    Ethernet with jumbo frames makes bulk four times as fast with aioquic, twice with qh3."""
     key_update_packets: int = _int(1 << 22, 1 << 16, 1 << 23)
     """Packets sent after which a connection takes new keys: half of what AES-GCM may protect with one (RFC 9001 section
     6.6); never so few that a second update could overtake the first."""

@@ -10,6 +10,7 @@ import pytest
 
 from echostream.config import ALPN, QuicSettings
 from echostream.transport.tls import ServerTls
+from tests.transport import lab as lab_module
 from tests.transport.lab import CLIENT, SERVER, Lab, Pair, both_engines, every_pair, make_engines
 
 
@@ -375,6 +376,26 @@ def test_a_path_that_large_packets_do_not_pass_gets_small_ones(lab: Lab, sender:
     assert near.send_datagram(bytes(limit))
     lab.run()
     assert [call for call in far.calls if call[0] == "datagram"] == [("datagram", bytes(limit))]
+
+
+@every_pair
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+def test_packets_to_the_same_machine_are_larger(
+    tls: ServerTls, engines: Pair, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CLIENT", "SERVER"):
+        monkeypatch.setattr(lab_module, name, (host, 1000, 0, 0) if ":" in host else (host, 1000))
+    lab = Lab(tls, engines)
+    lab.run()
+    for near, far in ((lab.client, lab.at_server), (lab.server, lab.at_client)):
+        assert near.max_datagram_payload_bytes == 8952 - 40
+        stream = near.open_stream(unidirectional=True)
+        assert stream is not None
+        near.send(stream, bytes(30_000), fin=True)
+        sizes = [len(data) for data, _ in near.transmit(lab.now)]
+        assert max(sizes) > 8900
+        lab.run(60)
+        assert sum(len(call[2]) for call in far.calls) == 30_000
 
 
 @both_engines

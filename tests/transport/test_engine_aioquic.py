@@ -229,6 +229,38 @@ def test_canary_derive_reset_tokens(tls: ServerTls) -> None:
     assert [item.stateless_reset_token for item in ids] == [item.cid * 2 for item in ids]
 
 
+def test_packets_stay_within_what_aioquic_can_write(tls: ServerTls) -> None:
+    lab = Lab(tls, max_datagram_bytes=60_000)
+    lab.run()
+    assert lab.client.max_datagram_payload_bytes == 16_384 - 40
+    stream = lab.client.open_stream(unidirectional=True)
+    assert stream is not None
+    lab.client.send(stream, bytes(200_000), fin=True)
+    lab.run(50)
+    assert sum(len(call[2]) for call in lab.at_server.calls) == 200_000
+
+
+def test_packets_stay_within_what_the_peer_takes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert adapter._peer_payload_limit(lab.client._quic) == 16_384  # it named none
+    monkeypatch.setattr(adapter, "_peer_payload_limit", lambda quic: 1300)
+    lab.client._widen()
+    assert lab.client.max_datagram_payload_bytes == 1300 - 40
+
+
+def test_the_limit_that_a_peer_names_is_read(tls: ServerTls) -> None:
+    pytest.importorskip("qh3")
+    from qh3.quic.connection import QuicConnection
+
+    from echostream.transport.quic import engine_qh3
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_qh3, "ClientOfLargePackets", QuicConnection)
+        lab = Lab(tls, ("qh3", "aioquic"), max_datagram_bytes=8952)
+    lab.run()
+    assert adapter._peer_payload_limit(lab.server._quic) == 1472
+    assert lab.server.max_datagram_payload_bytes == 1472 - 40
+
+
 def test_a_path_that_carried_less_is_tried_again_after_ten_minutes(lab: Lab) -> None:
     lab.mtu = 1300
     stream = lab.client.open_stream(unidirectional=True)

@@ -26,6 +26,7 @@ from qh3.quic.events import ConnectionTerminated
 from qh3.tls import Epoch
 
 from echostream.transport.quic import engine_qh3_connection as adapter
+from echostream.transport.quic import engine_qh3_path
 from echostream.transport.quic.engine_aioquic import AioquicEngines
 from echostream.transport.quic.engine_qh3 import Qh3Engines
 
@@ -95,11 +96,11 @@ def test_streams_are_counted_against_the_limits_of_qh3(lab: Lab) -> None:
         assert lab.client.open_stream(unidirectional=unidirectional) is not None
 
 
-def test_a_setting_for_larger_packets_is_cut_to_what_the_client_announces(tls: ServerTls) -> None:
+def test_a_client_says_that_it_takes_packets_of_any_size(tls: ServerTls) -> None:
+    """qh3 would say 1,472 bytes."""
     lab = Lab(tls, QH3, max_datagram_bytes=8952)
     lab.run()
-    assert lab.client.max_datagram_payload_bytes == 8952 - 40
-    assert lab.server.max_datagram_payload_bytes == 1472 - 40
+    assert lab.client.max_datagram_payload_bytes == lab.server.max_datagram_payload_bytes == 8952 - 40
 
 
 def test_a_peer_without_datagrams_gets_none(lab: Lab, quic: Any) -> None:
@@ -306,7 +307,7 @@ def test_canary_addresses_come_back_as_they_were_given(address: tuple[str, int, 
 
 
 def test_canary_path_datagram_bytes(lab: Lab, quic: Any) -> None:
-    assert adapter._path_datagram_bytes(quic) == 1452
+    assert engine_qh3_path.path_bytes(quic) == 1452
 
 
 def test_canary_peer_datagram_limit(quic: Any) -> None:
@@ -422,11 +423,11 @@ def test_frames_that_were_made_for_larger_packets_go_first(
     lab.client.transmit(lab.now)  # lost; the congestion window is full, and frames of other streams wait
     lab.client._is_doubtful = True
     lab.carry(lab.client, lab.server, CLIENT)
-    assert adapter._path_datagram_bytes(quic) == 1452
+    assert engine_qh3_path.path_bytes(quic) == 1452
     for _ in range(100):
         lab.client._is_doubtful = True
         lab.run(1)
-    assert adapter._path_datagram_bytes(quic) == 1200
+    assert engine_qh3_path.path_bytes(quic) == 1200
     lab.run(200)
     assert sum(len(call[2]) for call in lab.at_server.calls) == 400_000
 
@@ -462,17 +463,27 @@ def test_silence_alone_is_no_proof_of_a_narrow_path_for_a_server(lab: Lab) -> No
     assert sum(len(call[2]) for call in lab.at_client.calls) == 50_000
 
 
+def test_canary_fit_path(tls: ServerTls) -> None:
+    lab = Lab(tls, QH3)
+    quic = Qh3Engines(QuicSettings()).acceptor(tls)(b"12345678", None)._quic  # type: ignore[attr-defined]
+    shared = quic.configuration
+    engine_qh3_path.fit_path(quic, 8952)
+    assert (quic.configuration.max_datagram_size, shared.max_datagram_size) == (8952, 1452)
+    engine_qh3_path.fit_path(lab.server._quic, 1452)
+    assert lab.server._quic.configuration.max_datagram_size == 1452
+
+
 def test_canary_cap_path_datagram_bytes(tls: ServerTls, lab: Lab, quic: Any) -> None:
-    adapter._cap_path_datagram_bytes(quic, 1200)
-    assert adapter._path_datagram_bytes(quic) == 1200
+    engine_qh3_path.cap_path(quic, 1200)
+    assert engine_qh3_path.path_bytes(quic) == 1200
     stream = lab.client.open_stream(unidirectional=True)
     assert stream is not None
     lab.client.send(stream, bytes(5000), fin=True)
     lab.run()
     assert sum(len(call[2]) for call in lab.at_server.calls) == 5000
     fresh = Lab(tls, QH3).client._quic
-    adapter._cap_path_datagram_bytes(fresh, 1200)  # before the handshake it does nothing
-    assert adapter._path_datagram_bytes(fresh) == 1452
+    engine_qh3_path.cap_path(fresh, 1200)  # before the handshake it does nothing
+    assert engine_qh3_path.path_bytes(fresh) == 1452
 
 
 def test_canary_lost_count_and_outstanding(lab: Lab, quic: Any) -> None:

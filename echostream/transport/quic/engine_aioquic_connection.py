@@ -15,13 +15,14 @@ from types import ModuleType
 from typing import ClassVar, cast
 
 from aioquic import tls as aioquic_tls
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic import events
 from aioquic.quic.congestion.base import register_congestion_control
 from aioquic.quic.congestion.reno import RenoCongestionControl
 from aioquic.quic.connection import QuicConnection, QuicConnectionState
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.logger import QuicLoggerTrace
-from aioquic.quic.packet import QuicFrameType
+from aioquic.quic.packet import QuicFrameType, pull_quic_transport_parameters
 from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.quic.recovery import QuicPacketPacer, QuicPacketSpace
 from aioquic.quic.stream import QuicStream
@@ -30,7 +31,7 @@ from echostream.config import QuicSettings
 from echostream.transport.quic.diagnostics import QlogFile
 from echostream.transport.quic.engine import ResetToken
 from echostream.transport.quic.engine_common import MAX_PROBE_DOUBLINGS, CommonEngine, EndOfConnection
-from echostream.transport.quic.paths import BASE_DATAGRAM_BYTES, MAX_LARGE_LOSSES
+from echostream.transport.quic.paths import BASE_DATAGRAM_BYTES, MAX_LARGE_LOSSES, datagram_bytes
 from echostream.transport.sockets import SocketAddress
 
 __all__ = ("CONGESTION_CONTROL", "AioquicEngine", "AioquicTrace", "ServerWithoutEarlyData", "derive_reset_tokens")
@@ -44,6 +45,8 @@ _PACING_BURST = 0.002
 """Seconds of the pacing rate that may leave at once: event loops keep time to 1 ms, so shorter gaps become 1 ms."""
 _DATAGRAM_OVERHEAD_BYTES = 40
 """Short header, connection id, packet number, AEAD tag and frame header around a DATAGRAM payload."""
+_MAX_DATAGRAM_BYTES = 16_384
+"""aioquic writes the length of what a packet holds in 14 bits, and says nothing when it has more."""
 _WIDEN_AFTER = 600.0
 """Seconds after which a path that large packets did not pass may have changed (RFC 8899 section 5.1.1)."""
 
@@ -62,7 +65,6 @@ class AioquicEngine(CommonEngine):
     def __init__(self, quic: QuicConnection, settings: QuicSettings) -> None:
         super().__init__(quic, settings, _trace(quic))
         self._max_queued_datagrams = settings.max_queued_datagrams
-        self._max_datagram_bytes = settings.max_datagram_bytes
         self._widen_at = math.inf
         self._congestion = _congestion(quic)
         self._pacer = _install_pacer(quic, _BatchPacer(max_datagram_size=settings.max_datagram_bytes))
@@ -156,7 +158,8 @@ class AioquicEngine(CommonEngine):
 
     def _widen(self) -> None:
         self._widen_at = math.inf
-        _set_datagram_bytes(self._quic, self._max_datagram_bytes)
+        wanted = datagram_bytes(self._settings, self.peer_address)
+        _set_datagram_bytes(self._quic, min(wanted, _MAX_DATAGRAM_BYTES, _peer_payload_limit(self._quic)))
 
     def _narrow(self, now: float) -> None:
         """Send packets that every path carries for a while."""
@@ -242,6 +245,14 @@ class _BatchPacer(QuicPacketPacer):
     def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
         super().update_rate(congestion_window, smoothed_rtt)
         self.bucket_max = max(self.bucket_max, _PACING_BURST)
+
+
+def _peer_payload_limit(quic: QuicConnection) -> int:
+    """Return what the peer takes in a packet (RFC 9000 section 18.2), which aioquic reads and forgets."""
+    for kind, data in quic.tls.received_extensions or ():
+        if kind == aioquic_tls.ExtensionType.QUIC_TRANSPORT_PARAMETERS:
+            return pull_quic_transport_parameters(Buffer(data=data)).max_udp_payload_size or _MAX_DATAGRAM_BYTES
+    return BASE_DATAGRAM_BYTES
 
 
 # The private attributes of aioquic, one function each.

@@ -32,7 +32,7 @@ class CommonEngine(QuicEngine):
 
     Args:
         quic: the engine's `QuicConnection`.
-        settings: when to take new keys.
+        settings: sizes, limits.
         qlog: where its events go, if they are wanted.
     """
 
@@ -43,6 +43,7 @@ class CommonEngine(QuicEngine):
 
     def __init__(self, quic: Any, settings: QuicSettings, qlog: QlogFile | None) -> None:
         self._quic = quic
+        self._settings = settings
         self._qlog = qlog
         self._key_update_packets = settings.key_update_packets
         self._protected_count = 0  # packets since the last update of this side

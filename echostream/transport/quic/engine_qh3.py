@@ -10,8 +10,7 @@ What qh3 does differently, and what becomes of it here:
   fills two packets, until one of them is lost. So each first packet is answered by a Retry: one round trip more.
 - The peer may have 100 bidirectional and 103 unidirectional streams open, whatever `QuicSettings.max_streams` says.
 - A DATAGRAM that does not fit the path ends the connection, and none waits for the congestion window: both here.
-- The path is not probed: `QuicSettings.max_datagram_bytes` is what is sent, as with aioquic; only a server keeps to the
-  1,472 bytes that a qh3 client announces.
+- The path is not probed: `QuicSettings.max_datagram_bytes` is what is sent, as with aioquic, until that gets lost.
 - Of a server's connection ids only the one of the handshake has a reset token of ours. A client that uses another one,
   as after a move that it made itself, learns of the server's restart by its idle timeout.
 - A client begins a handshake whose first packet was lost with probes that carry no hello, which its servers must not
@@ -41,8 +40,10 @@ from echostream.transport.quic.diagnostics import KeyLog
 from echostream.transport.quic.engine import AcceptEngine, ResetToken
 from echostream.transport.quic.engine_common import CommonEngines
 from echostream.transport.quic.engine_qh3_connection import CLOCK_START, Qh3Engine
+from echostream.transport.quic.engine_qh3_path import ClientOfLargePackets
 from echostream.transport.quic.engine_qh3_qlog import Qh3Trace
 from echostream.transport.quic.engine_qh3_tls import ServerWithoutEarlyData, derive_reset_token
+from echostream.transport.quic.paths import datagram_bytes
 from echostream.transport.quic.tickets import Resumption, ServerTickets
 from echostream.transport.sockets import SocketAddress
 from echostream.transport.tls import ServerTls
@@ -80,7 +81,8 @@ class Qh3Engines(CommonEngines):
         keys: Any = None if self._key_log is None else _HelloKeyLog(self._key_log)
         configuration.secrets_log_file = keys
         configuration.session_ticket = self._ticket_to_offer(resumption)
-        quic = QuicConnection(configuration=configuration, session_ticket_handler=self._keeper(resumption))
+        configuration.max_datagram_size = datagram_bytes(self._settings, address)
+        quic = ClientOfLargePackets(configuration=configuration, session_ticket_handler=self._keeper(resumption))
         engine = Qh3Engine(quic, self._settings)
         quic.connect(address, now + CLOCK_START)
         if resumption is not None and resumption.early_data:

@@ -21,8 +21,9 @@ from qh3.tls import Epoch
 
 from echostream.config import QuicSettings
 from echostream.transport.quic.engine_common import MAX_PROBE_DOUBLINGS, CommonEngine, EndOfConnection
+from echostream.transport.quic.engine_qh3_path import cap_path, fit_path, path_bytes
 from echostream.transport.quic.engine_qh3_qlog import log_sent, trace
-from echostream.transport.quic.paths import BASE_DATAGRAM_BYTES, LargePackets, PathNames
+from echostream.transport.quic.paths import BASE_DATAGRAM_BYTES, LargePackets, PathNames, datagram_bytes
 from echostream.transport.sockets import SocketAddress
 
 __all__ = ("CLOCK_START", "Qh3Engine")
@@ -92,7 +93,9 @@ class Qh3Engine(CommonEngine):
 
     def receive(self, datagrams: Sequence[bytes], address: SocketAddress, now: float) -> None:
         active = _peer_address(self._quic)
-        if active is not None and address != active and _handshake_complete(self._quic):
+        if active is None:
+            fit_path(self._quic, datagram_bytes(self._settings, address))
+        elif address != active and _handshake_complete(self._quic):
             self._receive_elsewhere(datagrams, address, active, now)
             return
         self._heard_at = now
@@ -186,7 +189,7 @@ class Qh3Engine(CommonEngine):
     @property
     def max_datagram_payload_bytes(self) -> int:
         # A frame above the peer's limit, or one that fits no packet, would cost the connection.
-        path = _path_datagram_bytes(self._quic) - _DATAGRAM_OVERHEAD_BYTES
+        path = path_bytes(self._quic) - _DATAGRAM_OVERHEAD_BYTES
         return max(0, min(path, _peer_datagram_limit(self._quic) - 3))
 
     def send_datagram(self, data: bytes) -> bool:
@@ -248,12 +251,12 @@ class Qh3Engine(CommonEngine):
         and it would raise for ever. So the size may change only when a PING leaves.
         """
         self._is_doubtful = False
-        if self._is_narrow or _path_datagram_bytes(self._quic) <= BASE_DATAGRAM_BYTES:
+        if self._is_narrow or path_bytes(self._quic) <= BASE_DATAGRAM_BYTES:
             return []
         self.ping()
         packets = _take_packets(self._quic, now + CLOCK_START, 1)
         if packets and self._large.are_lost:
-            _cap_path_datagram_bytes(self._quic, BASE_DATAGRAM_BYTES)
+            cap_path(self._quic, BASE_DATAGRAM_BYTES)
             self._is_narrow, self._large.is_suspicious = True, False
         else:
             self._large.suspect(_outstanding(self._quic))
@@ -343,21 +346,6 @@ def _discard_keys(quic: QuicConnection, epoch: Epoch) -> None:
 
 def _peer_address(quic: QuicConnection) -> SocketAddress | None:
     return None if quic._core is None else quic._core.active_path[2]
-
-
-def _path_datagram_bytes(quic: QuicConnection) -> int:
-    """Return what the setting, the peer and the path carry in a packet."""
-    return 0 if quic._core is None else quic._core.active_path[5]
-
-
-def _cap_path_datagram_bytes(quic: QuicConnection, size: int) -> None:
-    """Say that the peer takes no larger packets, for the rest of the connection; nothing before the handshake."""
-    given = quic._applied_transport_parameters
-    if quic._core is None or given is None:
-        return
-    quic._applied_transport_parameters = None
-    given.max_udp_payload_size = size
-    quic._drain_tls()  # applies what it has not yet
 
 
 def _peer_datagram_limit(quic: QuicConnection) -> int:

@@ -11,15 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from echostream.config import QuicSettings
 from echostream.transport.sockets import SocketAddress
 
-__all__ = ("BASE_DATAGRAM_BYTES", "MAX_LARGE_LOSSES", "LargePackets", "PathNames")
+__all__ = ("BASE_DATAGRAM_BYTES", "MAX_LARGE_LOSSES", "LargePackets", "PathNames", "datagram_bytes")
 
 BASE_DATAGRAM_BYTES = 1200
 """UDP payload that every path of QUIC carries (RFC 9000 section 14)."""
 MAX_LARGE_LOSSES = 6
 """Times that larger packets were lost, and none arrived in between, until the path is taken to be one that they do not
 pass (RFC 9000 section 14.3)."""
+
+_LOCAL_HOSTS = ("127.", "::1", "::ffff:127.")
 
 _RETRY_AFTER = 0.5
 """Seconds that a validation has: several round trips of most paths, few enough for a call to survive."""
@@ -41,6 +44,13 @@ class _Trial:
     bursts: int = 0
     since: float = 0.0
     """When the first of them came."""
+
+
+def datagram_bytes(settings: QuicSettings, address: SocketAddress | None) -> int:
+    """Return the UDP payload to send to an address, until the path shows that it carries less."""
+    if address is not None and address[0].startswith(_LOCAL_HOSTS):
+        return max(settings.max_datagram_bytes, settings.local_datagram_bytes)
+    return settings.max_datagram_bytes
 
 
 class PathNames:
