@@ -5,7 +5,7 @@ STAMPS := $(VENV)/stamps
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test test-slow test-all lint format types docs bench fuzz clean
+.PHONY: help install demo test test-slow test-all sim-full lint format types docs bench fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test-all: $(STAMPS)/test ## every test, with line and branch coverage of at leas
 	$(PYTHON) -m coverage run -m pytest
 	@$(PYTHON) -m coverage combine --quiet
 	$(PYTHON) -m coverage report
+
+sim-full: $(STAMPS)/test ## large seeded storms in virtual time, with their figures as JSON; SEEDS=3 of them on each engine
+	$(PYTHON) -m tests.testing.sim_full --seeds $(or $(SEEDS),3)
 
 lint: $(STAMPS)/dev ## formatting and style
 	$(PYTHON) -m ruff format --check .

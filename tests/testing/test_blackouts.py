@@ -11,7 +11,7 @@ from aioquic.quic.connection import QuicConnection
 from echostream.testing import SimNetwork
 from echostream.transport.quic import engine_aioquic_connection
 from echostream.types import random_source
-from tests.testing.test_storm import STORM, storm
+from tests.testing.storm import STORM, storm
 from tests.transport.lab import HAS_QH3
 
 
@@ -30,7 +30,7 @@ def run_storm(seed: int, engine: str) -> None:
     async def scenario(network: SimNetwork) -> None:
         weather = asyncio.create_task(blackouts(network))
         try:
-            await storm(network, engine)
+            await storm(network, (engine, engine))
         finally:
             weather.cancel()
 

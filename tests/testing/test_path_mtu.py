@@ -12,8 +12,8 @@ import pytest
 from echostream import RpcClient, RpcServer, handler, service
 from echostream.session.api import Conversation
 from echostream.testing import Link, SimNetwork
+from tests.testing.storm import STORM, storm
 from tests.testing.test_blackouts import either_engine
-from tests.testing.test_storm import STORM, storm
 from tests.transport.lab import Pair, every_client, every_pair
 
 WIDE = Link(delay=0.01)
@@ -94,7 +94,7 @@ def test_a_path_becomes_narrow_in_a_storm(seed: int, engine: str) -> None:
 
         weather = asyncio.create_task(narrow())
         try:
-            await storm(network, engine)
+            await storm(network, (engine, engine))
         finally:
             weather.cancel()
 
