@@ -16,7 +16,7 @@ from echostream.testing.loop import SimClock
 from echostream.transport.quic.demux import CONNECTION_ID_BYTES
 from echostream.transport.sockets import SocketAddress
 
-__all__ = ("OF_ENGINES", "VERSIONS", "Engine", "Engines", "Loop", "Port", "Receiver", "Socket")
+__all__ = ("OF_ENGINES", "VERSIONS", "Engine", "Engines", "Loop", "Port", "Receiver", "SlowClock", "Socket")
 
 VERSIONS: Final = (1, 0x6B3343CF)
 
@@ -58,6 +58,14 @@ class Loop:
         return sum(timer.call is not None for _, _, timer in self._later)
 
 
+class SlowClock(SimClock):
+    """A clock that goes on a little whenever it is read, as one of a busy machine does."""
+
+    def monotonic_ns(self) -> int:
+        self.now_ns += 100_000
+        return self.now_ns
+
+
 class Timer:
     def __init__(self, call: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self.call: Callable[..., Any] | None = call
@@ -80,6 +88,7 @@ class Engine:
 
     more = False
     peer_chain = ()
+    resumed = False
     rtt = None
     max_datagram_payload_bytes = 0
 
@@ -160,7 +169,12 @@ class Engines:
         self.ids = itertools.count(1 << 40)
 
     def acceptor(self, tls: Any, *_more: Any) -> Callable[..., Engine]:
-        return lambda *_args: Engine(self.ids, None)
+        return self._accept
+
+    def _accept(self, original: bytes, _retry: bytes | None) -> Engine:
+        if original.startswith(b"\xfe"):
+            raise ArithmeticError("no engine can be made")
+        return Engine(self.ids, None)
 
     def retry_packet(
         self, *, version: int, source: bytes, destination: bytes, original_destination: bytes, token: bytes

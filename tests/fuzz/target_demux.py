@@ -25,7 +25,7 @@ from echostream.transport.quic.endpoint import Endpoint
 from echostream.transport.sockets import SocketAddress
 from echostream.transport.udp import Packet
 from echostream.types import simulated
-from tests.fuzz.scripted import OF_ENGINES, VERSIONS, Engine, Engines, Loop, Port, Receiver, Socket
+from tests.fuzz.scripted import OF_ENGINES, VERSIONS, Engine, Engines, Loop, Port, Receiver, SlowClock, Socket
 from tests.fuzz.source import Script, Source
 
 __all__ = ("run", "seeds")
@@ -46,8 +46,22 @@ ADDRESSES: Final[tuple[SocketAddress, ...]] = (
     ("2001:db8::1", 4433, 0, 0), ("2001:db8::2", 4433, 0, 0), ("fe80::1%eth0", 4433, 0, 2),
     ("::ffff:192.0.2.1", 9, 0, 0),
 )  # fmt: skip
-CLIENT, NEEDS_RETRY, UNOPENED, HASTY = 1, 2, 4, 8
-"""Options: whose endpoint; engines that need a Retry; before it has a socket; closed while connections are open."""
+CLIENT, NEEDS_RETRY, UNOPENED, HASTY, SLOW = 1, 2, 4, 8, 16
+"""Options: whose endpoint; engines that need a Retry; before it has a socket; closed while connections are open; on a
+machine where everything takes its time."""
+
+
+class _Bugs(logging.Handler):
+    """Notes what was caught and logged, but for what the scripted engines and the application raise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[object] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and not isinstance(error, ArithmeticError | PermissionError):
+            self.found.append(error)
 
 
 class _Scene:
@@ -256,11 +270,15 @@ _STEPS: Final[dict[int, Callable[[_Scene, Source], object]]] = {
 
 def run(data: bytes) -> None:
     """Execute one input."""
-    source, clock = Source(data), SimClock(wall=1.7e9)
-    options, loop = source.number(), Loop(clock)
-    logger = logging.getLogger("echostream.transport")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    source = Source(data)
+    options = source.number()
+    clock = (SlowClock if options & SLOW else SimClock)(wall=1.7e9)
+    loop = Loop(clock)
+    logger, bugs = logging.getLogger("echostream.transport"), _Bugs()
+    level, propagate = logger.level, logger.propagate
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    logger.addHandler(bugs)
     asyncio._set_running_loop(loop)  # type: ignore[arg-type]
     try:
         with simulated(clock, 1):
@@ -274,7 +292,10 @@ def run(data: bytes) -> None:
             scene.end()
     finally:
         asyncio._set_running_loop(None)
+        logger.removeHandler(bugs)
+        logger.propagate = propagate
         logger.setLevel(level)
+    assert not bugs.found, bugs.found
 
 
 def seeds() -> Iterator[tuple[str, bytes]]:
@@ -296,6 +317,11 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     for name, options in (("server", 0), ("client", CLIENT)):
         yield f"{name} closed in haste", bytes([options | HASTY]) + _initial(200, 0x41) + b"\x04" + _short(0, 0x41)
         yield f"{name} without a socket", bytes([options | UNOPENED]) + flood + _short(0, 0x41) + b"\x04"
+    yield "flood on a slow machine", bytes([SLOW]) + flood + flood
+    yield "flood on a slow machine, closed in haste", bytes([SLOW | HASTY]) + flood
+    yield "the same first packet twice", bytes([0]) + 2 * _initial(200, 0x40) + b"\x04"
+    no_engine = bytes([1, 0, 0x80, 0, 0xFE, 9, 0x41])
+    yield "no engine can be made", bytes([SLOW]) + (no_engine + _initial(200, 0x41)) * 4 + b"\x04"
     yield "flood, then time", bytes([0]) + flood + bytes([5, 255, 255]) + flood
     back = bytes([1, 0, 0x81, 0, 200, 9, 0, 0x41, 4])
     all_back = b"".join(bytes([1, at + 3, 0x81, 0, 200, 9, at, 0x40]) for at in range(7))

@@ -166,7 +166,14 @@ class Acceptor:
         if self._half_open_per_network[network] >= self._settings.max_handshakes_per_address:
             counters.handshakes_refused += 1
             return None
-        engine = self._make_engine(original, retry_source)
+        try:
+            engine = self._make_engine(original, retry_source)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the panic of a native engine is no Exception
+            logger.warning("! no engine for %s: %r", packet[1], error, exc_info=error)
+            counters.handshakes_refused += 1
+            return None
         refusal = self._find_refusal(network)
         connection = QuicConnection(
             engine,

@@ -246,6 +246,7 @@ class Endpoint:
 
     def _greet(self) -> None:
         """Take first packets of connections that are none yet, for a while; the rest in the next turn of the loop."""
+        self._greeting = None
         now = clock.monotonic()
         until = now + _GREETING_SECONDS
         opened: dict[ConnectionLife, None] = {}
@@ -260,7 +261,8 @@ class Endpoint:
             now = clock.monotonic()
         for connection in opened:
             self._finish(connection)
-        self._greeting = asyncio.get_running_loop().call_soon(self._greet) if self._strangers else None
+        if self._strangers:
+            self._greeting = asyncio.get_running_loop().call_soon(self._greet)
 
     def _finish(self, connection: ConnectionLife) -> None:
         connection.finish()
