@@ -14,7 +14,7 @@ from aioquic.quic.packet_builder import QuicPacketBuilder
 from echostream.errors import ConnectError
 from echostream.transport.quic import endpoint
 from echostream.transport.quic.former import LINGER
-from echostream.transport.quic.rates import PerNetwork, RateLimit, network_of
+from echostream.transport.quic.rates import PerNetwork, RateLimit, RatePerNetwork, network_of
 from echostream.transport.sockets import SocketAddress
 from echostream.types import Clock, clock, random_bytes
 from tests.transport.lab import Pair, both_engines, every_pair, every_server
@@ -106,6 +106,48 @@ def test_connections_are_limited_by_address(engines: Pair) -> None:
         await scene.dial("office")
 
     simulated(scenario, engines, max_connections_per_address=2)
+
+
+@every_server
+def test_garbage_with_a_good_token_is_taken_as_often_as_a_handshake_may_fail(engines: Pair) -> None:
+    async def scenario(scene: Scene) -> None:
+        here = ("10.9.9.9", 1000)
+        hello = Hello()
+        (retry,) = scene.receive(hello.packet, source=here)
+        shown = hello.answer(retry)
+        garbage = shown[:150] + bytes(100) + shown[250:]  # cannot be decrypted
+        for _ in range(100):  # in one burst they all go to the connection that the first of them opens
+            scene.receive(garbage, source=here)
+        assert scene.stats()["handshakes_started"] == scene.stats()["malformed_packets"] == 16
+        assert scene.stats()["handshakes_refused"] == 84
+        client, _ = await scene.join()  # from elsewhere
+        assert client.reasons == []
+        scene.receive(shown, source=here)  # a second has passed
+        assert scene.stats()["connections"] == 2
+
+    simulated(scenario, engines, retry_above_handshakes=0, max_handshakes_per_address=16)
+
+
+@every_pair
+def test_handshakes_that_succeed_do_not_count(engines: Pair) -> None:
+    async def scenario(scene: Scene) -> None:
+        for _ in range(8):
+            client = await scene.dial("office")
+            client.connection.close(0, "")
+        assert scene.stats()["handshakes_refused"] == 0
+
+    simulated(scenario, engines, retry_above_handshakes=0, max_handshakes_per_address=1)
+
+
+def test_networks_with_a_rate_are_bounded() -> None:
+    rates = RatePerNetwork(1, burst=1)
+    assert [rates.take(number, 0.0) for number in (1, 1, 2)] == [True, False, True]
+    rates.give_back(1)
+    rates.give_back(3)
+    assert rates.take(1, 0.0)
+    for number in range(10_000):
+        rates.take(number, 0.0)
+    assert len(rates) == 4096
 
 
 # Proving an address

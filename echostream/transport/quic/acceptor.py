@@ -15,7 +15,7 @@ from echostream.transport.quic.demux import CONNECTION_ID_BYTES, LongHeader, Ret
 from echostream.transport.quic.endpoint import Endpoint
 from echostream.transport.quic.engine import QuicEngines
 from echostream.transport.quic.life import ConnectionLife
-from echostream.transport.quic.rates import PerNetwork, RateLimit, network_of
+from echostream.transport.quic.rates import PerNetwork, RateLimit, RatePerNetwork, network_of
 from echostream.transport.quic.resets import StatelessResets
 from echostream.transport.quic.tickets import ServerTickets
 from echostream.transport.tls import ServerTls
@@ -30,6 +30,8 @@ _BURST_WITHOUT_RETRY = 4
 """Handshakes that begin at once without a Retry: aioquic needs 6 ms for so many, and everybody else waits meanwhile."""
 _ANSWER_BURST_SECONDS = 0.25
 """Of `QuicSettings.max_retries_per_second`, at once."""
+_FORGIVEN_AFTER = 8.0
+"""Seconds until handshakes that came to nothing count no longer: about as long as one that hangs may take."""
 _MIN_INITIAL_BYTES = 1200
 """RFC 9000 section 14.1: a smaller one could make us answer with more than was sent."""
 
@@ -75,6 +77,8 @@ class Acceptor:
         self._answers = RateLimit(
             settings.max_retries_per_second, burst=settings.max_retries_per_second * _ANSWER_BURST_SECONDS
         )
+        most = settings.max_handshakes_per_address
+        self._attempts = RatePerNetwork(most / _FORGIVEN_AFTER, burst=most)
         self._networks: dict[ConnectionLife, int] = {}
         self._per_network = PerNetwork()
         self._half_open: set[ConnectionLife] = set()
@@ -156,6 +160,9 @@ class Acceptor:
         if original is None:
             self.endpoint.counters.invalid_tokens += 1
             return None
+        if not self._attempts.take(network_of(packet[1][0]), now):  # one token and garbage would cost an engine each
+            self.endpoint.counters.handshakes_refused += 1
+            return None
         return self._open(packet, header.destination, original=original, retry_source=header.destination)
 
     def _open(
@@ -216,6 +223,7 @@ class Acceptor:
             self.endpoint.counters.early_connections += 1
         else:
             self._leave_handshake(connection)
+            self._attempts.give_back(self._networks[connection])
             self.endpoint.counters.handshakes_resumed += connection.resumed
         return connection.receiver or self._accept(connection)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections import Counter
+from collections import Counter, OrderedDict
 
-__all__ = ("PerNetwork", "RateLimit", "network_of")
+__all__ = ("PerNetwork", "RateLimit", "RatePerNetwork", "network_of")
 
 _IPV6_CUSTOMER_BITS = 64
 """Of an IPv6 address: whoever has one has all that share these bits."""
+_MAX_NETWORKS = 4096
+"""That have a rate of their own, about 1 MB."""
 
 
 class RateLimit:
@@ -39,6 +41,10 @@ class RateLimit:
         self._left -= 1
         return True
 
+    def give_back(self) -> None:
+        """Count one less."""
+        self._left = min(self._burst, self._left + 1)
+
 
 class PerNetwork:
     """Counts things by the network that they belong to: an IPv4 address, or the /64 of an IPv6 address."""
@@ -61,6 +67,34 @@ class PerNetwork:
         self._counts[network] -= 1
         if not self._counts[network]:
             del self._counts[network]
+
+
+class RatePerNetwork:
+    """A `RateLimit` for each network; the one that was used longest ago is forgotten above a number of them."""
+
+    def __init__(self, per_second: float, *, burst: float) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._limits: OrderedDict[int, RateLimit] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._limits)
+
+    def take(self, network: int, now: float) -> bool:
+        """Return whether it may happen now, and count it."""
+        limit = self._limits.get(network)
+        if limit is None:
+            limit = self._limits[network] = RateLimit(self._per_second, burst=self._burst)
+            if len(self._limits) > _MAX_NETWORKS:
+                self._limits.popitem(last=False)
+        self._limits.move_to_end(network)
+        return limit.take(now)
+
+    def give_back(self, network: int) -> None:
+        """Count one less."""
+        limit = self._limits.get(network)
+        if limit is not None:
+            limit.give_back()
 
 
 def network_of(host: str) -> int:
