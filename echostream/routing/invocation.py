@@ -132,6 +132,8 @@ class Invocation:
             sendable.clear()
             if not await credit_came(peer, sendable):
                 raise RpcError(Status.DEADLINE_EXCEEDED, NO_CREDIT, operation=call.method)
+        if peer.is_blocked(call.stream_id):
+            await peer.drain(call.stream_id)
         if wants_turn(peer, len(payload)):
             async with turn(peer, call.stream_id, len(payload)):
                 peer.protocol.calls.send_item(call, payload, raw=raw, initial=self.context.take_initial())

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
-from echostream.binding import codec_for, dump_any
+from echostream.binding import TypeCodec, codec_for, dump_any
 from echostream.config import DEFAULT_CALL_TIMEOUT, DEFAULT_CONNECT_TIMEOUT, DEFAULT_STREAM_CLOSE_TIMEOUT
 from echostream.errors import ConfigurationError, DeadlineExceededError
 from echostream.session.call import Call
@@ -21,7 +21,7 @@ from echostream.session.calling import CallRequest, call_unary
 from echostream.session.emitter import EventAck, encode_event
 from echostream.session.proxy import UNSET, CallOptions, ItemIterator, ProxyMethod, make_proxy
 from echostream.session.streaming import StreamingCall
-from echostream.session.streams import StreamSender, codec_or_none, open_channel
+from echostream.session.streams import StreamSender, open_channel
 from echostream.types import random_bytes
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ class Conversation(ABC):
             SignatureError: a type cannot be validated.
             ConfigurationError: a timeout is not above 0.
         """
-        session, codec, back = self._session, codec_or_none(item), codec_or_none(returns)
+        session, codec, back = self._session, _codec_or_none(item), _codec_or_none(returns)
         _checked_timeout(timeout)
         _checked_timeout(close_timeout)
 
@@ -354,3 +354,8 @@ def _plain(metadata: Mapping[str, str | bytes] | None) -> dict[str, str | bytes]
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _codec_or_none(item_type: Any) -> TypeCodec | None:
+    """Return the codec of an item type; None for any type."""
+    return None if item_type is None else codec_for(item_type)

@@ -110,7 +110,8 @@ class Backlog(Entry):
         share = self._share
         share.add(unsent - share.held)
         self.unsent_bytes = unsent
-        self.count_at = self.written_bytes + max(_STEP_BYTES, _STEP_BYTES_PER_STREAM * len(streams))
+        step = max(min(_STEP_BYTES, share.limit // 4), _STEP_BYTES_PER_STREAM * len(streams))
+        self.count_at = self.written_bytes + step
         if unsent > 2 * share.limit:
             self._end_soon(f"{unsent} bytes wait to be sent to it, limit {share.limit} (max_unsent_bytes)")
         elif self.full:

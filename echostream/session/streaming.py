@@ -229,6 +229,8 @@ class StreamingCall:
                     self._sendable.clear()
                     if not await credit_came(peer, self._sendable):
                         raise RpcError(Status.DEADLINE_EXCEEDED, NO_CREDIT, operation=self.request.method)  # noqa: TRY301
+                if peer.is_blocked(call.stream_id):
+                    await peer.drain(call.stream_id)
                 if not (self.running and call.input_open):
                     return
                 if wants_turn(peer, len(payload)):

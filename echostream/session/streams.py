@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self
 
-from echostream.binding import TypeCodec, codec_for, dump_any
+from echostream.binding import TypeCodec, dump_any
 from echostream.config import DEFAULT_STREAM_CLOSE_TIMEOUT
 from echostream.errors import (
     ConnectionLostError,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from echostream.session.peer import Peer
     from echostream.types import Metadata
 
-__all__ = ("Channel", "StreamReceiver", "StreamSender", "codec_or_none", "open_channel")
+__all__ = ("Channel", "StreamReceiver", "StreamSender", "open_channel")
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -159,7 +159,10 @@ class Channel:
 
     async def _credit(self, stream: AppStream) -> None:
         """Wait until an item may be sent."""
-        while not self._may_send(stream):
+        while not self._may_send(stream) or self.peer.is_blocked(stream.stream_id):
+            if stream.send_credit.available:
+                await self.peer.drain(stream.stream_id)
+                continue
             self._sendable.clear()
             if not await credit_came(self.peer, self._sendable):
                 self.reset(StreamResetError(NO_CREDIT, code=Status.DEADLINE_EXCEEDED))
@@ -393,8 +396,3 @@ async def open_channel(
         channel.reset(StreamResetError("the opener gave up", code=Status.CANCELLED))
         raise
     return channel
-
-
-def codec_or_none(item_type: Any) -> TypeCodec | None:
-    """Return the codec of an item type; None for any type."""
-    return None if item_type is None else codec_for(item_type)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -192,6 +192,11 @@ class Books:
     async def page(self, size: int) -> bytes:
         return bytes(size)
 
+    @handler
+    async def pages(self, count: int, size: int) -> AsyncIterator[bytes]:
+        for _ in range(count):
+            yield bytes(size)
+
 
 @asynccontextmanager
 async def library(network: SimNetwork, limits: Limits, engine: str = "aioquic") -> AsyncGenerator[RpcServer]:
@@ -217,6 +222,30 @@ async def until(condition: Callable[[], Any]) -> None:
 async def ask_for_much(client: RpcClient, size: int, count: int) -> list[Any]:
     pages = (client.proxy(Books, timeout=300.0).page(size) for _ in range(count))
     return await asyncio.gather(*pages, return_exceptions=True)
+
+
+def test_writers_of_many_streams_wait_for_each_other_and_all_arrives_at_last() -> None:
+    async def read(client: RpcClient) -> int:
+        return sum([len(page) async for page in client.proxy(Books).pages(40, 1000)])
+
+    async def scenario(network: SimNetwork) -> None:
+        network.join("server", "client", Link(delay=0.01, bandwidth=1_000_000, queue_bytes=100_000))
+        async with library(network, LIMITS) as server:
+            with network.host("client"):
+                async with connect(server) as client:
+                    reading = asyncio.gather(*(read(client) for _ in range(40)))
+                    [session] = server.sessions
+                    most, waited = 0, False
+                    while not reading.done():
+                        waited |= session.peer.backlog.full
+                        session.peer.backlog.count()
+                        most = max(most, session.peer.backlog.unsent_bytes)
+                        await asyncio.sleep(0.02)
+                    assert await reading == [40_000] * 40
+                    assert waited
+                    assert most < 2 * LIMITS.max_unsent_bytes
+
+    SimNetwork().run(scenario)
 
 
 def test_answers_that_nobody_can_take_wait_with_their_calls_and_all_arrive_at_last() -> None:
