@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError
+from typing import Any
 
 import pytest
 
 from echostream.config import QuicSettings
 from echostream.errors import ConfigurationError
-from echostream.transport.quic import QuicTransport, engines
+from echostream.transport.base import Address
+from echostream.transport.quic import QuicTransport, transport
+from echostream.transport.quic import engines as engines_module
 from echostream.transport.quic.engine_aioquic import AioquicEngines
+from echostream.transport.sockets import listen_udp
+from echostream.transport.tls import ServerTls
+from tests.transport.lab import Pair, engine_module, every_server
 
 
 def install_qh3(monkeypatch: pytest.MonkeyPatch, found: str | None) -> None:
@@ -19,7 +25,7 @@ def install_qh3(monkeypatch: pytest.MonkeyPatch, found: str | None) -> None:
             raise PackageNotFoundError(name)
         return found
 
-    monkeypatch.setattr(engines, "version", version)
+    monkeypatch.setattr(engines_module, "version", version)
 
 
 def test_an_unknown_engine_is_refused() -> None:
@@ -43,7 +49,7 @@ def test_an_engine_that_is_not_there_says_how_to_get_it(
     with pytest.raises(ConfigurationError) as caught:
         QuicTransport(engine="qh3")
     assert caught.value.message == f'engine: {said}: pip install "echostream[fast]"'
-    assert isinstance(engines.load_engines("auto", QuicSettings()), AioquicEngines)
+    assert isinstance(engines_module.load_engines("auto", QuicSettings()), AioquicEngines)
     assert QuicTransport(engine="auto").scheme == QuicTransport(engine="aioquic").scheme == "quic"
 
 
@@ -51,6 +57,28 @@ def test_auto_takes_qh3_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("qh3")
     from echostream.transport.quic.engine_qh3 import Qh3Engines
 
-    assert isinstance(engines.load_engines("auto", QuicSettings()), Qh3Engines)
-    assert isinstance(engines.load_engines("qh3", QuicSettings()), Qh3Engines)
-    assert isinstance(engines.load_engines("aioquic", QuicSettings()), AioquicEngines)
+    assert isinstance(engines_module.load_engines("auto", QuicSettings()), Qh3Engines)
+    assert isinstance(engines_module.load_engines("qh3", QuicSettings()), Qh3Engines)
+    assert isinstance(engines_module.load_engines("aioquic", QuicSettings()), AioquicEngines)
+
+
+@every_server
+async def test_a_server_is_ready_only_when_its_engine_is_warm(engines: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first key exchange of a process may take long: no client shall wait for it."""
+    done: list[str] = []
+
+    def bind(*args: Any, **options: Any) -> Any:
+        done.append("bound")
+        return listen_udp(*args, **options)
+
+    def warm_up(self: object, tls: ServerTls) -> None:
+        done.append("warm")
+
+    name = f"{engines[1].capitalize()}Engines"
+    monkeypatch.setattr(getattr(engine_module(engines[1]), name), "warm_up", warm_up)
+    monkeypatch.setattr(transport, "listen_udp", bind)
+    server = QuicTransport(engine=engines[1])
+    address = Address("quic", "127.0.0.1", 0)
+    listener = await server.listen(address, accept=lambda connection: None, tls=ServerTls.load())  # type: ignore[arg-type, return-value]
+    await listener.close()
+    assert done == ["warm", "bound"]
