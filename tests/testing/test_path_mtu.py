@@ -14,7 +14,8 @@ from echostream.session.api import Conversation
 from echostream.testing import Link, SimNetwork
 from tests.testing.storm import STORM, storm
 from tests.testing.test_blackouts import either_engine
-from tests.transport.lab import Pair, every_client, every_pair
+from tests.transport.lab import Pair, both_engines, every_client, every_pair
+from tests.transport.relay import Relay
 
 WIDE = Link(delay=0.01)
 
@@ -99,3 +100,19 @@ def test_a_path_becomes_narrow_in_a_storm(seed: int, engine: str) -> None:
             weather.cancel()
 
     SimNetwork(seed=seed, link=STORM).run(scenario)
+
+
+@pytest.mark.slow
+@both_engines
+async def test_a_narrow_path_between_real_sockets_is_used_as_it_is(engines: Pair) -> None:
+    """Packets to the same machine are of 8,952 bytes at first."""
+    server = RpcServer("quic://127.0.0.1:0", engine=engines[1])
+    server.register(Echo())
+    async with server, Relay(server.addresses[0]) as relay:
+        relay.mtu = 1300
+        async with RpcClient.connect(relay.url, engine=engines[0], ca="dev") as client:
+            for _ in range(2):
+                assert await client.proxy(Echo).echo(bytes(50_000)) == bytes(50_000)
+        for packets in (relay.from_client, relay.from_server):
+            assert max(map(len, packets)) > 1300
+            assert max(map(len, packets[-20:])) <= 1300

@@ -19,6 +19,8 @@ class Relay:
         self._client: tuple[str, int] | None = None
         self.is_silent = False
         """Lose every packet."""
+        self.mtu = 65_535
+        """Lose larger packets."""
         self.from_client: list[bytes] = []
         self.from_server: list[bytes] = []
         self.passed: list[tuple[bool, bytes]] = []
@@ -59,13 +61,13 @@ class Relay:
         self._client = address
         self.from_client.append(data)
         self.passed.append((True, data))
-        if not self.is_silent:
+        if not self.is_silent and len(data) <= self.mtu:
             self._back.sendto(data)
 
     def _to_client(self, data: bytes, address: tuple[str, int]) -> None:
         self.from_server.append(data)
         self.passed.append((False, data))
-        if not self.is_silent and self._client is not None:
+        if not self.is_silent and len(data) <= self.mtu and self._client is not None:
             self._front.sendto(data, self._client)
 
 
