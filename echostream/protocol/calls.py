@@ -256,8 +256,7 @@ class CallTable:
         call.held_bytes = size if large else 0
         limit = link.limits.max_concurrent_calls
         if large and link.held.add(size):
-            self.respond(call, Status.RESOURCE_EXHAUSTED, link.no_room())
-            events.append(ev.HoldingRefused(call.method))
+            self.respond(call, Status.RESOURCE_EXHAUSTED, link.no_room(call.method, events))
         elif link.is_refused(frame.id):
             text = "this side takes no new calls: it is shutting down"
             self.respond(call, Status.UNAVAILABLE, link.failure(text))
@@ -330,8 +329,7 @@ class CallTable:
 
     def _refuse_item(self, call: AnyCall, events: list[ev.ProtocolEvent]) -> None:
         """An item came that this side has no room for: end its call on both sides."""
-        failure, status = self._link.no_room(), Status.RESOURCE_EXHAUSTED
-        events.append(ev.HoldingRefused(call.method))
+        failure, status = self._link.no_room(call.method, events), Status.RESOURCE_EXHAUSTED
         if isinstance(call, IncomingCall):
             self.respond(call, status, failure)
             events.append(ev.CallCancelled(call, status))

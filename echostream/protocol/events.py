@@ -165,7 +165,7 @@ class ProbeAnswered:
 
 @dataclass(slots=True)
 class HoldingRefused:
-    """What the peer sent was refused, because this side would have held too much for it."""
+    """What the peer sent was refused, because this side would have held too much for it. Only the first is reported."""
 
     what: str
     """The call or stream, in words for a log."""

@@ -9,6 +9,7 @@ from echostream.config import Limits
 from echostream.errors import CloseCode, LocalProtocolError, RemoteProtocolError, ResourceError
 from echostream.protocol.account import Share
 from echostream.protocol.codec import FrameCodec
+from echostream.protocol.events import HoldingRefused
 from echostream.protocol.hello import PeerLimits
 from echostream.protocol.outbox import Outbox
 from echostream.protocol.payload import PayloadCodec
@@ -48,6 +49,7 @@ class Link:
         "peer_lanes",
         "peer_limits",
         "ready",
+        "refused_count",
         "stopped",
         "unreported",
     )
@@ -89,6 +91,8 @@ class Link:
         """Frames for calls and streams that had already ended here: dropped and counted."""
         self.unreported: list[Any] = []
         """Protocol events right before a violation: what raises leaves them here, for they happened all the same."""
+        self.refused_count = 0
+        """What was refused because this side would have held too much."""
         self.ready = False
         """Whether the Hello exchange is over and the connection not closed."""
 
@@ -219,8 +223,11 @@ class Link:
         self.cancelled.clear()
         self.stopped.clear()
 
-    def no_room(self) -> bytes:
-        """Return the payload of the refusal of what this side would have to hold."""
+    def no_room(self, what: str, events: list[Any]) -> bytes:
+        """Count a refusal of what this side would have to hold, report the first one, and return its payload."""
+        self.refused_count += 1
+        if self.refused_count == 1:
+            events.append(HoldingRefused(what))
         return self.failure(f"the other side holds more than {self.held.limit} bytes that wait there (max_held_bytes)")
 
     def failure(self, message: str) -> bytes:

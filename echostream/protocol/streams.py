@@ -148,9 +148,8 @@ class StreamTable:
         if not stream.receive_credit.receive(len(frame.payload)):
             events.append(ev.StreamItemReceived(stream, frame))
             return
-        failure = self._link.no_room()
+        failure = self._link.no_room(f"stream {stream.name!r}", events)
         self.reset(stream, Status.RESOURCE_EXHAUSTED, failure)
-        events.append(ev.HoldingRefused(f"stream {stream.name!r}"))
         events.append(ev.StreamWasReset(stream, Status.RESOURCE_EXHAUSTED, failure))
 
     def on_end(self, _stream_id: int, frame: f.StreamEndFrame, events: list[ev.ProtocolEvent]) -> None:

@@ -70,6 +70,8 @@ class EventInbox:
         self._acknowledged = 0
         self.dropped = 0
         """Plain events dropped because listeners were too slow."""
+        self.refused = 0
+        """Acknowledged events that found no room."""
 
     @property
     def queued(self) -> int:
@@ -126,7 +128,11 @@ class EventInbox:
             too_much = self._held.full
         if too_much and arrival.frame.wants_ack:
             self._taken(waiting.pop())
-            _log.warning("! session %s: no room for event %s (max_held_bytes)", self._session.id, arrival.frame.name)
+            if not self.refused:
+                _log.warning(
+                    "! session %s: no room for event %s (max_held_bytes)", self._session.id, arrival.frame.name
+                )
+            self.refused += 1
             arrival.failed += 1
             self._done(arrival)
 
