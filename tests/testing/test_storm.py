@@ -58,9 +58,9 @@ def test_everything_arrives_once_and_in_order_between_the_engines(seed: int, eng
 
 
 @every_pair
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, 1, 3, 8, 9, 15, 19])  # a server of qh3 has lost some of them
 def test_a_client_that_moves_meanwhile_loses_nothing(seed: int, engines: Pair) -> None:
-    network = run_storm(seed, engines, load=SMALL, move_at=0.5)
+    network = run_storm(seed, engines, move_at=0.5)
     assert network.host("client").address.startswith("10.1.")
 
 

@@ -43,6 +43,8 @@ _DECODE_ERROR = 0x100 + 50
 _NO_VIABLE_PATH = 0x10
 _MAX_MOVES = 3
 """qh3 has four paths in the life of a connection, the first among them."""
+_PATIENCE = 16
+"""Errors of qh3's in the life of a connection that pass by themselves: more of them do not."""
 CLOCK_START = 1e6
 """Seconds added to every time: qh3 takes none before zero, which a simulated host's clock may well show."""
 
@@ -66,6 +68,7 @@ class Qh3Engine(CommonEngine):
         self._fresh = False  # whether something was queued since `transmit` ran dry
         self._finished_sent = False
         self._heard_at = 0.0
+        self._patience = _PATIENCE
         self._has_initial_keys = quic.configuration.is_client  # of a server qh3 knows better when they are over
         self._probed_at = -1  # packets that had been sent when probes were begun again
         self._idle_timeout = settings.idle_timeout
@@ -123,10 +126,14 @@ class Qh3Engine(CommonEngine):
             self._is_doubtful = self._is_doubtful or self._large.are_lost
         try:
             packets = _take_packets(self._quic, now + CLOCK_START, _BATCH_PACKETS)
-        except RuntimeError:
-            if not self._early or _handshake_complete(self._quic):
+        except RuntimeError as error:
+            # Probing early data for the second time it asks for a key that comes later, and then goes on; and about the
+            # time of a move it may have no room for a frame, once.
+            is_passing = self._early if not _handshake_complete(self._quic) else "capacity exhausted" in str(error)
+            self._patience -= is_passing
+            if not is_passing or not self._patience:
                 raise
-            packets = []  # probing for the second time it asks for a key that comes later, and then goes on
+            packets = []
         if not packets and self._has_initial_keys and _handshake_complete(self._quic):
             # Padded bare acknowledgements fill a small window, for ever: they end with the first Handshake packet.
             self._has_initial_keys = False
@@ -223,7 +230,11 @@ class Qh3Engine(CommonEngine):
             return
         name = self._paths.name_of(address, active)
         authentic = _receive_authentic(self._quic, list(datagrams), name, now + CLOCK_START)
-        active = _peer_address(self._quic) or active
+        before, active = active, _peer_address(self._quic) or active
+        if active != before:
+            self.ping()  # qh3 sets no timer for what is out on the former path: an answer shows what was lost there
+        elif authentic:  # what is lost meanwhile was sent to where the peer is no longer, and says nothing of sizes
+            self._large, self._is_doubtful = LargePackets(), False
         if name == active:
             self._heard_at = now
         quiet = now - self._heard_at
