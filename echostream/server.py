@@ -14,6 +14,7 @@ from echostream.builder import Authenticate, ServerBuilder
 from echostream.config import DEFAULT_STOP_GRACE, MAX_EARLY_BYTES, Limits
 from echostream.errors import CloseCode, ConfigurationError, LocalProtocolError
 from echostream.hosting import Announcement, make_advertiser, on_stop_signals
+from echostream.introspection import offer_reflection
 from echostream.protocol.hello import Hello, PeerLimits
 from echostream.routing.dispatch import Dispatcher
 from echostream.routing.router import Router
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from echostream.discovery.mdns import Advertiser
+    from echostream.introspection.model import ServiceDescription
     from echostream.transport.tls import ServerTls
 
 __all__ = ("RpcServer",)
@@ -90,6 +92,7 @@ class RpcServer:
         for address in self._addresses:
             self._transport(address.scheme)
         self._router = Router()
+        offer_reflection(self._router, self._may_hint)
         self._sessions = SessionManager()
         self._arriving: dict[Session, None] = {}
         self._listeners: list[Listener] = []
@@ -129,6 +132,12 @@ class RpcServer:
     def on(self, event: type | str, callback: Callable[..., Any]) -> Callable[[], None]:
         """Listen to an event of every session; return the function that unsubscribes. See `Session.on`."""
         return self._router.listeners.add(event, callback)
+
+    def describe(self) -> list[ServiceDescription]:
+        """Describe what is registered, with JSON Schema of all that travels."""
+        from echostream.introspection.describe import describe
+
+        return describe(self._router)
 
     def enable_discovery(
         self,

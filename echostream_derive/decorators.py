@@ -25,6 +25,7 @@ from echostream_derive.services import (
     MARKS,
     SERVICE_MARK,
     Mark,
+    event_name,
     listener_spec,
     marks_of,
     read_service,
@@ -45,14 +46,20 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?")
 @overload
 def service(name: ClassT, /) -> ClassT: ...
 @overload
-def service(name: str | None = None, *, version: str = "1.0.0", strict: bool = False) -> Callable[[ClassT], ClassT]: ...
-def service(name: Any = None, *, version: str = "1.0.0", strict: bool = False) -> Any:
+def service(
+    name: str | None = None, *, version: str = "1.0.0", strict: bool = False, emits: Sequence[type] | None = None
+) -> Callable[[ClassT], ClassT]: ...
+def service(
+    name: Any = None, *, version: str = "1.0.0", strict: bool = False, emits: Sequence[type] | None = None
+) -> Any:
     """Make a class a service: its marked methods are called as ``name.method``.
 
     Args:
         name: wire name; by default the name of the class.
         version: SemVer of the service, shown in discovery and reflection.
         strict: whether arguments must have their declared type (no ``"5"`` for an int).
+        emits: event classes that it sends, for its description; by default those that its module defines or imports
+            and nobody here listens to.
 
     Raises:
         SignatureError: a bad name or version, or a method that cannot be served.
@@ -66,7 +73,12 @@ def service(name: Any = None, *, version: str = "1.0.0", strict: bool = False) -
         check_name(wire, location=location, label=label, internal=is_reserved(cls.__module__))
         if not _VERSION.fullmatch(version):
             raise fault(location, label, f'bad version {version!r}; write SemVer such as "1.0.0"')
-        options = ServiceOptions(name=wire, version=version, strict=strict, location=location)
+        for item in emits or ():
+            if not isinstance(item, type) or event_name(item) is None:  # pyright: ignore[reportUnnecessaryIsInstance]
+                shown = getattr(item, "__name__", repr(item))
+                raise fault(location, label, f'emits= lists {shown}, which is no event; decorate it with @event("...")')
+        sent = tuple(emits) if emits is not None else None
+        options = ServiceOptions(name=wire, version=version, strict=strict, emits=sent, location=location)
         setattr(cls, SERVICE_MARK, read_service(cls, options, Scope.of(user_frame())))
         return cls
 

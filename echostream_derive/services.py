@@ -161,6 +161,7 @@ def read_service(cls: type, options: ServiceOptions, scope: Scope) -> ServiceSpe
         name=options.name,
         version=options.version,
         strict=options.strict,
+        emits=options.emits,
         location=options.location,
         doc=inspect.cleandoc(cls.__doc__ or ""),
         cls=cls,

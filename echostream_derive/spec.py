@@ -157,6 +157,8 @@ class ServiceOptions:
     name: str
     version: str
     strict: bool
+    emits: tuple[type, ...] | None
+    """Event classes that it sends; None where it does not say."""
     location: str
 
 

@@ -7,12 +7,16 @@ of it; both are injected by name, so a positional argument that stands behind on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from echostream.binding.codec import TypeCodec
 from echostream.binding.faults import Violations, invalid, pointer, violations
-from echostream.types import WireValue
+from echostream.binding.jsonschema import json_schemas
+from echostream.types import Json, WireValue
 
 __all__ = ("Argument", "Arguments")
 
@@ -38,6 +42,7 @@ class Arguments:
 
     def __init__(self, name: str, arguments: Sequence[Argument]) -> None:
         self._name = name
+        self._all = tuple(arguments)
         self._positional = tuple(item for item in arguments if not item.keyword_only)
         self._by_name: Mapping[str, Argument] = {item.name: item for item in arguments if not item.positional_only}
         self._required = tuple(item for item in arguments if item.required)
@@ -48,6 +53,24 @@ class Arguments:
         first = self._positional[0] if self._positional else None
         alone = first is not None and not first.by_keyword and all(item is first for item in self._required)
         self._first = first if alone else None  # the short way: one positional argument is the whole call
+
+    @property
+    def positional(self) -> list[str]:
+        """Names of the arguments that may be passed by position, in their order."""
+        return [item.name for item in self._positional]
+
+    def json_schema(self, defaults: Mapping[str, object]) -> Json:
+        """Return the JSON Schema of the arguments: an object with one property for each, in their order.
+
+        Args:
+            defaults: default values by name; those that are no JSON are left out.
+        """
+        schemas, definitions = json_schemas({item.name: item.codec.adapter for item in self._all})
+        properties = {item.name: {**schemas[item.name], **_default(item, defaults)} for item in self._all}
+        schema: dict[str, Json] = {"type": "object", "properties": properties, "additionalProperties": False}
+        if required := [item.name for item in self._required]:
+            schema["required"] = required
+        return {**schema, "$defs": definitions} if definitions else schema
 
     def decode(
         self, positional: Sequence[WireValue], keyword: Mapping[str, WireValue]
@@ -183,3 +206,12 @@ def _pack(argument: Argument, value: Any, faults: Violations) -> WireValue:
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _default(argument: Argument, defaults: Mapping[str, object]) -> dict[str, Json]:
+    """Return the default as JSON Schema says it; nothing where there is none, or where it is no JSON."""
+    if argument.required or argument.name not in defaults:
+        return {}
+    with suppress(Exception):  # a default need not be of its type, and serialising it runs the user's code
+        return {"default": to_jsonable_python(argument.codec.dump(defaults[argument.name]))}
+    return {}

@@ -21,6 +21,7 @@ from pydantic_core import SchemaError, SchemaSerializer, SchemaValidator, core_s
 
 from echostream.binding import schema as schemas
 from echostream.binding.faults import invalid, unfit_reply, violations
+from echostream.binding.jsonschema import json_schema
 from echostream.types import Json, WireValue
 from echostream_derive import SignatureError
 
@@ -42,7 +43,7 @@ class TypeCodec:
     neither.
     """
 
-    __slots__ = ("_adapter", "annotation", "load", "pack", "primitive", "strict")
+    __slots__ = ("adapter", "annotation", "load", "pack", "primitive", "strict")
 
     def __init__(self, annotation: object, *, strict: bool = False) -> None:
         """Compile the type.
@@ -52,12 +53,13 @@ class TypeCodec:
         """
         self.annotation = annotation
         self.strict = strict
-        self._adapter: TypeAdapter[Any] = _adapter_for(annotation)
-        schema = cast("schemas.Node", self._adapter.core_schema)
+        self.adapter: TypeAdapter[Any] = _adapter_for(annotation)
+        """The compiled type as pydantic has it; for `jsonschema.py`."""
+        schema = cast("schemas.Node", self.adapter.core_schema)
         self.primitive: type | None = schemas.primitive_of(schema)
         """A type whose exact instances are valid and travel as they are."""
-        self.load: Callable[[WireValue], Any] = _loader(self._adapter, schema, strict=strict)
-        self.pack: Callable[[Any], WireValue] = _packer(self._adapter, schema, self.load)
+        self.load: Callable[[WireValue], Any] = _loader(self.adapter, schema, strict=strict)
+        self.pack: Callable[[Any], WireValue] = _packer(self.adapter, schema, self.load)
 
     def __repr__(self) -> str:
         return f"<TypeCodec {_shown(self.annotation)}{' strict' if self.strict else ''}>"
@@ -97,9 +99,9 @@ class TypeCodec:
         except ValueError as error:
             raise invalid(what, violations(error, value)) from None
 
-    def json_schema(self) -> Json:
-        """Return the JSON Schema of the wire form."""
-        return self._adapter.json_schema(by_alias=True)
+    def json_schema(self, *, written: bool = False) -> Json:
+        """Return the JSON Schema of the wire form, as it is read or, with `written`, as this side writes it."""
+        return json_schema(self.adapter, "serialization" if written else "validation")
 
 
 def codec_for(tp: Any) -> TypeCodec:

@@ -10,7 +10,7 @@ from echostream.binding.codec import TypeCodec
 from echostream.binding.faults import invalid, pointer, unfit_result, violations
 from echostream.binding.hints import Hints, item_of
 from echostream.errors import RpcError
-from echostream.types import WireValue
+from echostream.types import Json, WireValue
 from echostream_derive import (
     CallShape,
     HandlerSpec,
@@ -76,6 +76,17 @@ class MethodBinding:
 
     def __repr__(self) -> str:
         return f"<MethodBinding {self.name} {self.shape.value}>"
+
+    # The side that describes.
+
+    @property
+    def positional(self) -> list[str]:
+        """Names of the arguments that may be passed by position, in their order."""
+        return self._arguments.positional
+
+    def arguments_schema(self) -> Json:
+        """Return the JSON Schema of the arguments, as an object by name; items and context are no part of it."""
+        return self._arguments.json_schema({item.name: item.default for item in self.spec.parameters})
 
     # The side that serves.
 

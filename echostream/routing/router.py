@@ -63,6 +63,7 @@ class Router:
         self._methods: dict[str, MethodRoute] = {}
         self._streams: dict[str, StreamRoute] = {}
         self._services: dict[str, ServiceSpec] = {}
+        self._offered: dict[str, Callable[[], Router]] = {}
         self.listeners: ListenerTable = ListenerTable(parent.listeners if parent is not None else None)
 
     def __repr__(self) -> str:
@@ -86,11 +87,23 @@ class Router:
         for add in [step for steps in found for step in steps]:
             add()
 
+    def offer(self, service: str, routes: Callable[[], Router]) -> None:
+        """Serve a service of the framework that is made when it is first called, and listed nowhere.
+
+        Args:
+            service: its name.
+            routes: returns the same routes each time.
+        """
+        self._offered[service] = routes
+
     def method(self, name: str) -> MethodRoute | None:
         """Return the route of a method."""
         route = self._methods.get(name)
         if route is None and self._parent is not None:
             return self._parent.method(name)
+        if route is None and self._offered:
+            offered = self._offered.get(name.rpartition(".")[0])
+            return offered().method(name) if offered is not None else None
         return route
 
     def stream(self, name: str) -> StreamRoute | None:
@@ -99,6 +112,11 @@ class Router:
         if route is None and self._parent is not None:
             return self._parent.stream(name)
         return route
+
+    @property
+    def version(self) -> tuple[int, int, int]:
+        """Changes whenever something is registered."""
+        return len(self._methods), len(self._streams), self.listeners.version
 
     @property
     def services(self) -> Mapping[str, ServiceSpec]:

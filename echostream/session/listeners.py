@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -106,6 +106,12 @@ class ListenerTable:
         group.remove(listener)
         if not group and group is not self._patterns:
             del self._exact[listener.pattern]
+
+    def __iter__(self) -> Iterator[Listener]:
+        """Iterate over the listeners of this table, without the parent's."""
+        for group in self._exact.values():
+            yield from group
+        yield from self._patterns
 
     def learn(self, binding: EventBinding) -> None:
         """Know the class of an event, so that its payloads arrive as that class."""
