@@ -163,6 +163,20 @@ class RpcServer:
             raise LocalProtocolError("the server runs already: call enable_discovery() before it starts")
         self._discovery = Announcement(name, version, metadata, interfaces)
 
+    def bind(self, *urls: str) -> None:
+        """Listen at these addresses instead of those that the server was made for.
+
+        Raises:
+            ConfigurationError: an address is unusable.
+            LocalProtocolError: the server runs already.
+        """
+        if self._runtime is not None:
+            raise LocalProtocolError("the server runs already: call bind() before it starts")
+        addresses = [Address.parse(url) for url in urls]
+        for address in addresses:
+            self._transport(address.scheme)
+        self._addresses = addresses
+
     # While it runs
 
     @property

@@ -93,6 +93,20 @@ async def test_a_server_starts_and_stops_as_often_as_one_likes() -> None:
             assert repr(server) == "<RpcServer stopped 0 sessions>"
 
 
+async def test_bind_replaces_the_addresses() -> None:
+    server = RpcServer(QUIC)
+    first, second = memory_url(), memory_url()
+    server.bind(first, second)
+    async with server:
+        assert server.addresses == [first, second]
+        with pytest.raises(LocalProtocolError) as caught:
+            server.bind(QUIC)
+        assert caught.value.message == "the server runs already: call bind() before it starts"
+    with pytest.raises(ConfigurationError):
+        server.bind("nowhere")
+    assert repr(server) == "<RpcServer stopped 0 sessions>"
+
+
 async def test_starting_twice_is_refused() -> None:
     async with served() as server:
         with pytest.raises(LocalProtocolError) as caught:

@@ -14,7 +14,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +37,7 @@ from echostream.transport.interfaces import local_addresses
 from echostream.transport.state import state_folder, write_private
 from echostream.types import random_bytes
 
-__all__ = ("development_authority", "development_certificate")
+__all__ = ("development_authority", "development_certificate", "development_folder", "sign_leaf")
 
 log = logging.getLogger("echostream.transport")
 
@@ -59,7 +59,7 @@ def development_authority(now: float) -> Certificate:
     Raises:
         ConfigurationError: its files are damaged or expired; says which folder to delete.
     """
-    folder = _folder(now)
+    folder = development_folder(now)
     with _way_out(folder):
         authority = load_certificates("ca", folder / "ca.pem")[0]
         if wrong := check_dates(authority, now):
@@ -75,7 +75,7 @@ def development_certificate(now: float) -> tuple[Certificate, PrivateKey]:
     Raises:
         ConfigurationError: the authority's files are damaged or expired; says which folder to delete.
     """
-    authority, folder = development_authority(now), _folder(now)
+    authority, folder = development_authority(now), development_folder(now)
     try:
         return _load_leaf(folder / "server.pem", authority, now)
     except ConfigurationError as error:
@@ -87,7 +87,8 @@ def development_certificate(now: float) -> tuple[Certificate, PrivateKey]:
     return _load_leaf(folder / "server.pem", authority, now)
 
 
-def _folder(now: float) -> Path:
+def development_folder(now: float) -> Path:
+    """Return the folder of the development authority, made with all that is in it if need be."""
     folder = state_folder() / "development"
     if not folder.exists():
         _make_folder(folder, now)
@@ -129,16 +130,31 @@ def _make_authority(key: ec.EllipticCurvePrivateKey, now: float) -> Certificate:
     return builder.add_extension(usage, critical=True).sign(key, hashes.SHA256())
 
 
+def sign_leaf(
+    authority: Certificate,
+    authority_key: PrivateKey,
+    subject: str,
+    names: Sequence[x509.GeneralName],
+    *,
+    now: float,
+    lifetime: datetime.timedelta = LEAF_LIFETIME,
+    purposes: Sequence[x509.ObjectIdentifier] = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
+) -> tuple[bytes, Certificate]:
+    """Return (PEM of a new key, a certificate for it); `names` are what its owner may be dialled as."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = _builder(_name(subject), key, now, lifetime, authority.subject, authority_key)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+    return _key_pem(key), builder.sign(authority_key, hashes.SHA256())
+
+
 def _make_leaf(authority: Certificate, authority_key: PrivateKey, now: float) -> bytes:
     """Return key and certificate as one PEM, so that they are replaced together."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = _name("EchoStream development server")
-    builder = _builder(subject, key, now, LEAF_LIFETIME, authority.subject, authority_key)
-    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    builder = builder.add_extension(x509.SubjectAlternativeName(_alternative_names()), critical=False)
-    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
-    certificate = builder.add_extension(usage, critical=False).sign(authority_key, hashes.SHA256())
-    return _key_pem(key) + certificate.public_bytes(serialization.Encoding.PEM)
+    names = _alternative_names()
+    key, certificate = sign_leaf(authority, authority_key, "EchoStream development server", names, now=now)
+    return key + certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _load_leaf(path: Path, authority: Certificate, now: float) -> tuple[Certificate, PrivateKey]:

@@ -1,0 +1,127 @@
+"""``echostream serve``: run a server from a module, and stop it in order."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from echostream.cli.console import FAILED, Misuse, fail, failures, stop_signals
+
+if TYPE_CHECKING:
+    from echostream.server import RpcServer
+    from echostream.settings import ServeSettings
+
+__all__ = ("serve",)
+
+
+def serve(
+    app: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODULE:OBJECT",
+            help="An RpcServer, a @service class or object, or with --factory a function that returns a server."
+            " Without :OBJECT, the only server of the module.",
+            show_default=False,
+        ),
+    ] = None,
+    bind: Annotated[
+        list[str] | None,
+        typer.Option("--bind", "-b", help="Address instead of the server's own, quic://host:port; may be repeated."),
+    ] = None,
+    factory: Annotated[bool | None, typer.Option("--factory", help="The object is a function: call it.")] = None,
+    reload: Annotated[bool | None, typer.Option("--reload", help="Start anew when a source file changes.")] = None,
+    reload_dir: Annotated[
+        list[Path] | None, typer.Option(help="Folder to watch; may be repeated. By default this one.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", "-n", help="Announce it on the local network, under this name.")
+    ] = None,
+    grace: Annotated[
+        float | None, typer.Option(help="Seconds that running calls have to end. [default: 15, with --reload 1]")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning, error or critical. [default: $LOG_LEVEL or info]")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="console or json. [default: console]")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with a table [serve]. [default: echostream.toml, if there is one]")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Load the server, and exit without serving.")] = False,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM; a second Ctrl-C kills at once."""
+    with failures():
+        from echostream.observability.logs import configure_logging
+        from echostream.settings import load_settings
+
+        settings = load_settings(
+            config,
+            app=app,
+            bind=bind or None,
+            factory=factory,
+            name=name,
+            reload=reload,
+            reload_dirs=reload_dir or None,
+            grace=grace,
+            log_level=log_level,
+            log_format=log_format,
+        )
+        if settings.app is None:
+            raise Misuse('say what to serve: echostream serve MODULE:OBJECT, or app = "..." in the config file')
+        configure_logging(settings.log_level, form=settings.log_format)
+        if settings.reload and not check:
+            from echostream.cli.reload import serve_and_reload
+
+            given = {"grace": 1.0} if "grace" not in settings.model_fields_set else {}
+            asyncio.run(serve_and_reload(settings.model_copy(update=given), config))
+            return
+        server = _load(settings)
+        if not check:
+            asyncio.run(_serve(server, settings.grace))
+
+
+def _load(settings: ServeSettings) -> RpcServer:
+    """Import and prepare the server; an error in the user's module is shown with its traceback."""
+    from echostream.cli.loading import load_server
+    from echostream.errors import EchoStreamError
+    from echostream_derive import SignatureError
+
+    try:
+        server = load_server(str(settings.app), factory=settings.factory)
+        if settings.bind:
+            server.bind(*settings.bind)
+        if settings.name is not None:
+            server.enable_discovery(settings.name)
+    except (Misuse, SignatureError, EchoStreamError):
+        raise
+    except Exception:  # noqa: BLE001 - the user's module
+        sys.stderr.write(_users_traceback())
+        fail(f"{settings.app} cannot be loaded")
+        raise typer.Exit(FAILED) from None
+    return server
+
+
+def _users_traceback() -> str:
+    """Return the traceback from the first line of the user's own code on."""
+    kind, error, trace = sys.exc_info()
+    while trace is not None and _is_ours(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(kind, error, trace))
+
+
+def _is_ours(path: str) -> bool:
+    return path.startswith("<frozen importlib") or Path(path).parent == Path(__file__).parent or "importlib" in path
+
+
+async def _serve(server: RpcServer, grace: float) -> None:
+    stop = asyncio.Event()
+    with stop_signals(stop.set):
+        await server.start()
+        try:
+            await stop.wait()
+        finally:
+            await server.stop(grace=grace)

@@ -1,0 +1,54 @@
+"""Tests for echostream.cli.discover, on the loopback interface."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from echostream.types import random_bytes
+from tests.cli.running import echostream, serving
+
+LOOPBACK = ("--interface", "127.0.0.1")
+
+PROGRAM = """
+from echostream import RpcServer, handler, service
+
+@service("{name}", version="1.4.0")
+class Clock:
+    @handler
+    async def now(self) -> int:
+        return 1
+
+server = RpcServer("quic://127.0.0.1:0")
+server.register(Clock())
+server.enable_discovery("{name}", metadata={{"room": "hall"}})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_servers_are_found_called_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECHOSTREAM_STATE_DIR", str(tmp_path / "state"))
+    name = f"clock_{random_bytes(4).hex()}"
+    (tmp_path / "clock.py").write_text(PROGRAM.format(name=name), "utf-8")
+    with serving("clock", folder=tmp_path) as (_, url):
+        table = echostream("discover", name, "--timeout", "1", *LOOPBACK)
+        assert table.code == 0
+        assert all(text in table.out for text in (name, "1.4.0", url, "room=hall"))
+        found = json.loads(echostream("discover", name, "--timeout", "1", "--json", *LOOPBACK).out)
+        assert (found["name"], found["urls"], found["metadata"]) == (name, [url], {"room": "hall"})
+        done = echostream("discover", "--watch", name, "--timeout", "1", *LOOPBACK)
+        assert done.out.startswith(f"arrived   {name} 1.4.0 {url}")
+        assert echostream("call", f"{name}.now").out == "1\n"  # found by the service's name
+        assert name in echostream("certs", "list").out
+
+
+@pytest.mark.slow
+def test_nobody_found_is_a_failure_that_tells_what_to_try() -> None:
+    done = echostream("discover", "nobody_has_this_name", "--timeout", "0.3", *LOOPBACK)
+    assert done.code == 1
+    assert "no service 'nobody_has_this_name' that fits answered within 0.3 s on 127.0.0.1" in done.err
+    assert "or name an address: --url quic://host:4433" in echostream("call", "nobody.here", "--wait", "0.3").err
+    assert echostream("discover", "nobody_has_this_name", "--timeout", "0.3", "--json", *LOOPBACK) == (1, "", "")

@@ -1,0 +1,54 @@
+"""Tests for echostream.cli.events."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from tests.cli.running import TIMEOUT, echostream, read_until, serving, started
+
+
+def test_emit_says_who_listened(url: str) -> None:
+    assert echostream("emit", "-u", url, "wish.made", '{"a": 1}') == (0, '{"listeners": 1, "failed": 0}\n', "")
+    assert echostream("emit", "-u", url, "wish.made", "-", stdin="[1]").out == '{"listeners": 1, "failed": 0}\n'
+    assert echostream("emit", "-u", url, "wish.made").code == 0
+    assert echostream("emit", "-u", url, "wish.made", "--no-ack") == (0, "", "")
+
+
+def test_emit_tells_when_nobody_listens_or_a_listener_fails(url: str) -> None:
+    done = echostream("emit", "-u", url, "wihs.made", "1")
+    assert (done.code, done.err) == (0, "nobody on the server listens to wihs.made\n")
+    assert echostream("emit", "-u", url, "broken", "1") == (1, '{"listeners": 1, "failed": 1}\n', "")
+
+
+def test_a_payload_that_is_no_json_is_refused(url: str) -> None:
+    done = echostream("emit", "-u", url, "wish.made", "{a}")
+    assert done.code == 2
+    assert "error: payload: '{a}' is not JSON: " in done.err
+
+
+@pytest.mark.slow
+def test_events_are_printed_as_they_come() -> None:
+    with serving("tests.cli.app:server") as (server, url):
+        with started("events", "-u", url, "price.*", "--count", "2") as listening:
+            read_until(listening, "listening to price.*")
+            assert echostream("call", "-u", url, "shop.prices", "3").code == 0
+            out, _ = listening.communicate(timeout=TIMEOUT)
+        assert listening.returncode == 0
+        assert [json.loads(line) for line in out.splitlines()] == [
+            {"event": "price.changed", "payload": {"symbol": "ACME", "price": number}} for number in (0.0, 1.0)
+        ]
+        with started("events", "-u", url) as interrupted:
+            read_until(interrupted, "listening to *")
+            interrupted.send_signal(signal.SIGINT)
+            interrupted.communicate(timeout=TIMEOUT)
+        assert interrupted.returncode == 130
+        with started("events", "-u", url) as left:
+            read_until(left, "listening to *")
+            server.send_signal(signal.SIGINT)
+            _, err = left.communicate(timeout=TIMEOUT)
+        server.wait(TIMEOUT)
+        assert left.returncode == 1
+        assert "server is shutting down" in err

@@ -1,0 +1,58 @@
+"""Tests for echostream.cli.new: the project runs, and passes its test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import ROOT, echostream, process, serving
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_a_new_project_passes_its_tests_and_serves(tmp_path: Path) -> None:
+    done = process("new", "my-app", folder=tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert "cd my-app" in done.out
+    project = tmp_path / "my-app"
+    tests = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=project,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert tests.returncode == 0, tests.stdout
+    assert "2 passed" in tests.stdout
+    with serving("--bind", "quic://127.0.0.1:0", folder=project) as (_, url):
+        assert echostream("call", "-u", url, "my_app.hello", "world").out == '"hello, world"\n'
+    linted = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--no-cache", "."],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert linted.returncode == 0 or "No module named" in linted.stderr, linted.stdout
+
+
+@pytest.mark.parametrize("name", ["My-App", "1app", "class", "echostream", "../app", ""])
+def test_a_name_that_is_none_is_refused(name: str, tmp_path: Path) -> None:
+    done = echostream("new", name, "--folder", str(tmp_path))
+    assert done.code == 2
+    assert "is no name for a project" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    done = echostream("new", "app", "--folder", str(tmp_path))
+    assert done.code == 2
+    assert "is there already" in done.err
