@@ -5,7 +5,7 @@ STAMPS := $(VENV)/stamps
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo test test-slow test-all sim-full lint format types docs bench fuzz clean
+.PHONY: help install demo quickstart test test-slow test-all sim-full lint format types docs bench fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ install: $(STAMPS)/dev ## the .venv with every tool, for your editor
 
 demo: $(STAMPS)/core ## a server and a client that find each other, call, emit and move a file
 	$(PYTHON) examples/demo.py
+
+quickstart: ## the quick start, exactly as its pages print it, on a clean clone; checks what comes out
+	$${ECHOSTREAM_PYTHON:-python3} tests/quickstart.py
 
 test: $(STAMPS)/test ## the tests, without those that take over a second
 	$(PYTHON) -m pytest -m "not slow"
