@@ -40,7 +40,8 @@ def line(row: Row) -> str:
         return f"{name} {row.note}"
     against = "" if row.against_value is None else f"{row.against} {_number(row.against_value, row.unit)}"
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}x"
-    mark = "goal" if row.goal is not None and row.reaches(row.goal) else "ok" if row.met else "MISSED"
+    missed = "MISSED" if row.met is False else ""
+    mark = "goal" if row.goal is not None and row.reaches(row.goal) else "ok" if row.met else missed
     sign = "<=" if row.lower_is_better else ">="
     limits = f"{sign + format(row.floor, 'g'):>7} {row.goal:>6g}" if row.floor is not None else " " * 14
     return f"{name} {_number(row.value, row.unit):>10} {against:>33} {ratio:>6} {limits} {mark}"

@@ -34,6 +34,12 @@ def test_without_a_peer_the_value_is_compared() -> None:
     assert Row("P1", "not measured", floor=1).judge().met is None
 
 
+def test_a_figure_without_a_limit_is_neither_reached_nor_missed() -> None:
+    row = Row("MANY", "all they do", value=12.0, unit="s in all", lower_is_better=True).judge()
+    assert row.met is None
+    assert report.line(row).split() == ["MANY", "all", "they", "do", "12.0", "s", "in", "all"]
+
+
 def test_a_missing_peer_is_named_with_the_way_to_get_it() -> None:
     text = core.missing("json", "no_such_module")
     assert text == "not run: no_such_module not installed; pip install 'echostream[bench]'"
