@@ -251,6 +251,8 @@ def _scenes(role: Role) -> dict[str, bytes]:
         "a lane ended": _framed(theirs, 22, 0x80, 0),
         "a lane reset": _framed(theirs, 22, 0, 0) + bytes([2, theirs, 0, 1]),
         "a lane that was stopped before": bytes([3, theirs, 0, 1]) + _framed(theirs, 22, 0, 0),
+        "more held than may be": offered + _framed(theirs + 4, 2, 48, peer + 2)
+        + 3 * (_framed(theirs, 11, 0, peer, item) + _framed(theirs + 4, 4, 0, peer + 2, item)),
         "event and its ack": bytes([16, 1, 80]) + 2 * _framed(0, 9, 0, own) + _framed(0, 8, 8, peer)
         + bytes([17, 0, 0, 0, 1]),
         "event that was not acknowledged": bytes([16, 1, 80, 20]),

@@ -49,6 +49,9 @@ LIMITS: Final = Limits(
 )
 """Small, so that a few bytes reach them."""
 
+MAX_HELD_BYTES: Final = 1200
+"""Below what `Limits` lets a user choose, for the same reason."""
+
 REFUSED: Final = (LocalProtocolError, ResourceError, InvalidArgumentError)
 """What the commands that send something may raise: not now, too large, no form on the wire."""
 
@@ -74,6 +77,7 @@ class Ordeal:
         self.now_ns = 0
         self.side = Side(role, LIMITS, clock_ns=self._clock, codec=_CODEC)
         self.machine = self.side.protocol
+        self.machine.link.held.limit = MAX_HELD_BYTES
         self.lawful = lawful
         self.records: list[Record] = []
         """Every call and stream that there ever was, those that have ended included."""
@@ -409,12 +413,17 @@ class Ordeal:
         readers = machine._readers
         assert readers.buffered_bytes == sum(reader.buffered_bytes for reader in readers._readers.values())
         assert readers.buffered_bytes <= LIMITS.max_reassembly_bytes
+        held = readers.buffered_bytes + sum(call.held_bytes for call in calls.incoming.values())
         for record in self.live:
             credit = record.receive_credit
             if credit is not None:
+                held += credit.received - credit.consumed
                 assert credit.consumed <= credit.received
                 largest = LIMITS.max_payload_bytes + ITEM_COST_BYTES
                 assert credit.received - credit.consumed <= credit.window + largest
+        assert machine.link.held.held == (held if machine.state is not State.CLOSED else 0), (
+            "what is held is counted wrongly"
+        )
 
     def check_sent(self) -> None:
         """Assert that a peer can read all that was sent."""
@@ -442,6 +451,7 @@ def _check_words(error: EchoStreamError) -> None:
 
 _ON_EVENT: Final[dict[type[Any], Callable[[Ordeal, Any], object]]] = {
     ev.HelloReceived: lambda ordeal, event: None,
+    ev.HoldingRefused: lambda ordeal, event: None,
     ev.RequestReceived: lambda ordeal, event: ordeal._begin(event.call),
     ev.ItemReceived: lambda ordeal, event: ordeal._on_item(event.call, len(event.frame.payload)),
     ev.InputEnded: lambda ordeal, event: None,
