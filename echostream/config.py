@@ -209,8 +209,8 @@ class QuicSettings(_Checked):
     """Half-open handshakes above which unknown addresses must answer a Retry (RFC 9000 section 8.1.2)."""
     retry_above_rate: int = _int(64, 1, 1 << 20)
     """First packets a second above which they must as well: a handshake costs 80 times as much as a Retry."""
-    max_retries_per_second: int = _int(4000, 16, 1 << 20)
-    """Retries and version negotiations: about a tenth of a processor. Above it strangers wait and try again."""
+    max_retries_per_second: int = _int(2000, 16, 1 << 20)
+    """Retries and version negotiations: several times the handshakes that one process can do; above it clients wait."""
     max_resets_per_second: int = _int(1000, 0, 1 << 20)
     """Stateless resets that tell peers of a former process to begin anew (RFC 9000 section 10.3); 0 for none."""
     max_connections: int = _int(65_536, 1, 1 << 24)

@@ -28,7 +28,7 @@ logger = logging.getLogger("echostream.transport")
 
 _BURST_WITHOUT_RETRY = 4
 """Handshakes that begin at once without a Retry: aioquic needs 6 ms for so many, and everybody else waits meanwhile."""
-_ANSWER_BURST_SECONDS = 0.25
+_ANSWER_BURST_SECONDS = 0.5
 """Of `QuicSettings.max_retries_per_second`, at once."""
 _FORGIVEN_AFTER = 8.0
 """Seconds until handshakes that came to nothing count no longer: about as long as one that hangs may take."""
