@@ -14,6 +14,8 @@ from functools import cache, partial
 from typing import Any
 
 import pytest
+from aioquic.quic.congestion.base import register_congestion_control
+from aioquic.quic.congestion.cubic import CubicCongestionControl
 from aioquic.quic.packet import QuicFrameType, QuicPacketType
 from cryptography import x509
 
@@ -464,6 +466,15 @@ def test_goodput(engines: Pair) -> None:
     assert _goodput_kbps(runner, 5 * MB) > 9000
 
 
+class _Cubic(CubicCongestionControl):
+    """aioquic's, with what the adapter looks at in its own."""
+
+    large_losses = 0
+
+
+register_congestion_control("tests-cubic", _Cubic)
+
+
 @pytest.mark.slow
 @every_pair
 def test_crosstraffic(engines: Pair) -> None:
@@ -475,7 +486,7 @@ def test_crosstraffic(engines: Pair) -> None:
 
     def use_cubic(configuration: Any, is_client: bool) -> None:
         if is_rival:
-            configuration.congestion_control_algorithm = "cubic"
+            configuration.congestion_control_algorithm = "tests-cubic"
 
     runner = Runner(engines, configure=use_cubic)
 
