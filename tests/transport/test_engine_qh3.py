@@ -465,6 +465,20 @@ def test_silence_alone_is_no_proof_of_a_narrow_path_for_a_server(lab: Lab) -> No
     assert sum(len(call[2]) for call in lab.at_client.calls) == 50_000
 
 
+def test_a_client_whose_first_packets_were_lost_finds_what_the_path_carries(tls: ServerTls) -> None:
+    client = Qh3Engines(QuicSettings()).connect(SERVER, server_name="localhost", now=1000.0)
+    first = client.transmit(1000.0)  # lost
+    lab = Lab(tls)
+    lab.now, lab.client = 1000.5, client
+    client.handle_timer(lab.now)
+    lab.server = AioquicEngines(QuicSettings()).acceptor(tls)(first[0][0][6:14], None)
+    lab.server.receive([data for data, _ in client.transmit(lab.now)], CLIENT, lab.now)
+    assert engine_qh3_path.path_bytes(client._quic) == 1200
+    lab.run(60)
+    assert lab.at_client.protocol is not None
+    assert engine_qh3_path.path_bytes(client._quic) == 1452  # and not qh3's 1,472
+
+
 def test_canary_fit_path(tls: ServerTls) -> None:
     lab = Lab(tls, QH3)
     quic = Qh3Engines(QuicSettings()).acceptor(tls)(b"12345678", None)._quic  # type: ignore[attr-defined]
@@ -489,19 +503,19 @@ def test_canary_cap_path_datagram_bytes(tls: ServerTls, lab: Lab, quic: Any) -> 
 
 
 def test_canary_lost_count_and_outstanding(lab: Lab, quic: Any) -> None:
-    assert adapter._outstanding(quic) == []
-    before = adapter._lost_count(quic)
+    assert engine_qh3_path.outstanding(quic) == []
+    before = engine_qh3_path.lost_count(quic)
     stream = lab.client.open_stream(unidirectional=True)
     assert stream is not None
     lab.client.send(stream, bytes(5000), fin=True)
     sizes = [len(data) for data, _ in lab.client.transmit(lab.now)]  # lost
-    outstanding = adapter._outstanding(quic)
+    outstanding = engine_qh3_path.outstanding(quic)
     assert [size for _, size, _ in outstanding] == sizes
     numbers = [number for number, _, _ in outstanding]
     assert numbers == sorted(set(numbers))
     lab.run(60)
-    assert not {number for number, _, _ in adapter._outstanding(quic)} & set(numbers)
-    assert adapter._lost_count(quic) - before >= len(sizes)
+    assert not {number for number, _, _ in engine_qh3_path.outstanding(quic)} & set(numbers)
+    assert engine_qh3_path.lost_count(quic) - before >= len(sizes)
 
 
 def test_canary_version(tls: ServerTls, lab: Lab, quic: Any) -> None:

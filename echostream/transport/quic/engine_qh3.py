@@ -149,7 +149,7 @@ class Qh3Engines(CommonEngines):
             max_datagram_frame_size=_MAX_DATAGRAM_FRAME_BYTES,
             quic_logger=self._qlogs,
             secrets_log_file=self._key_log,
-            probe_datagram_size=False,
+            probe_datagram_size=is_client,  # see `Qh3Engine._widen`
             supported_versions=list(self.versions),
         )
 

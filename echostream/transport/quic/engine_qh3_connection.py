@@ -21,7 +21,7 @@ from qh3.tls import Epoch
 
 from echostream.config import QuicSettings
 from echostream.transport.quic.engine_common import MAX_PROBE_DOUBLINGS, CommonEngine, EndOfConnection
-from echostream.transport.quic.engine_qh3_path import cap_path, fit_path, path_bytes
+from echostream.transport.quic.engine_qh3_path import cap_path, fit_path, lost_count, outstanding, path_bytes
 from echostream.transport.quic.engine_qh3_qlog import log_sent, trace
 from echostream.transport.quic.paths import BASE_DATAGRAM_BYTES, LargePackets, PathNames, datagram_bytes
 from echostream.transport.sockets import SocketAddress
@@ -121,8 +121,8 @@ class Qh3Engine(CommonEngine):
     def transmit(self, now: float) -> list[tuple[bytes, SocketAddress]]:
         if self._datagrams and _close_event(self._quic) is None:
             self._release_datagrams()
-        if self._large.is_suspicious or _lost_count(self._quic) != self._large.lost_count:
-            self._large.look(_outstanding(self._quic), _lost_count(self._quic))
+        if self._large.is_suspicious or lost_count(self._quic) != self._large.lost_count:
+            self._large.look(outstanding(self._quic), lost_count(self._quic))
             self._is_doubtful = self._is_doubtful or self._large.are_lost
         try:
             packets = _take_packets(self._quic, now + CLOCK_START, _BATCH_PACKETS)
@@ -254,6 +254,11 @@ class Qh3Engine(CommonEngine):
             _discard_keys(self._quic, Epoch.ONE_RTT)
             _discard_keys(self._quic, Epoch.HANDSHAKE)
 
+    def _widen(self) -> None:
+        # A client whose first packets were lost sends small ones, and probes for larger ones: no further than this.
+        if self._quic.configuration.is_client:
+            cap_path(self._quic, datagram_bytes(self._settings, self.peer_address))
+
     def _doubt_path(self, now: float) -> list[tuple[bytes, SocketAddress]]:
         """Find out whether the path carries large packets, and send no more if it does not; returns what to send now.
 
@@ -270,7 +275,7 @@ class Qh3Engine(CommonEngine):
             cap_path(self._quic, BASE_DATAGRAM_BYTES)
             self._is_narrow, self._large.is_suspicious = True, False
         else:
-            self._large.suspect(_outstanding(self._quic))
+            self._large.suspect(outstanding(self._quic))
         return packets
 
     def _release_datagrams(self) -> None:
@@ -326,15 +331,6 @@ def _receive_authentic(quic: QuicConnection, datagrams: list[bytes], path: Socke
     report = quic._core.receive_many_datagrams(datagrams, path, now)
     quic._drain_core()
     return report[2] > 0
-
-
-def _lost_count(quic: QuicConnection) -> int:
-    return 0 if quic._core is None else quic._core.loss_total
-
-
-def _outstanding(quic: QuicConnection) -> list[tuple[int, int, int]]:
-    """Return number and size of the packets that wait for an acknowledgement."""
-    return [] if quic._core is None else quic._core.outstanding_application_packets
 
 
 def _begin_probes_again(quic: QuicConnection) -> None:

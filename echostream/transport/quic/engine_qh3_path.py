@@ -1,4 +1,4 @@
-"""How large packets may be with qh3: what a path carries, and what this side takes."""
+"""How large packets may be with qh3: what a path carries and loses, and what this side takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qh3.quic.connection import QuicConnection
 from qh3.quic.packet import pull_quic_transport_parameters, push_quic_transport_parameters
 from qh3.quic.tls_bridge import QuicTlsBridge
 
-__all__ = ("ClientOfLargePackets", "cap_path", "fit_path", "path_bytes")
+__all__ = ("ClientOfLargePackets", "cap_path", "fit_path", "lost_count", "outstanding", "path_bytes")
 
 
 class ClientOfLargePackets(QuicConnection):
@@ -36,8 +36,18 @@ def cap_path(quic: QuicConnection, size: int) -> None:
     if quic._core is None or given is None:
         return
     quic._applied_transport_parameters = None
-    given.max_udp_payload_size = size
+    given.max_udp_payload_size = min(given.max_udp_payload_size or size, size)
     quic._drain_tls()  # applies what it has not yet
+
+
+def lost_count(quic: QuicConnection) -> int:
+    """Return how many packets were lost so far."""
+    return 0 if quic._core is None else quic._core.loss_total
+
+
+def outstanding(quic: QuicConnection) -> list[tuple[int, int, int]]:
+    """Return number and size of the packets that wait for an acknowledgement."""
+    return [] if quic._core is None else quic._core.outstanding_application_packets
 
 
 def fit_path(quic: QuicConnection, size: int) -> None:
