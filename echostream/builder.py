@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from echostream.hosting import Announcement
+from echostream.middleware.base import Middleware
 from echostream.session.session import Principal
 
 if TYPE_CHECKING:
@@ -83,6 +84,11 @@ class ServerBuilder(Generic[ServerT]):
     def limits(self, limits: Limits) -> Self:
         """Set what a session may cost."""
         self._options["limits"] = limits
+        return self
+
+    def use(self, *middleware: Middleware) -> Self:
+        """Put layers around every call, event and item, inside those given before; may be repeated."""
+        self._options["middleware"] = (*self._options.get("middleware", ()), *middleware)
         return self
 
     def debug(self, debug: bool = True) -> Self:

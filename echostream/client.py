@@ -17,6 +17,7 @@ from echostream.errors import (
     ConnectError,
     ConnectionLostError,
 )
+from echostream.middleware.base import Middleware, compile_chains
 from echostream.protocol.hello import Hello, PeerLimits
 from echostream.routing.dispatch import Dispatcher
 from echostream.routing.router import Router
@@ -123,6 +124,7 @@ class RpcClient(Conversation):
         engine: str = "auto",
         limits: Limits | None = None,
         early_data: bool = False,
+        middleware: Sequence[Middleware] = (),
     ) -> Connecting:
         """Connect to an address: ``async with RpcClient.connect("quic://host:4433", ca="dev") as client``.
 
@@ -140,6 +142,7 @@ class RpcClient(Conversation):
                 server that allows it and that this program was connected to within the last hour, `connect` then
                 returns at once, before anybody has answered: what is wrong comes out of the calls. All else waits for
                 the answer, which also brings `id`. Not with `credentials`, which always wait.
+            middleware: layers around every call, event and item of this client, the outermost first.
 
         Raises:
             ConnectError: nobody there, refused, or not in time; says what to try.
@@ -148,10 +151,11 @@ class RpcClient(Conversation):
             ConfigurationError: the URL or an option is unusable.
         """
         address = Address.parse(url)
+        dial = DialOptions(timeout, engine, limits, credentials, early_data, compile_chains(middleware))
 
         async def start() -> RpcClient:
             tls = await asyncio.to_thread(client_tls, address, ca, fingerprint, insecure=insecure)
-            return await cls._dial(address, tls, DialOptions(timeout, engine, limits, credentials, early_data))
+            return await cls._dial(address, tls, dial)
 
         start.__qualname__ = "RpcClient.connect"
         return Connecting(start())
@@ -174,6 +178,7 @@ class RpcClient(Conversation):
         engine: str = "auto",
         limits: Limits | None = None,
         early_data: bool = False,
+        middleware: Sequence[Middleware] = (),
     ) -> Connecting:
         """Find a server on the local network and connect: ``async with RpcClient.discover("orders") as client``.
 
@@ -194,12 +199,14 @@ class RpcClient(Conversation):
             engine: QUIC engine.
             limits: what the session may cost on this side.
             early_data: as in `connect`.
+            middleware: layers around every call, event and item of this client, the outermost first.
 
         Raises:
             ServiceNotFoundError: none fits; says what was seen instead and how to name an address.
             CertificateError: its certificate changed since the last contact, or is not the announced one.
             ConnectError: it was found and could not be reached.
         """
+        dial = DialOptions(connect_timeout, engine, limits, credentials, early_data, compile_chains(middleware))
 
         async def start() -> RpcClient:
             from echostream.discovery.mdns import find
@@ -211,7 +218,6 @@ class RpcClient(Conversation):
                 interfaces=interfaces,
             )
             info = found[0]
-            dial = DialOptions(connect_timeout, engine, limits, credentials, early_data)
             if ca is not None or fingerprint is not None:
                 first = Address.parse(info.urls[0])
                 tls = await asyncio.to_thread(client_tls, first, ca, fingerprint, insecure=False)
@@ -274,6 +280,19 @@ class RpcClient(Conversation):
         """Where the server is, as ``host:port``."""
         return self._session.peer_address
 
+    def register(self, *targets: object, middleware: Sequence[Middleware] = ()) -> None:
+        """Serve objects of ``@service`` classes and ``@handler`` functions to the server.
+
+        Args:
+            *targets: what to serve.
+            middleware: layers around what comes in for these targets, inside those of the client.
+
+        Raises:
+            SignatureError: a type cannot be validated.
+            ConfigurationError: a name is taken, or a target is neither.
+        """
+        self._services.register(*targets, chains=compile_chains(middleware))
+
     async def close(self) -> None:
         """End the session; what was written is sent. Idempotent."""
         if self._current is not None:
@@ -327,7 +346,7 @@ class RpcClient(Conversation):
         limits = dial.limits or Limits()
         early_data = dial.early_data and dial.credentials is None
         transport = make_transport(address.scheme, dial.engine, limits, early_data=early_data)
-        client = cls(Runtime(limits))
+        client = cls(Runtime(limits, chains=dial.chains))
         hello = Hello(
             role=Role.CLIENT, epoch=EPOCH, agent=AGENT, credentials=dial.credentials, limits=PeerLimits.of(limits)
         )

@@ -18,6 +18,7 @@ __all__ = (
     "DEFAULT_DISCOVER_TIMEOUT",
     "DEFAULT_STOP_GRACE",
     "DEFAULT_STREAM_CLOSE_TIMEOUT",
+    "LOST_CALL_GRACE",
     "MAX_CERTIFICATE_CHAIN",
     "MAX_DISCOVERED_SERVICES",
     "MAX_EARLY_BYTES",
@@ -49,6 +50,8 @@ DEFAULT_STREAM_CLOSE_TIMEOUT = 10.0
 DEFAULT_STOP_GRACE = 15.0
 """Seconds that `stop()` waits for running calls: under the 30 s most supervisors give before they kill."""
 
+LOST_CALL_GRACE = 1.0
+"""Seconds that the middleware of a call may go on after its connection ended: to log it, not to wait for anything."""
 
 MAX_CERTIFICATE_CHAIN = 10
 """Certificates that a peer may send: public chains have 2 to 4, and the work to check one grows with their number."""

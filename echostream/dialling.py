@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from echostream.errors import CloseCode, ConnectError, ConnectionLostError, RpcError, Status, TransportError
+from echostream.session.chains import NO_CHAINS, Chains
 from echostream.transport.base import Address
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class DialOptions(NamedTuple):
     limits: Limits | None
     credentials: str | None
     early_data: bool
+    chains: Chains = NO_CHAINS
+    """The client's middleware."""
 
 
 def client_tls(

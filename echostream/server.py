@@ -15,6 +15,7 @@ from echostream.config import DEFAULT_STOP_GRACE, MAX_EARLY_BYTES, Limits
 from echostream.errors import CloseCode, ConfigurationError, LocalProtocolError
 from echostream.hosting import Announcement, make_advertiser, on_stop_signals
 from echostream.introspection import offer_reflection
+from echostream.middleware.base import Middleware, compile_chains
 from echostream.protocol.hello import Hello, PeerLimits
 from echostream.routing.dispatch import Dispatcher
 from echostream.routing.router import Router
@@ -56,6 +57,7 @@ class RpcServer:
         limits: Limits | None = None,
         debug: bool = False,
         early_data: bool = False,
+        middleware: Sequence[Middleware] = (),
     ) -> None:
         """Prepare a server; nothing is opened yet.
 
@@ -70,9 +72,10 @@ class RpcServer:
             early_data: run calls of methods that are marked safe before a handshake is done (0-RTT), which saves a
                 client that comes back a round trip or two. Such a call may run a second time: who saw the client's
                 first packets may send them again.
+            middleware: layers around every call, event and item of every session, the outermost first.
 
         Raises:
-            ConfigurationError: an address, certificate or engine is unusable.
+            ConfigurationError: an address, certificate or engine is unusable, or a layer is no middleware.
         """
         self._addresses = [Address.parse(url) for url in urls or ("quic://127.0.0.1:0",)]
         self._certificate = certificate
@@ -91,9 +94,10 @@ class RpcServer:
         self._transports: dict[str, Transport[Any, Any]] = {}
         for address in self._addresses:
             self._transport(address.scheme)
+        self._chains = compile_chains(middleware)
         self._router = Router()
         offer_reflection(self._router, self._may_hint)
-        self._sessions = SessionManager()
+        self._sessions = SessionManager(self._chains.outbound_event)
         self._arriving: dict[Session, None] = {}
         self._listeners: list[Listener] = []
         self._runtime: Runtime | None = None
@@ -116,18 +120,19 @@ class RpcServer:
 
     # Before it starts
 
-    def register(self, *targets: object, name: str | None = None) -> None:
+    def register(self, *targets: object, name: str | None = None, middleware: Sequence[Middleware] = ()) -> None:
         """Serve objects of ``@service`` classes, and functions marked ``@handler``, ``@listener`` or ``@stream``.
 
         Args:
             *targets: what to serve; bound methods too.
             name: wire name of the one function given.
+            middleware: layers around what comes in for these targets, inside those of the server.
 
         Raises:
             SignatureError: a type cannot be validated; says where and what to write.
             ConfigurationError: a name is taken, or a target is nothing of these.
         """
-        self._router.register(*targets, name=name)
+        self._router.register(*targets, name=name, chains=compile_chains(middleware))
 
     def on(self, event: type | str, callback: Callable[..., Any]) -> Callable[[], None]:
         """Listen to an event of every session; return the function that unsubscribes. See `Session.on`."""
@@ -215,7 +220,7 @@ class RpcServer:
         addresses = [Address.parse(url) for url in urls] or self._addresses
         self._stopping = False
         self._stopped = asyncio.Event()
-        self._runtime = Runtime(self._limits, debug=self._debug)
+        self._runtime = Runtime(self._limits, debug=self._debug, chains=self._chains)
         try:
             if any(address.scheme != "memory" for address in addresses):
                 await asyncio.to_thread(self._load_tls)  # may make keys

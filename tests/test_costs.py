@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import gc
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
 
 from echostream import handler, service
+from echostream.middleware import Middleware, Request, RequestNext
 from echostream.protocol.payload import PayloadCodec
 from echostream.testing import connect_in_memory
-from tests.serving import linked
+from tests.serving import joined, linked, served
 
 
 @service("echo")
@@ -46,3 +51,42 @@ async def test_all_sessions_of_a_server_share_one_packer() -> None:
             gc.collect()
             after = sum(isinstance(item, PayloadCodec) for item in gc.get_objects())
     assert after - before == 2  # the clients'
+
+
+class Layer(Middleware):
+    async def inbound_request(self, request: Request, call_next: RequestNext) -> Any:
+        return await call_next(request)
+
+
+async def calls_of_python(*, server: Sequence[Middleware] = (), client: Sequence[Middleware] = ()) -> float:
+    """Count the functions that Python enters for one unary call, on both sides together."""
+    entered = 0
+
+    def count(_frame: FrameType, event: str, _arg: object) -> None:
+        nonlocal entered
+        entered += event == "call"
+
+    async with served(Echo(), middleware=server) as running, joined(running, middleware=client) as caller:
+        echo = caller.proxy(Echo)
+        assert await echo.say("warm") == "warm"
+        sys.setprofile(count)
+        try:
+            for _ in range(20):
+                await echo.say("hi")
+        finally:
+            sys.setprofile(None)
+    return entered / 20
+
+
+async def test_middleware_that_takes_no_part_costs_a_call_nothing() -> None:
+    class Elsewhere(Middleware):
+        inbound_event = Layer.inbound_request  # type: ignore[assignment]
+
+    bare = await calls_of_python()
+    assert await calls_of_python(server=[Middleware(), Elsewhere()], client=[Middleware(), Elsewhere()]) == bare
+
+
+async def test_every_further_layer_costs_the_same() -> None:
+    one, two, ten = [await calls_of_python(server=[Layer()] * count) for count in (1, 2, 10)]
+    assert ten - one == 9 * (two - one)
+    assert two - one <= 5  # the layer, the step to the next one, and both again for each wait

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from echostream.binding import MethodBinding
 from echostream.errors import (
     CertificateError,
     ConnectionLostError,
@@ -20,17 +21,21 @@ from echostream.errors import (
     Status,
 )
 from echostream.routing.invocation import Invocation
+from echostream.routing.once import Once, request_of
 from echostream.routing.router import MethodRoute, Router, StreamRoute
 from echostream.routing.stall import watched
+from echostream.session.chains import NO_CHAINS, Chains, Request, both, item_sender, item_taker
+from echostream.session.channel import Channel, make_channel
 from echostream.session.context import Context, enter_context
 from echostream.session.listeners import ListenerTable
-from echostream.session.streams import Channel, StreamReceiver
+from echostream.session.streams import StreamReceiver
 
 if TYPE_CHECKING:
     from echostream.protocol import events as ev
     from echostream.protocol.frames import RequestFrame
     from echostream.session.runtime import Runtime
     from echostream.session.session import Session
+    from echostream.types import WireValue
 
 __all__ = ("Dispatcher",)
 
@@ -40,7 +45,7 @@ _log = logging.getLogger("echostream.routing")
 class Dispatcher:
     """Serves the calls and streams of one session (`Services` of `session.py`)."""
 
-    __slots__ = ("_hints", "_router", "_runtime", "_streams", "_withheld")
+    __slots__ = ("_chain", "_hints", "_router", "_runtime", "_streams", "_withheld")
 
     def __init__(self, router: Router, runtime: Runtime, *, hints: Callable[[Session], bool]) -> None:
         """Make one.
@@ -52,6 +57,7 @@ class Dispatcher:
         """
         self._router = router
         self._runtime = runtime
+        self._chain = runtime.chains.inbound_request
         self._hints = hints
         self._withheld: str | None = None
         self._streams = 0
@@ -65,8 +71,8 @@ class Dispatcher:
         """Let nothing be registered for a peer that is not trusted enough; `reason` says why, and the way out."""
         self._withheld = reason
 
-    def register(self, *targets: object, name: str | None = None) -> None:
-        """Serve more, to this session alone.
+    def register(self, *targets: object, name: str | None = None, chains: Chains = NO_CHAINS) -> None:
+        """Serve more, to this session alone; `chains` are the middleware of these targets alone.
 
         Raises:
             CertificateError: the peer is not trusted enough.
@@ -74,7 +80,7 @@ class Dispatcher:
         """
         if self._withheld is not None:
             raise CertificateError(self._withheld)
-        self._router.register(*targets, name=name)
+        self._router.register(*targets, name=name, chains=chains)
 
     def is_safe(self, method: str) -> bool:
         """Return whether a method is here and changes nothing, so that it may run before a handshake is done."""
@@ -93,21 +99,13 @@ class Dispatcher:
             invocation.watch_deadline()
 
     async def _serve(self, session: Session, invocation: Invocation, frame: RequestFrame) -> None:
-        context = invocation.context
-        enter_context(context)
+        enter_context(invocation.context)
         try:
-            route = self._find(session, frame)
-            binding = route.binding
-            if binding.returns_items:
-                await watched(self._serve_items(route, invocation, frame), binding.name, self._runtime.clock)
-                result = None
+            route = self._router.method(frame.method)
+            if self._chain is not None or route is None or route.chains is not None:
+                result = await self._serve_through(session, route, invocation, frame)
             else:
-                args, kwargs = self._arguments(route, invocation, frame)
-                if binding.spec.thread:
-                    result = await self._run_in_thread(route, args, kwargs)
-                else:
-                    result = await watched(route.function(*args, **kwargs), binding.name, self._runtime.clock)
-                result = binding.encode_result(result)
+                result = await self._run(route, invocation, frame)
             rest = invocation.respond(result)
             if rest is not None:
                 await rest
@@ -120,56 +118,91 @@ class Dispatcher:
         finally:
             invocation.finish()
 
-    def _find(self, session: Session, frame: RequestFrame) -> MethodRoute:
-        route = self._router.method(frame.method)
-        if route is None:
-            raise RpcError(Status.UNIMPLEMENTED, self._unknown(session, "method", frame.method, self._router.near))
-        binding = route.binding
-        if binding.spec.requires is not None:
-            _check_permission(session, binding.name, binding.spec.requires)
-        if binding.returns_items != frame.accepts_items or binding.sends_items != frame.sends_items:
-            called = f"{'a stream' if frame.sends_items else 'one value'} in, " + (
-                "a stream out" if frame.accepts_items else "one value out"
-            )
-            by_name = ", or stream() by name" if binding.returns_items else ""
-            raise InvalidArgumentError(
-                f"{binding.name} is {binding.shape.value}, but was called with {called}; use a proxy{by_name}"
-            )
-        return route
-
-    def _arguments(
-        self, route: MethodRoute, invocation: Invocation, frame: RequestFrame
-    ) -> tuple[list[Any], dict[str, Any]]:
-        binding = route.binding
-        value = [[frame.payload], {}] if frame.raw else self._runtime.payload.decode(frame.payload)
+    def _unpack(self, frame: RequestFrame) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments as they travel."""
+        if frame.raw:
+            return [frame.payload], {}
+        value = self._runtime.payload.decode(frame.payload)
         try:
             positional, keyword = value
         except (TypeError, ValueError):
             positional = keyword = None
         if not isinstance(positional, list) or not isinstance(keyword, dict):
-            raise InvalidArgumentError(f"arguments of {binding.name} must be [positional, keyword]")
+            raise InvalidArgumentError(f"arguments of {frame.method} must be [positional, keyword]")
+        return positional, keyword
+
+    def _run(
+        self, route: MethodRoute, invocation: Invocation, frame: RequestFrame, request: Request | None = None
+    ) -> Awaitable[WireValue]:
+        """Return the handler's run, which gives its result as it travels, or None when it has sent items.
+
+        Args:
+            route: leads to the handler.
+            invocation: the call.
+            frame: the call as it came.
+            request: the call as the middleware left it.
+        """
+        binding, context = route.binding, invocation.context
+        if binding.spec.requires is not None:
+            _check_permission(context, binding.name, binding.spec.requires)
+        if binding.returns_items != frame.accepts_items or binding.sends_items != frame.sends_items:
+            raise _wrong_shape(binding, frame)
+        positional, keyword = self._unpack(frame) if request is None else (request.args, request.kwargs)
         args, kwargs = binding.decode_arguments(positional, keyword)
         if binding.items_parameter is not None:
-            kwargs[binding.items_parameter] = invocation.items(binding.decode_item)
+            chain = both(self._runtime.chains.inbound_item, route.chains.inbound_item if route.chains else None)
+            take = item_taker(chain, context.session, binding.name, context)
+            kwargs[binding.items_parameter] = invocation.items(binding.decode_item, take)
         if binding.context_parameter is not None:
-            kwargs[binding.context_parameter] = invocation.context
-        return args, kwargs
+            kwargs[binding.context_parameter] = context
+        if binding.returns_items:
+            return watched(self._serve_items(route, invocation, args, kwargs), binding.name, self._runtime.clock)
+        if binding.spec.thread:
+            return self._run_in_thread(route, args, kwargs)
+        return watched(route.function(*args, **kwargs), binding.name, self._runtime.clock, binding.encode_result)
 
-    async def _run_in_thread(self, route: MethodRoute, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    async def _run_in_thread(self, route: MethodRoute, args: list[Any], kwargs: dict[str, Any]) -> WireValue:
         work = partial(copy_context().run, partial(route.function, *args, **kwargs))
-        return await self._runtime.loop.run_in_executor(self._runtime.threads, work)
+        return route.binding.encode_result(await self._runtime.loop.run_in_executor(self._runtime.threads, work))
 
-    async def _serve_items(self, route: MethodRoute, invocation: Invocation, frame: RequestFrame) -> None:
-        args, kwargs = self._arguments(route, invocation, frame)
+    async def _serve_items(
+        self, route: MethodRoute, invocation: Invocation, args: list[Any], kwargs: dict[str, Any]
+    ) -> None:
         items: AsyncIterator[Any] = route.function(*args, **kwargs)
-        encode = route.binding.encode_item
+        encode, send, context = route.binding.encode_item, invocation.send_item, invocation.context
+        chain = both(self._runtime.chains.outbound_item, route.chains.outbound_item if route.chains else None)
+        through = item_sender(chain, context.session, context.method, context)
         try:
             async for item in items:
-                await invocation.send_item(encode(item))
+                await (send(encode(item)) if through is None else through(encode(item), send))
         finally:
             close = getattr(items, "aclose", None)
             if close is not None:
                 await close()
+
+    async def _serve_through(
+        self, session: Session, route: MethodRoute | None, invocation: Invocation, frame: RequestFrame
+    ) -> WireValue:
+        """Run the middleware around a call, the server's and then the service's; return what travels back."""
+        if self._chain is None and route is None:
+            raise self._unknown_method(session, frame.method)
+        positional, keyword = self._unpack(frame)
+        request = request_of(invocation.context, frame, positional, keyword, route)
+        guard = Once(request)
+
+        async def handle(request: Request) -> WireValue:
+            found = self._router.method(request.method)
+            if found is None:
+                raise self._unknown_method(session, request.method)
+
+            async def run(request: Request) -> WireValue:
+                guard.enter(request)
+                return guard.leave(await self._run(found, invocation, frame, request))
+
+            chain = found.chains.inbound_request if found.chains is not None else None
+            return await (run(request) if chain is None else chain(request, run))
+
+        return guard.check(await (handle(request) if self._chain is None else self._chain(request, handle)), route)
 
     async def _on_cancelled(self, invocation: Invocation) -> None:
         if invocation.expired:
@@ -188,6 +221,9 @@ class Dispatcher:
         unexpected = session.peer.unexpected
         return RpcError(Status.INTERNAL, text, details=unexpected.keep(error) if unexpected is not None else None)
 
+    def _unknown_method(self, session: Session, method: str) -> RpcError:
+        return RpcError(Status.UNIMPLEMENTED, self._unknown(session, "method", method, self._router.near))
+
     def _unknown(self, session: Session, what: str, name: str, near: Callable[[str], list[str]]) -> str:
         text = f"unknown {what} {name!r}"
         if not self._hints(session):
@@ -203,11 +239,12 @@ class Dispatcher:
 
     def on_stream(self, session: Session, event: ev.StreamOpened) -> None:
         """Start serving a stream, or refuse it."""
-        channel = Channel(session.peer, session.id)
+        route = self._router.stream(event.frame.name)
+        context = Context(session, event.frame.name, event.frame.metadata)
+        channel = make_channel(session, context.method, NO_CHAINS if route is None else route.chains, context)
         channel.stream = event.stream
         channel.metadata = event.frame.metadata or {}
         event.stream.handle = channel
-        route = self._router.stream(event.frame.name)
         if route is None:
             text = self._unknown(session, "stream", event.frame.name, self._router.near_streams)
             channel.reset(RpcError(Status.UNIMPLEMENTED, text))
@@ -221,11 +258,10 @@ class Dispatcher:
         self._streams += 1
         channel.accepted = True
         session.peer.protocol.streams.accept(event.stream)
-        session.tasks.start(self._serve_stream(session, route, channel), f"stream {event.frame.name}")
+        session.tasks.start(self._serve_stream(session, route, channel, context), f"stream {event.frame.name}")
 
-    async def _serve_stream(self, session: Session, route: StreamRoute, channel: Channel) -> None:
+    async def _serve_stream(self, session: Session, route: StreamRoute, channel: Channel, context: Context) -> None:
         spec = route.binding.spec
-        context = Context(session, spec.name, channel.metadata)
         enter_context(context)
         receiver: StreamReceiver[Any] = StreamReceiver(channel, route.binding.item)
         try:
@@ -254,11 +290,20 @@ async def _fail(invocation: Invocation, error: EchoStreamError) -> None:
         await invocation.fail(error)
 
 
-def _check_permission(session: Session, method: str, permission: str) -> None:
-    """Raise unless the peer has the permission; without a principal nobody has any."""
-    if session.principal is None:
+def _check_permission(context: Context, method: str, permission: str) -> None:
+    """Raise unless who asks has the permission; without a principal nobody has any."""
+    principal = context.principal
+    if principal is None:
         raise RpcError(Status.UNAUTHENTICATED, f"{method} requires {permission!r}; connect with credentials")
-    if permission not in session.principal.permissions:
-        raise RpcError(
-            Status.PERMISSION_DENIED, f"{method} requires {permission!r}, which {session.principal.name} lacks"
-        )
+    if permission not in principal.permissions:
+        raise RpcError(Status.PERMISSION_DENIED, f"{method} requires {permission!r}, which {principal.name} lacks")
+
+
+def _wrong_shape(binding: MethodBinding, frame: RequestFrame) -> InvalidArgumentError:
+    called = f"{'a stream' if frame.sends_items else 'one value'} in, " + (
+        "a stream out" if frame.accepts_items else "one value out"
+    )
+    by_name = ", or stream() by name" if binding.returns_items else ""
+    return InvalidArgumentError(
+        f"{binding.name} is {binding.shape.value}, but was called with {called}; use a proxy{by_name}"
+    )

@@ -107,15 +107,18 @@ class Invocation:
         self.context.end()
         self.call.handle = _ENDED
 
-    async def items(self, decode: Callable[[WireValue], Any]) -> AsyncIterator[Any]:
-        """Iterate over the caller's items, validated."""
+    async def items(
+        self, decode: Callable[[WireValue], Any], take: Callable[[WireValue], Awaitable[WireValue]] | None = None
+    ) -> AsyncIterator[Any]:
+        """Iterate over the caller's items, validated; `take` runs the middleware around each."""
         arrived = self._arrived
         while True:
             while self._inbox:
                 frame = self._inbox.popleft()
                 self._peer.protocol.calls.item_consumed(self.call, len(frame.payload))
                 self._peer.touch()
-                yield decode(decode_payload(self._peer, frame.payload, raw=frame.raw))
+                wire = decode_payload(self._peer, frame.payload, raw=frame.raw)
+                yield decode(wire if take is None else await take(wire))
             if self._input_ended or arrived is None:
                 return
             arrived.clear()

@@ -17,6 +17,7 @@ from echostream.binding import (
     bind_stream,
 )
 from echostream.errors import ConfigurationError
+from echostream.session.chains import NO_CHAINS, Chains
 from echostream.session.listeners import Listener, ListenerTable
 from echostream_derive import (
     HandlerSpec,
@@ -40,6 +41,8 @@ class MethodRoute:
 
     binding: MethodBinding
     function: Callable[..., Any]
+    chains: Chains | None = None
+    """The middleware of its service; None without any."""
 
     @property
     def name(self) -> str:
@@ -53,6 +56,7 @@ class StreamRoute:
 
     binding: StreamBinding
     function: Callable[..., Any]
+    chains: Chains = NO_CHAINS
 
 
 class Router:
@@ -69,12 +73,13 @@ class Router:
     def __repr__(self) -> str:
         return f"<Router {len(self._methods)} methods {len(self._streams)} streams>"
 
-    def register(self, *targets: object, name: str | None = None) -> None:
+    def register(self, *targets: object, name: str | None = None, chains: Chains = NO_CHAINS) -> None:
         """Serve objects of ``@service`` classes, and functions marked ``@handler``, ``@listener`` or ``@stream``.
 
         Args:
             *targets: what to serve; bound methods too.
             name: wire name of the one function given.
+            chains: the middleware of these targets alone.
 
         Raises:
             SignatureError: a type cannot be validated.
@@ -83,7 +88,7 @@ class Router:
         if name is not None and len(targets) != 1:
             raise ConfigurationError("name", f"{name!r} names one function, got {len(targets)}: register one at a time")
         claimed: _Claimed = set()
-        found = [self._read(target, name, claimed) for target in targets]
+        found = [self._read(target, name, claimed, chains) for target in targets]
         for add in [step for steps in found for step in steps]:
             add()
 
@@ -149,14 +154,14 @@ class Router:
 
     # Reading what was given, before anything is changed: all of it is registered or nothing.
 
-    def _read(self, target: object, name: str | None, claimed: _Claimed) -> list[Callable[[], None]]:
+    def _read(self, target: object, name: str | None, claimed: _Claimed, chains: Chains) -> list[Callable[[], None]]:
         cls = type(target)
         if isinstance(target, type) and is_service(target):
             raise ConfigurationError("register", f"{target.__name__} is a class: give an object, {target.__name__}()")
         if is_service(cls):
             if name is not None:
                 raise ConfigurationError("name", f"the service {cls.__name__} has its name from @service")
-            return self._read_service(target, cls, claimed)
+            return self._read_service(target, cls, claimed, chains)
         marks = [mark for mark in marks_of(target) if isinstance(mark, HandlerSpec | ListenerSpec | StreamSpec)]
         if not callable(target) or not (marks or name):
             raise ConfigurationError(
@@ -164,9 +169,9 @@ class Router:
                 f"{getattr(target, '__qualname__', repr(target))} is neither an object of a @service class nor marked"
                 " with @handler, @listener or @stream",
             )
-        return self._read_function(target, name, claimed)
+        return self._read_function(target, name, claimed, chains)
 
-    def _read_service(self, target: object, cls: type, claimed: _Claimed) -> list[Callable[[], None]]:
+    def _read_service(self, target: object, cls: type, claimed: _Claimed, chains: Chains) -> list[Callable[[], None]]:
         binding = bind_service(cls)
         _claim("service", binding.name, self._services, claimed)
         for wire_name in binding.methods:
@@ -177,16 +182,16 @@ class Router:
         def add() -> None:
             self._services[binding.name] = binding.spec
             for attribute, method in binding.by_attribute.items():
-                self._methods[method.name] = MethodRoute(method, getattr(target, attribute))
+                self._methods[method.name] = _method_route(method, getattr(target, attribute), chains)
             for listener in binding.listeners:
-                self._add_listener(listener, getattr(target, listener.spec.attribute))
+                self._add_listener(listener, getattr(target, listener.spec.attribute), chains)
             for stream in binding.streams:
-                self._streams[stream.spec.name] = StreamRoute(stream, getattr(target, stream.spec.attribute))
+                self._streams[stream.spec.name] = StreamRoute(stream, getattr(target, stream.spec.attribute), chains)
 
         return [add]
 
     def _read_function(
-        self, target: Callable[..., Any], name: str | None, claimed: _Claimed
+        self, target: Callable[..., Any], name: str | None, claimed: _Claimed, chains: Chains
     ) -> list[Callable[[], None]]:
         steps: list[Callable[[], None]] = []
         owner = type(getattr(target, "__self__", None)) if hasattr(target, "__self__") else None
@@ -197,17 +202,17 @@ class Router:
             spec = handler_spec(target, name)
             method = bind_handler(spec, owner=owner, wire_name=name or spec.name)
             _claim("method", method.name, self._methods, claimed)
-            steps.append(lambda: self._methods.__setitem__(method.name, MethodRoute(method, target)))
+            steps.append(lambda: self._methods.__setitem__(method.name, _method_route(method, target, chains)))
         if listener is not None:
             bound = bind_listener(listener, owner=owner)
-            steps.append(lambda: self._add_listener(bound, target))
+            steps.append(lambda: self._add_listener(bound, target, chains))
         if stream is not None:
-            route = StreamRoute(bind_stream(stream, owner=owner), target)
+            route = StreamRoute(bind_stream(stream, owner=owner), target, chains)
             _claim("stream", route.binding.spec.name, self._streams, claimed)
             steps.append(lambda: self._streams.__setitem__(route.binding.spec.name, route))
         return steps
 
-    def _add_listener(self, binding: ListenerBinding, function: Callable[..., Any]) -> None:
+    def _add_listener(self, binding: ListenerBinding, function: Callable[..., Any], chains: Chains) -> None:
         spec = binding.spec
         if binding.event is not None:
             self.listeners.learn(binding.event)
@@ -218,8 +223,13 @@ class Router:
                 once=False,
                 takes_context=spec.accepts_context,
                 context_keyword=spec.context_keyword,
+                chain=chains.inbound_event,
             )
         )
+
+
+def _method_route(binding: MethodBinding, function: Callable[..., Any], chains: Chains) -> MethodRoute:
+    return MethodRoute(binding, function, None if chains == NO_CHAINS else chains)
 
 
 _Claimed = set[tuple[str, str]]

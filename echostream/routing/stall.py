@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, TypeVar
 
 from echostream.types import Clock
@@ -20,8 +20,14 @@ _STALL_SECONDS: Final = 0.1
 
 
 @types.coroutine
-def watched(coroutine: Coroutine[Any, Any, T], name: str, clock: Clock) -> Generator[Any, Any, T]:
-    """Run a coroutine as `await` does, and log each step that holds the loop for over 0.1 s."""
+def watched(
+    coroutine: Coroutine[Any, Any, T], name: str, clock: Clock, finish: Callable[[T], T] | None = None
+) -> Generator[Any, Any, T]:
+    """Run a coroutine as `await` does, and log each step that holds the loop for over 0.1 s.
+
+    Returns:
+        Its result, or what `finish` makes of it.
+    """
     now = clock.monotonic
     value: Any = None
     error: BaseException | None = None
@@ -33,7 +39,7 @@ def watched(coroutine: Coroutine[Any, Any, T], name: str, clock: Clock) -> Gener
             if (seconds := now() - start) > _STALL_SECONDS:
                 _warn(seconds, name)
             result: T = stop.value
-            return result
+            return result if finish is None else finish(result)
         if (seconds := now() - start) > _STALL_SECONDS:
             _warn(seconds, name)
         try:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 from echostream.binding import TypeCodec, codec_for, dump_any
 from echostream.config import DEFAULT_CALL_TIMEOUT, DEFAULT_CONNECT_TIMEOUT, DEFAULT_STREAM_CLOSE_TIMEOUT
 from echostream.errors import ConfigurationError, DeadlineExceededError
+from echostream.session.attempts import call_through
 from echostream.session.call import Call
 from echostream.session.calling import CallRequest, call_unary
+from echostream.session.chains import item_sender
 from echostream.session.emitter import EventAck, encode_event
-from echostream.session.proxy import UNSET, CallOptions, ItemIterator, ProxyMethod, make_proxy
-from echostream.session.streaming import StreamingCall
+from echostream.session.proxy import UNSET, CallOptions, ItemIterator, ProxyMethod, iterate, make_proxy
 from echostream.session.streams import StreamSender, open_channel
 from echostream.types import random_bytes
 
@@ -96,10 +97,10 @@ class Conversation(ABC):
         request = CallRequest(
             method, arguments, _checked_timeout(timeout), _plain(metadata), session_id=self._session.id
         )
-        if returns is None:
-            return await call_unary(self._session.peer, request, _same)
-        codec = codec_for(returns)
-        return await call_unary(self._session.peer, request, lambda wire: codec.validate_reply(wire, what=method))
+        decode = _decoder(returns, method)
+        if self._session.chains.outbound_request is not None:
+            return await call_through(self._session, request, decode)
+        return await call_unary(self._session.peer, request, decode)
 
     def proxy(
         self,
@@ -177,13 +178,9 @@ class Conversation(ABC):
             encode_item=dump_any,
             accepts_items=True,
             session_id=self._session.id,
+            send_through=item_sender(self._session.chains.outbound_item, self._session, method),
         )
-        if returns is None:
-            return ItemIterator(StreamingCall(self._session.peer, request), _same)
-        codec = codec_for(returns)
-        return ItemIterator(
-            StreamingCall(self._session.peer, request), lambda wire: codec.validate_reply(wire, what=method)
-        )
+        return iterate(self._session, request, _decoder(returns, method))
 
     # Events
 
@@ -223,9 +220,13 @@ class Conversation(ABC):
             ConnectionLostError: the connection ended.
         """
         name, wire = encode_event(event, *payload)
-        return await self._session.events.emit(
-            name, wire, ack=ack, timeout=_checked_timeout(timeout), metadata=_plain(metadata)
-        )
+        session, known = self._session, _plain(metadata)
+        _checked_timeout(timeout)
+        if session.chains.outbound_event is not None:
+            return await session.events.emit_through(
+                session.chains.outbound_event, name, wire, ack=ack, timeout=timeout, metadata=known
+            )
+        return await session.events.emit(name, wire, ack=ack, timeout=timeout, metadata=known)
 
     def on(self, event: type | str, callback: Callable[..., Any]) -> Callable[[], None]:
         """Listen to an event of the peer; return the function that unsubscribes.
@@ -282,7 +283,7 @@ class Conversation(ABC):
         _checked_timeout(close_timeout)
 
         async def opened() -> StreamSender[Any]:
-            channel = await open_channel(session.peer, session.id, name, _plain(metadata), timeout)
+            channel = await open_channel(session, name, _plain(metadata), timeout)
             return StreamSender(channel, codec, back=back, close_timeout=close_timeout)
 
         return OpenStream(opened)
@@ -350,6 +351,14 @@ def _checked_timeout(timeout: float | None) -> float | None:
 
 def _plain(metadata: Mapping[str, str | bytes] | None) -> dict[str, str | bytes] | None:
     return None if metadata is None else dict(metadata)
+
+
+def _decoder(returns: Any, method: str) -> Callable[[Any], Any]:
+    """Return what makes a result of a wire value."""
+    if returns is None:
+        return _same
+    codec = codec_for(returns)
+    return lambda wire: codec.validate_reply(wire, what=method)
 
 
 def _same(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +24,7 @@ from echostream.session.deadlines import Entry
 
 if TYPE_CHECKING:
     from echostream.protocol.records import OutgoingCall
+    from echostream.session.chains import Next
     from echostream.session.peer import Peer
     from echostream.types import Metadata, WireValue
 
@@ -76,6 +77,8 @@ class CallRequest:
     session_id: str = ""
     safe: bool = False
     """Whether it may travel in early data."""
+    send_through: Callable[[WireValue, Next[WireValue]], Awaitable[Any]] | None = None
+    """Middleware around each input item: given the item and what sends it."""
 
 
 def encode_payload(peer: Peer, value: WireValue) -> tuple[bytes, bool]:

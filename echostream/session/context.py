@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from echostream.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from echostream.session.session import Session
+    from echostream.session.session import Principal, Session
     from echostream.types import Metadata
 
 __all__ = ("Context", "current_deadline", "enter_context")
@@ -30,9 +30,11 @@ class Context:
     __echostream_role__ = "context"
     __slots__ = (
         "_deadline",
+        "_principal",
         "_progress",
         "_report",
         "_reported",
+        "_state",
         "cancelled",
         "initial",
         "metadata",
@@ -79,6 +81,29 @@ class Context:
             raise LookupError("no EchoStream handler runs here: Context.current() works inside handlers and listeners")
         return context
 
+    # Not set before somebody asks: most calls have neither.
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Data that the middlewares, dependencies and the handler of this exchange share."""
+        try:
+            return self._state
+        except AttributeError:
+            self._state: dict[str, Any] = {}
+            return self._state
+
+    @property
+    def principal(self) -> Principal | None:
+        """Who asks: the session's principal, unless a middleware found another one for this exchange."""
+        try:
+            return self._principal
+        except AttributeError:
+            return self.session.principal
+
+    @principal.setter
+    def principal(self, principal: Principal | None) -> None:
+        self._principal: Principal | None = principal
+
     @property
     def deadline(self) -> float | None:
         """Instant on the event loop's clock (seconds) at which the caller stops waiting, or None."""
@@ -90,6 +115,11 @@ class Context:
         if self._deadline is None:
             return None
         return max(0.0, self._deadline - self.session.loop.time())
+
+    def shorten(self, deadline: float) -> None:
+        """Bring the deadline forward for the calls that this one gives rise to; for middleware, which keeps it."""
+        if self._deadline is None or deadline < self._deadline:
+            self._deadline = deadline
 
     def set_initial_metadata(self, **metadata: str | bytes) -> None:
         """Add metadata that travels with the first item of a stream, or with the response. ``_`` stands for ``-``."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from echostream.binding import dump_any
 from echostream.errors import ConfigurationError, ConnectionLostError, DeadlineExceededError
 from echostream.session.calling import encode_payload
+from echostream.session.chains import Chain, Notice
 from echostream.session.listeners import event_key
 from echostream.session.turns import Turns
 
@@ -73,12 +74,47 @@ class Emitter:
                 self._send(name, data, raw=raw, metadata=metadata)
                 return None
         except TimeoutError:
-            raise DeadlineExceededError(
-                f"event not {'acknowledged' if ack else 'sent'} within {timeout:.3g} s",
-                duration=timeout,
-                operation=name,
-                session=self._session.id,
-            ) from None
+            raise self._late(name, ack=ack, timeout=timeout) from None
+
+    async def emit_through(
+        self,
+        chain: Chain[Notice],
+        name: str,
+        wire: WireValue,
+        *,
+        ack: bool,
+        timeout: float | None,
+        metadata: Metadata | None,
+    ) -> EventAck | None:
+        """Send one event with middleware around it; the timeout is for all of it."""
+        loop = self._session.loop
+        deadline = None if timeout is None else loop.time() + timeout
+        scope = asyncio.timeout_at(deadline)
+        answer: EventAck | None = None
+
+        async def send(notice: Notice) -> EventAck | None:
+            nonlocal answer
+            left = None if deadline is None else max(0.0, deadline - loop.time())
+            _arm(scope, None)  # meanwhile the timeout of the sending counts
+            try:
+                answer = await self.emit(
+                    notice.name, notice.payload, ack=ack, timeout=left, metadata=notice.metadata or None
+                )
+            finally:
+                _arm(scope, deadline)
+            return answer
+
+        notice = Notice(session=self._session, name=name, payload=wire, metadata=metadata or {}, ack=ack)
+        try:
+            async with scope:
+                result = await chain(notice, send)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise self._late(name, ack=ack, timeout=timeout) from None
+        if not ack:
+            return None
+        return result if isinstance(result, EventAck) else answer or EventAck(0, 0)
 
     def emit_now(self, name: str, data: bytes, *, raw: bool) -> bool:
         """Send an encoded event without waiting, for broadcasts; False when the session is closed or too slow."""
@@ -121,10 +157,24 @@ class Emitter:
         # Shielded: the event counts until the other side is through with it, even when nobody waits here any more.
         return await asyncio.shield(answer)
 
+    def _late(self, name: str, *, ack: bool, timeout: float | None) -> DeadlineExceededError:
+        within = f" within {timeout:.3g} s" if timeout is not None else ""
+        return DeadlineExceededError(
+            f"event not {'acknowledged' if ack else 'sent'}{within}",
+            duration=timeout,
+            operation=name,
+            session=self._session.id,
+        )
+
     def _answered(self, answer: asyncio.Future[EventAck]) -> None:
         self._acks.pop(answer, None)
         if self._turns is not None:
             self._turns.release(1)
+
+
+def _arm(scope: asyncio.Timeout, when: float | None) -> None:
+    if not scope.expired():
+        scope.reschedule(when)
 
 
 def encode_event(event: object, payload: object = _NOTHING) -> tuple[str, WireValue]:

@@ -11,8 +11,9 @@ from contextvars import copy_context
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
-from echostream.errors import EchoStreamError
+from echostream.errors import EchoStreamError, LocalProtocolError
 from echostream.session.calling import decode_payload
+from echostream.session.chains import Notice, both
 from echostream.session.context import Context, enter_context
 from echostream.session.listeners import Listener, ListenerTable
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from echostream.session.peer import Peer
     from echostream.session.session import Session
     from echostream.session.tasks import TaskSet
+    from echostream.types import WireValue
 
 __all__ = ("EventInbox",)
 
@@ -63,6 +65,7 @@ class EventInbox:
         self._peer = peer
         self._table = table
         self._tasks = tasks
+        self._chain = session.chains.inbound_event
         self._limit = peer.runtime.limits.max_queued_events
         self._held = peer.protocol.link.held
         self._busy: dict[tuple[str, Listener], deque[_Delivery]] = {}
@@ -85,7 +88,8 @@ class EventInbox:
             self._acknowledge(frame, 0, 0)
             return
         try:
-            payload = self._decode(frame)
+            # Middleware gets the event as it travels, and may change it.
+            payload = self._decode(frame) if self._chain is None else None
         except EchoStreamError as error:
             _log.warning("! event %s dropped: %s", frame.name, error.message)
             self._acknowledge(frame, len(listeners), len(listeners))
@@ -100,8 +104,11 @@ class EventInbox:
             self._deliver(listener, arrival)
 
     def _decode(self, frame: EventFrame) -> object:
-        value = decode_payload(self._peer, frame.payload, raw=frame.raw)
-        binding = self._table.binding(frame.name)
+        return self._understood(frame.name, decode_payload(self._peer, frame.payload, raw=frame.raw))
+
+    def _understood(self, name: str, value: WireValue) -> object:
+        """Return the event of its class, where that is known."""
+        binding = self._table.binding(name)
         return value if binding is None else binding.decode(value)
 
     def _deliver(self, listener: Listener, arrival: _Arrival) -> None:
@@ -161,6 +168,8 @@ class EventInbox:
     def _run(self, listener: Listener, arrival: _Arrival) -> Coroutine[Any, Any, Any] | None:
         """Call a listener; return what is left to await, or None when it is through."""
         context = Context(self._session, arrival.frame.name, arrival.frame.metadata)
+        if self._chain is not None or listener.chain is not None:
+            return self._run_through(listener, arrival, context)
         try:
             result = copy_context().run(_call, listener, arrival.payload, context)
         except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the user's own code, `future.result()` too
@@ -170,6 +179,32 @@ class EventInbox:
             return _in_context(context, result)
         self._done(arrival)
         return None
+
+    async def _run_through(self, listener: Listener, arrival: _Arrival, context: Context) -> None:
+        """Run the middleware around a listener."""
+        enter_context(context)
+        frame, ran = arrival.frame, False
+
+        async def listen(notice: Notice) -> None:
+            nonlocal ran
+            if ran:
+                raise LocalProtocolError(f"event {frame.name}: call_next was called twice, but a listener runs once")
+            ran = True
+            context.metadata = notice.metadata
+            result = listener.call(self._understood(frame.name, notice.payload), context)
+            if isawaitable(result):
+                await result
+
+        notice = Notice(
+            session=self._session,
+            name=frame.name,
+            payload=decode_payload(self._peer, frame.payload, raw=frame.raw),
+            metadata=frame.metadata or {},
+            ack=frame.wants_ack,
+            context=context,
+        )
+        chain = both(self._chain, listener.chain)
+        await (listen(notice) if chain is None else chain(notice, listen))
 
     async def _work(self, key: tuple[str, Listener], first: Coroutine[Any, Any, Any], arrival: _Arrival) -> None:
         """Run what a listener has to do until nothing waits for it."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from echostream.binding import EventBinding, bind_event
 from echostream.errors import ConfigurationError
+from echostream.session.chains import Chain, Notice
 from echostream_derive import event_name
 
 __all__ = ("Listener", "ListenerTable", "event_key")
@@ -22,7 +23,7 @@ _WILDCARDS: Final = frozenset("*?[")
 class Listener:
     """One callback for one event name or pattern."""
 
-    __slots__ = ("active", "callback", "context_keyword", "name", "once", "pattern", "remove", "takes_context")
+    __slots__ = ("active", "callback", "chain", "context_keyword", "name", "once", "pattern", "remove", "takes_context")
 
     def __init__(
         self,
@@ -32,12 +33,15 @@ class Listener:
         once: bool,
         takes_context: bool,
         context_keyword: str | None = None,
+        chain: Chain[Notice] | None = None,
     ) -> None:
         self.pattern = pattern
         self.callback = callback
         self.once = once
         self.takes_context = takes_context
         self.context_keyword = context_keyword
+        self.chain = chain
+        """The middleware of its service."""
         self.active = True
         self.remove: Callable[[], None] = _nothing
         """Unsubscribes; set by the table that has it."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from echostream.binding import MethodBinding, bind_service
 from echostream.config import DEFAULT_CALL_TIMEOUT
 from echostream.errors import ConfigurationError
-from echostream.session.calling import CallRequest, PendingCall, call_unary, check_response
-from echostream.session.streaming import StreamingCall
+from echostream.session.attempts import ChainedCall, call_through
+from echostream.session.calling import CallRequest, PendingCall, call_unary
+from echostream.session.chains import item_sender, item_taker
+from echostream.session.streaming import StreamingCall, call_with_items
 from echostream_derive import CallShape
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from echostream.session.session import Session
     from echostream.types import Metadata
 
-__all__ = ("UNSET", "CallOptions", "ItemIterator", "ProxyMethod", "ServiceProxy", "make_proxy")
+__all__ = ("UNSET", "CallOptions", "ItemIterator", "ProxyMethod", "ServiceProxy", "iterate", "make_proxy")
 
 UNSET: Final[Any] = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
 """Nothing was said, where None means something."""
@@ -58,10 +60,11 @@ class ServiceProxy:
 class ProxyMethod:
     """One method of a proxy: call it."""
 
-    __slots__ = ("_session", "_timeout", "binding", "options")
+    __slots__ = ("_chained", "_session", "_timeout", "binding", "options")
 
     def __init__(self, session: Session, binding: MethodBinding, options: CallOptions) -> None:
         self._session = session
+        self._chained = session.chains.outbound_request is not None
         self._timeout = _timeout(binding, options)
         self.binding = binding
         self.options = options
@@ -77,7 +80,12 @@ class ProxyMethod:
             return self.unary(request)
         if shape is CallShape.CLIENT_STREAMING:
             return self.collect(request)
-        return self.iterate(request)
+        return iterate(self._session, request, self.binding.decode_output_item, idempotent=self.idempotent)
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether a call may be tried again after the handler ran."""
+        return self.binding.spec.idempotent or self.binding.spec.safe
 
     def request(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CallRequest:
         """Return what to call, with arguments encoded.
@@ -103,6 +111,7 @@ class ProxyMethod:
             binding.returns_items,
             self._session.id,
             binding.spec.safe,
+            item_sender(self._session.chains.outbound_item, self._session, binding.name) if items is not None else None,
         )
 
     def unary(
@@ -112,28 +121,19 @@ class ProxyMethod:
         seen: Callable[[ResponseFrame], None] | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Return the call in the making, with the validated result; `seen` is shown the response frame."""
-        return call_unary(self._session.peer, request, self.binding.decode_result, pending, seen)
+        decode = self.binding.decode_result
+        if self._chained:
+            return call_through(self._session, request, decode, pending, seen, idempotent=self.idempotent)
+        return call_unary(self._session.peer, request, decode, pending, seen)
 
-    async def collect(
-        self,
-        request: CallRequest,
-        seen: Callable[[ResponseFrame], None] | None = None,
-    ) -> Any:
-        """Call with a stream of items and return the validated result."""
-        peer = self._session.peer
-        call = StreamingCall(peer, request)
-        try:
-            await call.start()
-            frame = await call.response()
-            if seen is not None:
-                seen(frame)
-            return self.binding.decode_result(check_response(peer, frame, request))
-        finally:
-            await call.aclose()
-
-    def iterate(self, request: CallRequest) -> ItemIterator:
-        """Return the iterator over the items of the result; the call starts with the first one."""
-        return ItemIterator(StreamingCall(self._session.peer, request), self.binding.decode_output_item)
+    def collect(
+        self, request: CallRequest, seen: Callable[[ResponseFrame], None] | None = None
+    ) -> Coroutine[Any, Any, Any]:
+        """Return the call with a stream of items in the making, with the validated result."""
+        decode = self.binding.decode_result
+        if self._chained:
+            return call_through(self._session, request, decode, None, seen, idempotent=self.idempotent)
+        return call_with_items(self._session.peer, request, decode, seen)
 
 
 def _timeout(binding: MethodBinding, options: CallOptions) -> float | None:
@@ -145,14 +145,33 @@ def _timeout(binding: MethodBinding, options: CallOptions) -> float | None:
     return DEFAULT_CALL_TIMEOUT if binding.shape is CallShape.UNARY else None
 
 
+def iterate(
+    session: Session, request: CallRequest, decode: Callable[[Any], Any], *, idempotent: bool = False
+) -> ItemIterator:
+    """Return the iterator over the items of a call's result; the call starts with the first one."""
+    chains = session.chains
+    call: StreamingCall | ChainedCall
+    if chains.outbound_request is not None:
+        call = ChainedCall(session, request, idempotent=idempotent)
+    else:
+        call = StreamingCall(session.peer, request)
+    return ItemIterator(call, decode, item_taker(chains.inbound_item, session, request.method))
+
+
 class ItemIterator(AsyncIterator[Any]):
     """Items of a streaming call. Closing it, or dropping it, ends the remote generator."""
 
-    __slots__ = ("_call", "_decode")
+    __slots__ = ("_call", "_decode", "_take")
 
-    def __init__(self, call: StreamingCall, decode: Callable[[Any], Any]) -> None:
+    def __init__(
+        self,
+        call: StreamingCall | ChainedCall,
+        decode: Callable[[Any], Any],
+        take: Callable[[Any], Awaitable[Any]] | None = None,
+    ) -> None:
         self._call = call
         self._decode = decode
+        self._take = take
 
     def __repr__(self) -> str:
         return f"<items of {self._call.request.method}>"
@@ -180,6 +199,8 @@ class ItemIterator(AsyncIterator[Any]):
         peer = call.peer
         try:
             value = frame.payload if frame.raw else peer.runtime.payload.decode(frame.payload)
+            if self._take is not None:
+                value = await self._take(value)
             return self._decode(value)
         except BaseException:
             call.cancel()
@@ -191,7 +212,7 @@ class ItemIterator(AsyncIterator[Any]):
 
     def __del__(self) -> None:
         # `break` in `async for` leaves the iterator to the garbage collector: do not leave the other side running.
-        call: StreamingCall | None = getattr(self, "_call", None)
+        call: StreamingCall | ChainedCall | None = getattr(self, "_call", None)
         if call is not None and call.running and not call.peer.runtime.loop.is_closed():
             call.peer.runtime.loop.call_soon_threadsafe(call.cancel)  # the collector runs in any thread
 

@@ -11,6 +11,7 @@ from echostream.protocol.account import Account
 from echostream.protocol.codec import FrameCodec
 from echostream.protocol.frames import Frame
 from echostream.protocol.payload import PayloadCodec
+from echostream.session.chains import NO_CHAINS, Chains
 from echostream.session.deadlines import DeadlineWheel
 from echostream.session.tasks import TaskSet
 from echostream.types import Clock, clock
@@ -21,11 +22,13 @@ __all__ = ("Runtime",)
 class Runtime:
     """Made on the running loop; `close` ends what it owns."""
 
-    def __init__(self, limits: Limits, *, debug: bool = False, time: Clock = clock) -> None:
+    def __init__(self, limits: Limits, *, debug: bool = False, chains: Chains = NO_CHAINS, time: Clock = clock) -> None:
         self.loop = asyncio.get_running_loop()
         self.limits = limits
         self.debug = debug
         """Whether the texts of unexpected errors travel to the peer."""
+        self.chains = chains
+        """The middleware around everything; that of single services is with their routes."""
         self.clock = time
         self.observe_frame: Callable[[Frame, FrameCodec], None] | None = getattr(
             getattr(self.loop, "surroundings", None), "observe_frame", None

@@ -22,6 +22,7 @@ from echostream.types import Role
 if TYPE_CHECKING:
     from echostream.protocol import events as ev
     from echostream.protocol import frames as f
+    from echostream.session.attempts import Attempts
     from echostream.session.deadlines import Entry
     from echostream.session.runtime import Runtime
     from echostream.transport.base import Connection
@@ -92,11 +93,15 @@ class Session(Conversation):
         self.principal: Principal | None = None
         self.loop = runtime.loop
         self.runtime = runtime
+        self.chains = runtime.chains
+        """The middleware around what goes through this session."""
         self.peer = Peer(connection, protocol, runtime, self)
         self.tasks = TaskSet(runtime.loop)
         """What runs for the peer: handlers and listeners. Cancelled at the end."""
         self.calls = TaskSet(runtime.loop)
         """What runs for this side: `Call` objects. They end by themselves, because their connection does."""
+        self.attempts: dict[Attempts, None] = {}
+        """The calls of this side that middleware is around; no set: they end in order."""
         self.opened: asyncio.Future[None] = runtime.loop.create_future()
         """Done when calls may be made; fails when the session ends before."""
         self.services = services
@@ -218,6 +223,8 @@ class Session(Conversation):
             self.opened.set_exception(error)
             self.opened.exception()  # seen: a session that nobody waits for does not warn
         self.events.lost(error)
+        for attempts in list(self.attempts):
+            attempts.lost()
         self._closed.set()
         self.tasks.cancel_now()
         self.runtime.ending.adopt(self.tasks)

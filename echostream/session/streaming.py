@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from typing import TYPE_CHECKING, Any
 
 from echostream.errors import EchoStreamError, RpcError, Status
 from echostream.session.calling import (
     CallRequest,
+    check_response,
     check_status,
     deadline_error,
     deadline_of,
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from echostream.protocol.records import OutgoingCall
     from echostream.session.deadlines import Entry
     from echostream.session.peer import Peer
-    from echostream.types import Metadata
+    from echostream.types import Metadata, WireValue
 
-__all__ = ("StreamingCall",)
+__all__ = ("StreamingCall", "call_with_items")
 
 
 class StreamingCall:
@@ -48,6 +49,7 @@ class StreamingCall:
         "_sendable",
         "call",
         "initial_metadata",
+        "on_end",
         "peer",
         "request",
         "started",
@@ -61,6 +63,8 @@ class StreamingCall:
         self.started = False
         self.initial_metadata: Metadata = {}
         self.trailing_metadata: Metadata = {}
+        self.on_end: Callable[[], None] | None = None
+        """Called once it has ended, where somebody besides the reader of its items wants to know."""
         self._items: deque[f.ItemFrame] = deque()
         self._arrived = asyncio.Event()
         self._sendable = asyncio.Event()
@@ -109,10 +113,8 @@ class StreamingCall:
             EchoStreamError: it ended otherwise; items that came before are delivered first.
         """
         while not self._items:
-            if self._error is not None:
-                raise self._error
+            self.check()
             if self._ended is not None:
-                check_status(self.peer, self._ended, self.request)
                 raise StopAsyncIteration
             self._arrived.clear()
             await self._arrived.wait()
@@ -130,6 +132,18 @@ class StreamingCall:
             self._arrived.clear()
             await self._arrived.wait()
         return self._ended
+
+    def check(self) -> None:
+        """Raise how it ended, if it ended otherwise than well."""
+        if self._error is not None:
+            raise self._error
+        if self._ended is not None:
+            check_status(self.peer, self._ended, self.request)
+
+    @property
+    def waiting_items(self) -> int:
+        """Items that came and were not read."""
+        return len(self._items)
 
     @property
     def running(self) -> bool:
@@ -215,32 +229,21 @@ class StreamingCall:
             self.peer.runtime.deadlines.remove(self._entry)
         if self._pump is not None and self._pump is not asyncio.current_task():
             self._pump.cancel()
+        if self.on_end is not None:
+            self.on_end()
 
     async def _send_items(self, items: AsyncIterable[Any]) -> None:
         """Send the input as credit and network allow."""
-        call, peer, encode = self.call, self.peer, self.request.encode_item
+        call, peer, encode, through = self.call, self.peer, self.request.encode_item, self.request.send_through
         if call is None or call.send_credit is None:
             return
         iterator = aiter(items)
         try:
             async for item in iterator:
-                payload, raw = encode_payload(peer, item if encode is None else encode(item))
-                while not call.send_credit.available and self.running:
-                    self._sendable.clear()
-                    if not await credit_came(peer, self._sendable):
-                        raise RpcError(Status.DEADLINE_EXCEEDED, NO_CREDIT, operation=self.request.method)  # noqa: TRY301
-                if peer.is_blocked(call.stream_id):
-                    await peer.drain(call.stream_id)
+                wire = item if encode is None else encode(item)
+                await (self._send_item(wire) if through is None else through(wire, self._send_item))
                 if not (self.running and call.input_open):
                     return
-                if wants_turn(peer, len(payload)):
-                    async with turn(peer, call.stream_id, len(payload)):
-                        peer.protocol.calls.send_item(call, payload, raw=raw)
-                    continue
-                peer.protocol.calls.send_item(call, payload, raw=raw)
-                peer.touch()
-                if peer.is_blocked(call.stream_id):
-                    await peer.drain(call.stream_id)
             peer.protocol.calls.end_input(call)
             peer.touch()
         except asyncio.CancelledError as error:  # by the iterator's own doing, if the call still runs
@@ -252,6 +255,29 @@ class StreamingCall:
             close = getattr(iterator, "aclose", None)
             if close is not None:
                 await close()
+
+    async def _send_item(self, wire: WireValue) -> None:
+        """Send one item of the input; nothing where the call has ended meanwhile."""
+        call, peer = self.call, self.peer
+        if call is None or call.send_credit is None:
+            return
+        payload, raw = encode_payload(peer, wire)
+        while not call.send_credit.available and self.running:
+            self._sendable.clear()
+            if not await credit_came(peer, self._sendable):
+                raise RpcError(Status.DEADLINE_EXCEEDED, NO_CREDIT, operation=self.request.method)
+        if peer.is_blocked(call.stream_id):
+            await peer.drain(call.stream_id)
+        if not (self.running and call.input_open):
+            return
+        if wants_turn(peer, len(payload)):
+            async with turn(peer, call.stream_id, len(payload)):
+                peer.protocol.calls.send_item(call, payload, raw=raw)
+            return
+        peer.protocol.calls.send_item(call, payload, raw=raw)
+        peer.touch()
+        if peer.is_blocked(call.stream_id):
+            await peer.drain(call.stream_id)
 
     def _input_failed(self, error: BaseException) -> None:
         """The caller's own iterator raised: that error is what the caller sees."""
@@ -265,3 +291,21 @@ class StreamingCall:
                 wrapped.__cause__ = error
                 self._fail(wrapped)
             self.peer.cancel_call(self.call, Status.CANCELLED)
+
+
+async def call_with_items(
+    peer: Peer,
+    request: CallRequest,
+    decode: Callable[[WireValue], Any],
+    seen: Callable[[f.ResponseFrame], None] | None = None,
+) -> Any:
+    """Call with a stream of items and return what `decode` makes of the single answer; as `call_unary`."""
+    call = StreamingCall(peer, request)
+    try:
+        await call.start()
+        frame = await call.response()
+        if seen is not None:
+            seen(frame)
+        return decode(check_response(peer, frame, request))
+    finally:
+        await call.aclose()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from echostream.client import RpcClient
 from echostream.config import DEFAULT_CONNECT_TIMEOUT, Limits
 from echostream.errors import LocalProtocolError
+from echostream.middleware.base import Middleware
 from echostream.server import RpcServer
 
 __all__ = ("connect_in_memory", "join_in_memory")
@@ -26,6 +27,7 @@ async def connect_in_memory(
     credentials: str | None = None,
     timeout: float = DEFAULT_CONNECT_TIMEOUT,
     limits: Limits | None = None,
+    middleware: Sequence[Middleware] = (),
     raise_server_exceptions: bool = True,
 ) -> AsyncGenerator[RpcClient]:
     """Make a client of a server in this program, for an ``async with`` block: no network, no certificates.
@@ -38,6 +40,7 @@ async def connect_in_memory(
         credentials: what the server's `authenticate` gets.
         timeout: seconds until the server must have let the client in.
         limits: what the session may cost on the client's side.
+        middleware: the client's.
         raise_server_exceptions: raise what a handler did not mean to raise, a ``ValueError`` say, where it was called,
             instead of the INTERNAL that a client elsewhere sees. What no call waits for (a listener, a stream) is
             raised at the end of the block. Both ways: also for what the client serves to the server.
@@ -54,6 +57,7 @@ async def connect_in_memory(
             credentials=credentials,
             timeout=timeout,
             limits=limits,
+            middleware=middleware,
             raise_server_exceptions=raise_server_exceptions,
         )
         try:

@@ -26,7 +26,8 @@ from echostream import (
     stream,
 )
 from echostream.errors import EchoStreamError, LocalProtocolError, ResourceError
-from echostream.session.streams import Channel, StreamSender
+from echostream.session.channel import Channel
+from echostream.session.streams import StreamSender
 from tests.serving import until
 from tests.session.world import ALL_WAYS, MS, Duo, Gate, duo, frozen, left_of
 

@@ -1,0 +1,30 @@
+"""The onion around calls, events and items: `Middleware`, and layers that are ready to use.
+
+Names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from echostream.middleware.base import Middleware
+    from echostream.session.chains import Item, ItemNext, Notice, NoticeNext, Request, RequestNext
+
+__all__ = ("Item", "ItemNext", "Middleware", "Notice", "NoticeNext", "Request", "RequestNext")
+
+_MODULES = {
+    "echostream.middleware.base": ("Middleware",),
+    "echostream.session.chains": ("Item", "ItemNext", "Notice", "NoticeNext", "Request", "RequestNext"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module 'echostream.middleware' has no attribute {name!r}")
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
