@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from echostream.builder import ServerBuilder
     from echostream.client import RpcClient
-    from echostream.config import Limits
+    from echostream.config import Limits, RetrySettings
     from echostream.discovery.service import Arrived, Departed, ServiceInfo
     from echostream.errors import (
         CertificateError,
@@ -32,9 +32,17 @@ if TYPE_CHECKING:
         StreamResetError,
         TransportError,
     )
+    from echostream.middleware.auth import BearerToken, TokenAuthentication
+    from echostream.middleware.base import Middleware
+    from echostream.middleware.logging import LoggingMiddleware
+    from echostream.middleware.rate_limit import RateLimit
+    from echostream.middleware.retry import Retry
+    from echostream.middleware.size_limit import SizeLimit
+    from echostream.middleware.timeout import DeadlineMiddleware, TimeoutMiddleware
     from echostream.server import RpcServer
     from echostream.session.call import Call
     from echostream.session.calling import Progress
+    from echostream.session.chains import Item, Notice, Request
     from echostream.session.context import Context
     from echostream.session.emitter import EventAck
     from echostream.session.manager import BroadcastResult
@@ -46,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = (
     "INJECTED",
     "Arrived",
+    "BearerToken",
     "BroadcastResult",
     "Call",
     "CertificateError",
@@ -55,17 +64,26 @@ __all__ = (
     "ConnectionLostError",
     "Context",
     "DeadlineExceededError",
+    "DeadlineMiddleware",
     "Departed",
     "EchoStreamError",
     "EventAck",
     "InvalidArgumentError",
+    "Item",
     "Limits",
     "LocalProtocolError",
+    "LoggingMiddleware",
+    "Middleware",
+    "Notice",
     "Principal",
     "Progress",
     "ProtocolError",
+    "RateLimit",
     "RemoteProtocolError",
+    "Request",
     "ResourceError",
+    "Retry",
+    "RetrySettings",
     "RpcClient",
     "RpcError",
     "RpcServer",
@@ -74,10 +92,13 @@ __all__ = (
     "ServiceNotFoundError",
     "Session",
     "SignatureError",
+    "SizeLimit",
     "Status",
     "StreamReceiver",
     "StreamResetError",
     "StreamSender",
+    "TimeoutMiddleware",
+    "TokenAuthentication",
     "TransportError",
     "event",
     "handler",
@@ -89,7 +110,7 @@ __all__ = (
 _MODULES = {
     "echostream.builder": ("ServerBuilder",),
     "echostream.client": ("RpcClient",),
-    "echostream.config": ("Limits",),
+    "echostream.config": ("Limits", "RetrySettings"),
     "echostream.discovery.service": ("Arrived", "Departed", "ServiceInfo"),
     "echostream.errors": (
         "CertificateError",
@@ -110,9 +131,17 @@ _MODULES = {
         "StreamResetError",
         "TransportError",
     ),
+    "echostream.middleware.auth": ("BearerToken", "TokenAuthentication"),
+    "echostream.middleware.base": ("Middleware",),
+    "echostream.middleware.logging": ("LoggingMiddleware",),
+    "echostream.middleware.rate_limit": ("RateLimit",),
+    "echostream.middleware.retry": ("Retry",),
+    "echostream.middleware.size_limit": ("SizeLimit",),
+    "echostream.middleware.timeout": ("DeadlineMiddleware", "TimeoutMiddleware"),
     "echostream.server": ("RpcServer",),
     "echostream.session.call": ("Call",),
     "echostream.session.calling": ("Progress",),
+    "echostream.session.chains": ("Item", "Notice", "Request"),
     "echostream.session.context": ("Context",),
     "echostream.session.emitter": ("EventAck",),
     "echostream.session.manager": ("BroadcastResult",),

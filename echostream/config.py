@@ -23,10 +23,13 @@ __all__ = (
     "MAX_DISCOVERED_SERVICES",
     "MAX_EARLY_BYTES",
     "MAX_QLOG_BYTES",
+    "MAX_RATE_LIMIT_KEYS",
+    "MAX_RETRY_ATTEMPTS",
     "MAX_TXT_BYTES",
     "PROTOCOL_VERSION",
     "Limits",
     "QuicSettings",
+    "RetrySettings",
 )
 
 ALPN = "echostream/1"
@@ -65,6 +68,12 @@ MAX_QLOG_BYTES = 100 << 20
 MAX_EARLY_BYTES = 8 << 10
 """Bytes of Hello and calls that a client sends before a handshake is done: they fit the first congestion window
 (RFC 9002 section 7.2) together with the handshake, and the least flow-control window of any server."""
+MAX_RATE_LIMIT_KEYS = 65_536
+"""Token buckets that one `RateLimit` keeps: as many as a listener has connections. The longest unused one, which has
+filled up most, gives way."""
+
+MAX_RETRY_ATTEMPTS = 5
+"""Attempts of one call at the most, the first included: what gRFC A6 allows."""
 
 MAX_TXT_BYTES = 1300
 """Bytes of one service's TXT record: RFC 6763 section 6.2 asks for it, so that an answer fits one packet."""
@@ -256,3 +265,21 @@ class QuicSettings(_Checked):
     """Asked of the kernel for each direction (it may give less)."""
     close_timeout: float = _bounded(2.0, 0.05, 60.0)
     """Seconds that an orderly close may take until the link is dropped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrySettings(_Checked):
+    """When and how a call is tried again. Names and meaning of gRFC A6."""
+
+    max_attempts: int = _int(4, 2, MAX_RETRY_ATTEMPTS)
+    """Attempts of one call, the first included: three retries bridge a restart without adding much load."""
+    initial_backoff: float = _bounded(0.1, 0.001, 60.0)
+    """Seconds before the first retry, times 0.8 to 1.2."""
+    max_backoff: float = _bounded(1.0, 0.001, 600.0)
+    """Seconds before any retry: callers wait, and their deadlines run."""
+    backoff_multiplier: float = _bounded(2.0, 1.0, 100.0)
+    """Each wait is that many times the one before."""
+    max_tokens: int = _int(10, 1, 1000)
+    """Tokens of the budget; a failed attempt takes one, and below half of them nothing is tried again."""
+    token_ratio: float = _bounded(0.1, 0.001, 1000.0)
+    """Tokens that a good answer gives back: one retry for ten good answers, so that retries do not drown a server."""

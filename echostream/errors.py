@@ -139,6 +139,11 @@ class EchoStreamError(Exception):
         self.session = session
         self.operation = operation
 
+    @property
+    def unprocessed(self) -> bool:
+        """Whether it is certain that no handler ran: even a call that is not idempotent may be tried again."""
+        return self.details.get("unprocessed") is True
+
     def __str__(self) -> str:
         text = f"{self.code}: {self.message}" if self.message else str(self.code)
         return f"{self.operation}: {text}" if self.operation else text
@@ -317,6 +322,8 @@ _BY_STATUS: Mapping[Status, type[RpcError]] = {
 def error_to_wire(error: EchoStreamError) -> tuple[Status, str, dict[str, Any]]:
     """Return (status, message, details) as a Response or StreamReset frame carries them."""
     details = dict(error.details)
+    if error.operation is not None:  # of a call that a handler made: that one was not processed, but the handler ran
+        details.pop("unprocessed", None)
     if error.retryable is not (error.code in RETRYABLE_STATUSES):
         details["retryable"] = error.retryable
     if error.retry_after is not None:

@@ -9,13 +9,41 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from echostream.middleware.auth import BearerToken, TokenAuthentication
     from echostream.middleware.base import Middleware
+    from echostream.middleware.logging import LoggingMiddleware
+    from echostream.middleware.rate_limit import RateLimit
+    from echostream.middleware.retry import Retry
+    from echostream.middleware.size_limit import SizeLimit
+    from echostream.middleware.timeout import DeadlineMiddleware, TimeoutMiddleware
     from echostream.session.chains import Item, ItemNext, Notice, NoticeNext, Request, RequestNext
 
-__all__ = ("Item", "ItemNext", "Middleware", "Notice", "NoticeNext", "Request", "RequestNext")
+__all__ = (
+    "BearerToken",
+    "DeadlineMiddleware",
+    "Item",
+    "ItemNext",
+    "LoggingMiddleware",
+    "Middleware",
+    "Notice",
+    "NoticeNext",
+    "RateLimit",
+    "Request",
+    "RequestNext",
+    "Retry",
+    "SizeLimit",
+    "TimeoutMiddleware",
+    "TokenAuthentication",
+)
 
 _MODULES = {
+    "echostream.middleware.auth": ("BearerToken", "TokenAuthentication"),
     "echostream.middleware.base": ("Middleware",),
+    "echostream.middleware.logging": ("LoggingMiddleware",),
+    "echostream.middleware.rate_limit": ("RateLimit",),
+    "echostream.middleware.retry": ("Retry",),
+    "echostream.middleware.size_limit": ("SizeLimit",),
+    "echostream.middleware.timeout": ("DeadlineMiddleware", "TimeoutMiddleware"),
     "echostream.session.chains": ("Item", "ItemNext", "Notice", "NoticeNext", "Request", "RequestNext"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -43,6 +43,7 @@ __all__ = (
     "error_of",
     "lost_error",
     "start_call",
+    "unprocessed",
 )
 
 _log = logging.getLogger("echostream.session")
@@ -240,10 +241,8 @@ def start_call(
         timeout_ns = max(1, int((deadline - peer.runtime.loop.time()) * 1e9))
     try:
         if peer.protocol.peer_gone_away:
-            raise RpcError(
-                Status.UNAVAILABLE,
+            raise unprocessed(
                 "the peer is shutting down and takes no new calls",
-                retryable=True,
                 operation=request.method,
                 session=request.session_id,
             )
@@ -350,11 +349,16 @@ def deadline_error(method: str | None, duration: float | None) -> DeadlineExceed
     return DeadlineExceededError(f"no answer{within}", duration=duration, operation=method)
 
 
+def unprocessed(message: str, **kwargs: Any) -> RpcError:
+    """Build the error of a call that the other side will not see to: no handler ran, and another try may be better."""
+    return RpcError(Status.UNAVAILABLE, message, details={"unprocessed": True}, **kwargs)
+
+
 def lost_error(error: EchoStreamError, method: str | None) -> EchoStreamError:
     """Return the error of one call, out of the one of the whole connection."""
     if isinstance(error, ConnectionLostError):
         return error.again(operation=method)
-    return RpcError(error.code, error.message, retryable=error.retryable, operation=method)
+    return RpcError(error.code, error.message, retryable=error.retryable, details=error.details, operation=method)
 
 
 def _read_progress(peer: Peer, payload: bytes) -> Progress | None:

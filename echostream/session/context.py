@@ -81,6 +81,11 @@ class Context:
             raise LookupError("no EchoStream handler runs here: Context.current() works inside handlers and listeners")
         return context
 
+    @property
+    def is_call(self) -> bool:
+        """Whether this is a call, and not an event or an application stream."""
+        return self._report is not None
+
     # Not set before somebody asks: most calls have neither.
 
     @property

@@ -18,7 +18,6 @@ from echostream.errors import (
     ConnectionLostError,
     LocalProtocolError,
     RemoteProtocolError,
-    RpcError,
     Status,
 )
 from echostream.protocol import events as ev
@@ -29,6 +28,7 @@ from echostream.protocol.peer import PeerProtocol
 from echostream.protocol.records import OutgoingCall
 from echostream.protocol.states import State
 from echostream.session.backlog import Backlog
+from echostream.session.calling import unprocessed
 from echostream.session.early import EarlyCalls
 from echostream.session.lanes import Lanes
 from echostream.session.places import Places
@@ -335,9 +335,7 @@ class Peer:
 
     def _on_go_away(self, event: ev.GoAwayReceived) -> None:
         for item in event.rejected:
-            item.handle.on_lost(
-                RpcError(Status.UNAVAILABLE, "the peer is shutting down and did not see to this", retryable=True)
-            )
+            item.handle.on_lost(unprocessed("the peer is shutting down and did not see to this"))
         self.places.freed()
         self.owner.on_go_away(event)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from echostream import Context, Session
+from echostream import Context, Principal, Session
 from echostream.errors import ConfigurationError
 from echostream.session.context import current_deadline, enter_context
 from tests.session.world import duo
@@ -89,3 +89,32 @@ async def test_progress_rises_and_is_not_reported_too_often(session: Session, mo
 
 async def test_a_context_shows_itself(session: Session) -> None:
     assert repr(Context(session, "a.b")) == f"<Context a.b of session {session.id}>"
+
+
+async def test_what_the_middlewares_share_is_made_when_it_is_asked_for(session: Session) -> None:
+    one, other = Context(session, "a"), Context(session, "b")
+    one.state["key"] = 1
+    assert (one.state, other.state) == ({"key": 1}, {})
+
+
+async def test_the_principal_is_the_sessions_unless_somebody_found_another(session: Session) -> None:
+    context = Context(session, "a")
+    assert context.principal is None
+    session.principal = Principal("ann")
+    assert context.principal == Principal("ann")
+    context.principal = Principal("bob")
+    assert (context.principal, Context(session, "b").principal) == (Principal("bob"), Principal("ann"))
+    context.principal = None
+    assert context.principal is None
+
+
+async def test_a_deadline_is_only_brought_forward(session: Session) -> None:
+    context = Context(session, "a")
+    for given, expected in ((5.0, 5.0), (9.0, 5.0), (3.0, 3.0)):
+        context.shorten(given)
+        assert context.deadline == expected
+
+
+async def test_only_calls_are_calls(session: Session) -> None:
+    assert not Context(session, "a").is_call
+    assert Context(session, "a", report=lambda *_: None).is_call
