@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from echostream.middleware.retry import Retry
     from echostream.middleware.size_limit import SizeLimit
     from echostream.middleware.timeout import DeadlineMiddleware, TimeoutMiddleware
+    from echostream.routing.plan import Depends
     from echostream.server import RpcServer
     from echostream.session.call import Call
     from echostream.session.calling import Progress
@@ -66,6 +67,7 @@ __all__ = (
     "DeadlineExceededError",
     "DeadlineMiddleware",
     "Departed",
+    "Depends",
     "EchoStreamError",
     "EventAck",
     "InvalidArgumentError",
@@ -138,6 +140,7 @@ _MODULES = {
     "echostream.middleware.retry": ("Retry",),
     "echostream.middleware.size_limit": ("SizeLimit",),
     "echostream.middleware.timeout": ("DeadlineMiddleware", "TimeoutMiddleware"),
+    "echostream.routing.plan": ("Depends",),
     "echostream.server": ("RpcServer",),
     "echostream.session.call": ("Call",),
     "echostream.session.calling": ("Progress",),

@@ -280,6 +280,11 @@ class RpcClient(Conversation):
         """Where the server is, as ``host:port``."""
         return self._session.peer_address
 
+    @property
+    def dependency_overrides(self) -> dict[Callable[..., Any], Callable[..., Any]]:
+        """Functions that stand in for those of dependencies, in what this client serves."""
+        return self._services.overrides
+
     def register(self, *targets: object, middleware: Sequence[Middleware] = ()) -> None:
         """Serve objects of ``@service`` classes and ``@handler`` functions to the server.
 

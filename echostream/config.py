@@ -27,6 +27,7 @@ __all__ = (
     "MAX_RETRY_ATTEMPTS",
     "MAX_TXT_BYTES",
     "PROTOCOL_VERSION",
+    "RESOURCE_CLOSE_TIMEOUT",
     "Limits",
     "QuicSettings",
     "RetrySettings",
@@ -55,6 +56,9 @@ DEFAULT_STOP_GRACE = 15.0
 
 LOST_CALL_GRACE = 1.0
 """Seconds that the middleware of a call may go on after its connection ended: to log it, not to wait for anything."""
+
+RESOURCE_CLOSE_TIMEOUT = 5.0
+"""Seconds that the clean-up of one dependency of a session or a server may take: well under `DEFAULT_STOP_GRACE`."""
 
 MAX_CERTIFICATE_CHAIN = 10
 """Certificates that a peer may send: public chains have 2 to 4, and the work to check one grows with their number."""

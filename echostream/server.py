@@ -120,6 +120,11 @@ class RpcServer:
 
     # Before it starts
 
+    @property
+    def dependency_overrides(self) -> dict[Callable[..., Any], Callable[..., Any]]:
+        """Functions that stand in for those of dependencies: ``server.dependency_overrides[get_db] = make_fake_db``."""
+        return self._router.overrides
+
     def register(self, *targets: object, name: str | None = None, middleware: Sequence[Middleware] = ()) -> None:
         """Serve objects of ``@service`` classes, and functions marked ``@handler``, ``@listener`` or ``@stream``.
 

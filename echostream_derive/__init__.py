@@ -16,7 +16,7 @@ from echostream_derive.services import (
     service_spec,
     stream_spec,
 )
-from echostream_derive.signature import RESERVED_PARAMETERS, Scope, is_context, is_items
+from echostream_derive.signature import RESERVED_PARAMETERS, Scope, dependency_of, is_context, is_items
 from echostream_derive.spec import (
     CallShape,
     EventSpec,
@@ -40,6 +40,7 @@ __all__ = (
     "ServiceSpec",
     "SignatureError",
     "StreamSpec",
+    "dependency_of",
     "event",
     "event_name",
     "fault",

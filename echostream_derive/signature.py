@@ -26,7 +26,7 @@ from echostream_derive.spec import (
     ParameterSpec,
 )
 
-__all__ = ("RESERVED_PARAMETERS", "Scope", "is_context", "is_items", "read_callback", "read_handler")
+__all__ = ("RESERVED_PARAMETERS", "Scope", "dependency_of", "is_context", "is_items", "read_callback", "read_handler")
 
 RESERVED_PARAMETERS = frozenset({"returns", "timeout", "metadata", "retry", "idempotency_key"})
 """Options of ``session.request(method, *args, **kwargs)``; an argument of that name could not be passed there."""
@@ -38,6 +38,7 @@ _ITERATORS: tuple[object, ...] = (
 )
 _ITERATOR_TEXT = re.compile(r"(\w+\.)*Async(Iterator|Iterable|Generator)\s*(\[.*\])?", re.DOTALL)
 _QUOTES = " '\""
+_DEPENDENCY_TEXT = re.compile(r"(\w+\.)*Annotated\s*\[.*\bDepends\s*\(.*", re.DOTALL)
 _CONTEXT_TEXT = re.compile(r"(\w+\.)*Context(\s*\|\s*None)?")
 
 
@@ -91,6 +92,12 @@ def is_context(annotation: object) -> bool:
     )
 
 
+def dependency_of(annotation: object) -> Any:
+    """Return the marker in a resolved ``Annotated[T, Depends(function)]``; None in anything else."""
+    found = getattr(annotation, "__metadata__", ())
+    return next((item for item in found if getattr(item, "__echostream_role__", None) == "dependency"), None)
+
+
 def read_handler(function: Callable[..., Any], options: HandlerOptions, *, attribute: str, scope: Scope) -> HandlerSpec:
     """Describe a handler.
 
@@ -110,6 +117,7 @@ def read_callback(function: Callable[..., Any], *, attribute: str, scope: Scope)
     """
     parameters = _parameters(function)
     accepts, keyword, rest = False, None, parameters[1:]
+    dependencies: dict[str, object] = {}
     if not parameters or parameters[0].kind in {parameters[0].KEYWORD_ONLY, parameters[0].VAR_KEYWORD}:
         raise _fault(function, f"takes no payload; write {_name(function)}(payload) or {_name(function)}(payload, ctx)")
     if parameters[0].kind is parameters[0].VAR_POSITIONAL:
@@ -117,6 +125,9 @@ def read_callback(function: Callable[..., Any], *, attribute: str, scope: Scope)
     for index, item in enumerate(rest):
         annotation = _resolved(item.annotation, function, scope)
         if item.kind in {item.VAR_POSITIONAL, item.VAR_KEYWORD}:
+            continue
+        if _is_dependency(annotation) and item.kind is not item.POSITIONAL_ONLY:
+            dependencies[item.name] = annotation
             continue
         if not accepts and item.kind is item.KEYWORD_ONLY and (is_context(annotation) or _is_injected(item.default)):
             accepts, keyword = True, item.name
@@ -130,6 +141,7 @@ def read_callback(function: Callable[..., Any], *, attribute: str, scope: Scope)
         annotation=None if first is inspect.Parameter.empty else _resolved(first, function, scope),
         accepts_context=accepts,
         context_keyword=keyword,
+        dependencies=dependencies,
         is_async=inspect.iscoroutinefunction(function)
         or inspect.iscoroutinefunction(type(function).__call__),  # an object with an async __call__
         function=function,
@@ -198,18 +210,25 @@ class _HandlerReader:
     def _role(self, item: inspect.Parameter, annotation: object) -> ParameterRole:
         if is_context(annotation):
             return ParameterRole.CONTEXT
+        if _is_dependency(annotation):
+            return ParameterRole.DEPENDENCY
         if _is_injected(item.default):
             if isinstance(annotation, type) and annotation not in {object, Any}:  # Any is a class since 3.11
                 raise self._fault(
-                    f"parameter {item.name!r} is injected but {annotation.__name__} is no Context; "
-                    f"write {item.name}: Context = INJECTED"
+                    f"parameter {item.name!r} is injected but {annotation.__name__} is no Context; write "
+                    f"{item.name}: Context = INJECTED, or Annotated[{annotation.__name__}, Depends(...)]"
                 )
             return ParameterRole.CONTEXT
         return ParameterRole.ITEMS if is_items(annotation) else ParameterRole.ARGUMENT
 
     def _check_roles(self, parameters: tuple[ParameterSpec, ...]) -> None:
         for role, what in ((ParameterRole.ITEMS, "stream of items"), (ParameterRole.CONTEXT, "context")):
-            names = [item.name for item in parameters if item.role is role]
+            # An injected parameter whose type cannot be resolved yet may turn out to be a dependency.
+            names = [
+                item.name
+                for item in parameters
+                if item.role is role and (not isinstance(item.annotation, str) or _is_shown(item.annotation))
+            ]
             if len(names) > 1:
                 raise self._fault(f"parameter {names[1]!r} is a second {what} beside {names[0]!r}; keep one")
 
@@ -274,6 +293,17 @@ def _is_method(function: Callable[..., Any]) -> bool:
         return False
     around = function.__qualname__.rpartition(".")[0]
     return bool(around) and not around.endswith("<locals>")
+
+
+def _is_shown(annotation: object) -> bool:
+    """Whether an annotation says what it is although it cannot be resolved."""
+    return is_context(annotation) or is_items(annotation)
+
+
+def _is_dependency(annotation: object) -> bool:
+    if isinstance(annotation, str):
+        return _DEPENDENCY_TEXT.fullmatch(annotation.strip(_QUOTES)) is not None
+    return dependency_of(annotation) is not None
 
 
 def _is_injected(default: object) -> bool:

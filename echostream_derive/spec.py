@@ -60,6 +60,8 @@ class ParameterRole(enum.Enum):
     """The stream of items that the caller sends."""
     CONTEXT = "context"
     """The framework; callers leave it out."""
+    DEPENDENCY = "dependency"
+    """What the function in ``Annotated[T, Depends(function)]`` gives; callers leave it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,8 @@ class CallbackSpec:
     accepts_context: bool
     context_keyword: str | None
     """Name of a keyword-only context parameter; None where the context is the second positional argument."""
+    dependencies: Mapping[str, object]
+    """Annotations of the parameters that dependencies fill, by name."""
     is_async: bool
     function: Callable[..., Any]
     location: str

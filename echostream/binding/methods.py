@@ -17,6 +17,7 @@ from echostream_derive import (
     ParameterRole,
     ParameterSpec,
     SignatureError,
+    dependency_of,
     is_context,
     is_items,
 )
@@ -49,17 +50,24 @@ class MethodBinding:
         raises: errors that a proxy raises again as the same class.
         items_parameter: parameter that gets the caller's stream of items, by keyword; None without one.
         context_parameter: parameter that gets the context, by keyword; None without one.
+        dependencies: parameters that dependencies fill, by keyword, each with its marker.
         output_codec: codec of the result, or of one returned item.
         input_codec: codec of one item that the caller sends; None where it sends none.
     """
 
     __slots__ = (
-        "_arguments", "_items_index", "context_parameter", "input_codec", "items_parameter", "name", "output_codec",
-        "raises", "returns_items", "sends_items", "shape", "spec",
+        "_arguments", "_items_index", "context_parameter", "dependencies", "input_codec", "items_parameter", "name",
+        "output_codec", "raises", "returns_items", "sends_items", "shape", "spec",
     )  # fmt: skip
 
     def __init__(
-        self, name: str, spec: HandlerSpec, arguments: Arguments, output_codec: TypeCodec, input_codec: TypeCodec | None
+        self,
+        name: str,
+        spec: HandlerSpec,
+        arguments: Arguments,
+        output_codec: TypeCodec,
+        input_codec: TypeCodec | None,
+        filled: _Filled,
     ) -> None:
         self.name = name
         self.spec = spec
@@ -68,7 +76,8 @@ class MethodBinding:
         self.returns_items = self.shape.returns_items
         self.raises = cast("tuple[type[RpcError], ...]", spec.raises)
         self.items_parameter = _name_of(ParameterRole.ITEMS, spec.parameters)
-        self.context_parameter = _name_of(ParameterRole.CONTEXT, spec.parameters)
+        self.context_parameter = filled.context
+        self.dependencies: Mapping[str, Any] = filled.dependencies
         self.output_codec = output_codec
         self.input_codec = input_codec
         self._arguments = arguments
@@ -168,8 +177,10 @@ class MethodBinding:
             TypeError: one is missing, unknown or given twice, or the context was passed.
             InvalidArgumentError: one is not of its type.
         """
-        if kwargs and self.context_parameter in kwargs:
-            raise TypeError(f"{self.name}() fills in {self.context_parameter!r} on the other side; leave it out")
+        if kwargs:
+            given = next((key for key in kwargs if key == self.context_parameter or key in self.dependencies), None)
+            if given is not None:
+                raise TypeError(f"{self.name}() fills in {given!r} on the other side; leave it out")
         return self._arguments.encode(args, kwargs)
 
     def encode_input_item(self, value: Any) -> WireValue:
@@ -204,6 +215,16 @@ class MethodBinding:
         return self.input_codec
 
 
+class _Filled:
+    """The parameters that the framework fills, as far as they are known."""
+
+    __slots__ = ("context", "dependencies")
+
+    def __init__(self) -> None:
+        self.context: str | None = None
+        self.dependencies: dict[str, Any] = {}
+
+
 class _Compiler:
     """Turns one spec into a binding; holds what every step needs."""
 
@@ -216,19 +237,40 @@ class _Compiler:
     def compile(self) -> MethodBinding:
         arguments: list[Argument] = []
         items: TypeCodec | None = None
-        injected = False
+        injected, filled = False, _Filled()
         for parameter in self._spec.parameters:
             where = f"parameter {parameter.name!r}"
-            annotation = self._hints.resolve(parameter.annotation, where) if not _is_filled(parameter) else None
+            if parameter.role in (ParameterRole.CONTEXT, ParameterRole.DEPENDENCY):
+                self._fill(parameter, where, filled)
+                injected = injected or not parameter.keyword_only
+                continue
+            annotation = self._hints.resolve(parameter.annotation, where)
             if parameter.role is ParameterRole.ARGUMENT:
                 self._check_role(annotation, where)
                 codec = self._codec(annotation, where)
                 arguments.append(_argument(parameter, codec, by_keyword=injected))
             else:
                 injected = injected or not parameter.keyword_only
-            if parameter.role is ParameterRole.ITEMS:
                 items = self._codec(self._item(annotation, where), where)
-        return MethodBinding(self._name, self._spec, Arguments(self._name, arguments), self._output(), items)
+        return MethodBinding(self._name, self._spec, Arguments(self._name, arguments), self._output(), items, filled)
+
+    def _fill(self, parameter: ParameterSpec, where: str, filled: _Filled) -> None:
+        """Note what fills a parameter; the annotation of a context need not exist at run time."""
+        annotation = parameter.annotation
+        try:
+            marker = dependency_of(self._hints.resolve(annotation, where))
+        except SignatureError:
+            if parameter.role is ParameterRole.DEPENDENCY:
+                raise
+            marker = None
+        if marker is not None:
+            filled.dependencies[parameter.name] = marker
+        elif parameter.role is ParameterRole.DEPENDENCY:
+            raise self._hints.fault(where, "turns out to be no dependency; write Annotated[T, Depends(function)]")
+        elif filled.context is not None:
+            raise self._hints.fault(where, f"turns out to be a second context beside {filled.context!r}; keep one")
+        else:
+            filled.context = parameter.name
 
     def _output(self) -> TypeCodec:
         result = self._hints.resolve(self._spec.result, "the result")
@@ -242,6 +284,8 @@ class _Compiler:
             raise self._hints.fault(where, "turns out to be a stream of items; write AsyncIterator[...] there")
         if is_context(annotation):
             raise self._hints.fault(where, "turns out to be a Context; write it as Context there")
+        if dependency_of(annotation) is not None:
+            raise self._hints.fault(where, "turns out to be a dependency; give it the default INJECTED")
 
     def _item(self, annotation: object, where: str) -> object:
         found = item_of(annotation)
@@ -267,16 +311,12 @@ def _argument(parameter: ParameterSpec, codec: TypeCodec, *, by_keyword: bool) -
     )
 
 
-def _is_filled(parameter: ParameterSpec) -> bool:
-    """Whether the framework fills the parameter, so that its annotation need not exist at run time."""
-    return parameter.role is ParameterRole.CONTEXT
-
-
 def _name_of(role: ParameterRole, parameters: Sequence[ParameterSpec]) -> str | None:
     return next((item.name for item in parameters if item.role is role), None)
 
 
 def _items_index(parameters: Sequence[ParameterSpec]) -> int | None:
     """Return where the items stand among the positional arguments of a call."""
-    passed = [item for item in parameters if item.role is not ParameterRole.CONTEXT and not item.keyword_only]
+    filled = (ParameterRole.CONTEXT, ParameterRole.DEPENDENCY)
+    passed = [item for item in parameters if item.role not in filled and not item.keyword_only]
     return next((index for index, item in enumerate(passed) if item.role is ParameterRole.ITEMS), None)

@@ -17,6 +17,7 @@ from echostream_derive import (
     ServiceSpec,
     SignatureError,
     StreamSpec,
+    dependency_of,
     event_name,
     fault,
     label_of,
@@ -82,6 +83,8 @@ class ListenerBinding:
     spec: ListenerSpec
     event: EventBinding | None
     """None where the payload is passed as a dict."""
+    dependencies: Mapping[str, Any]
+    """Parameters that dependencies fill, each with its marker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,8 @@ class StreamBinding:
 
     spec: StreamSpec
     item: TypeCodec | None
+    dependencies: Mapping[str, Any]
+    """Parameters that dependencies fill, each with its marker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +142,14 @@ def bind_listener(spec: ListenerSpec, *, owner: type | None = None) -> ListenerB
     """Find the class of a listener's payload: the one it was declared with, or an annotation that is that event.
 
     Raises:
-        SignatureError: the event class cannot be validated.
+        SignatureError: the event class cannot be validated, or a dependency's marker does not exist.
     """
+    needs = _dependencies(spec, owner)
     if spec.cls is not None:
-        return ListenerBinding(spec, bind_event(spec.cls))
+        return ListenerBinding(spec, bind_event(spec.cls), needs)
     annotation = _annotation(spec, owner)
     known = isinstance(annotation, type) and event_name(annotation) == spec.event
-    return ListenerBinding(spec, bind_event(annotation) if known else None)
+    return ListenerBinding(spec, bind_event(annotation) if known else None, needs)
 
 
 def bind_stream(spec: StreamSpec, *, owner: type | None = None) -> StreamBinding:
@@ -152,11 +158,11 @@ def bind_stream(spec: StreamSpec, *, owner: type | None = None) -> StreamBinding
     Raises:
         SignatureError: it cannot be validated.
     """
-    item = item_of(_annotation(spec, owner))
+    item, needs = item_of(_annotation(spec, owner)), _dependencies(spec, owner)
     if item is None:
-        return StreamBinding(spec, None)
+        return StreamBinding(spec, None, needs)
     try:
-        return StreamBinding(spec, TypeCodec(item))
+        return StreamBinding(spec, TypeCodec(item), needs)
     except SignatureError as error:
         raise fault(spec.location, label_of(spec.function), f"the items: {error}") from error.__cause__
 
@@ -180,6 +186,19 @@ def _bind_spec(spec: ServiceSpec) -> ServiceBinding:
         listeners=tuple(bind_listener(item, owner=spec.cls) for item in spec.listeners),
         streams=tuple(bind_stream(item, owner=spec.cls) for item in spec.streams),
     )
+
+
+def _dependencies(spec: ListenerSpec | StreamSpec, owner: type | None) -> Mapping[str, Any]:
+    """Return the markers of the parameters that dependencies fill."""
+    if not spec.dependencies:
+        return {}
+    hints, found = Hints(spec, owner, label_of(spec.function)), dict[str, Any]()
+    for name, annotation in spec.dependencies.items():
+        where = f"parameter {name!r}"
+        found[name] = dependency_of(hints.resolve(annotation, where))
+        if found[name] is None:
+            raise hints.fault(where, "turns out to be no dependency; write Annotated[T, Depends(function)]")
+    return found
 
 
 def _annotation(spec: ListenerSpec | StreamSpec, owner: type | None) -> object:

@@ -20,6 +20,7 @@ from echostream.errors import (
     RpcError,
     Status,
 )
+from echostream.routing.depends import Overrides
 from echostream.routing.invocation import Invocation
 from echostream.routing.once import Once, request_of
 from echostream.routing.router import MethodRoute, Router, StreamRoute
@@ -66,6 +67,11 @@ class Dispatcher:
     def listeners(self) -> ListenerTable:
         """The listeners of this session's events."""
         return self._router.listeners
+
+    @property
+    def overrides(self) -> Overrides:
+        """What stands in for the functions of dependencies."""
+        return self._router.overrides
 
     def withhold(self, reason: str) -> None:
         """Let nothing be registered for a peer that is not trusted enough; `reason` says why, and the way out."""
@@ -157,7 +163,7 @@ class Dispatcher:
             kwargs[binding.context_parameter] = context
         if binding.returns_items:
             return watched(self._serve_items(route, invocation, args, kwargs), binding.name, self._runtime.clock)
-        if binding.spec.thread:
+        if route.thread:
             return self._run_in_thread(route, args, kwargs)
         return watched(route.function(*args, **kwargs), binding.name, self._runtime.clock, binding.encode_result)
 

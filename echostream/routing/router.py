@@ -17,6 +17,7 @@ from echostream.binding import (
     bind_stream,
 )
 from echostream.errors import ConfigurationError
+from echostream.routing.depends import Overrides, injected, injected_items
 from echostream.session.chains import NO_CHAINS, Chains
 from echostream.session.listeners import Listener, ListenerTable
 from echostream_derive import (
@@ -43,6 +44,8 @@ class MethodRoute:
     function: Callable[..., Any]
     chains: Chains | None = None
     """The middleware of its service; None without any."""
+    thread: bool = False
+    """Whether the function is to be called in a thread."""
 
     @property
     def name(self) -> str:
@@ -68,6 +71,8 @@ class Router:
         self._streams: dict[str, StreamRoute] = {}
         self._services: dict[str, ServiceSpec] = {}
         self._offered: dict[str, Callable[[], Router]] = {}
+        self.overrides: Overrides = parent.overrides if parent is not None else {}
+        """What stands in for the functions of dependencies: for tests."""
         self.listeners: ListenerTable = ListenerTable(parent.listeners if parent is not None else None)
 
     def __repr__(self) -> str:
@@ -179,14 +184,19 @@ class Router:
         for item in binding.streams:
             _claim("stream", item.spec.name, self._streams, claimed)
 
+        routes = [
+            self._method_route(method, getattr(target, attribute), chains)
+            for attribute, method in binding.by_attribute.items()
+        ]
+        listeners = [self._listener(item, getattr(target, item.spec.attribute), chains) for item in binding.listeners]
+        streams = [self._stream_route(item, getattr(target, item.spec.attribute), chains) for item in binding.streams]
+
         def add() -> None:
             self._services[binding.name] = binding.spec
-            for attribute, method in binding.by_attribute.items():
-                self._methods[method.name] = _method_route(method, getattr(target, attribute), chains)
-            for listener in binding.listeners:
-                self._add_listener(listener, getattr(target, listener.spec.attribute), chains)
-            for stream in binding.streams:
-                self._streams[stream.spec.name] = StreamRoute(stream, getattr(target, stream.spec.attribute), chains)
+            self._methods.update((route.name, route) for route in routes)
+            self._streams.update((route.binding.spec.name, route) for route in streams)
+            for item, listener in zip(binding.listeners, listeners, strict=True):
+                self._add_listener(item, listener)
 
         return [add]
 
@@ -202,34 +212,52 @@ class Router:
             spec = handler_spec(target, name)
             method = bind_handler(spec, owner=owner, wire_name=name or spec.name)
             _claim("method", method.name, self._methods, claimed)
-            steps.append(lambda: self._methods.__setitem__(method.name, _method_route(method, target, chains)))
+            served = self._method_route(method, target, chains)
+            steps.append(lambda: self._methods.__setitem__(method.name, served))
         if listener is not None:
             bound = bind_listener(listener, owner=owner)
-            steps.append(lambda: self._add_listener(bound, target, chains))
+            listening = self._listener(bound, target, chains)
+            steps.append(lambda: self._add_listener(bound, listening))
         if stream is not None:
-            route = StreamRoute(bind_stream(stream, owner=owner), target, chains)
+            route = self._stream_route(bind_stream(stream, owner=owner), target, chains)
             _claim("stream", route.binding.spec.name, self._streams, claimed)
             steps.append(lambda: self._streams.__setitem__(route.binding.spec.name, route))
         return steps
 
-    def _add_listener(self, binding: ListenerBinding, function: Callable[..., Any], chains: Chains) -> None:
-        spec = binding.spec
+    def _add_listener(self, binding: ListenerBinding, listener: Listener) -> None:
         if binding.event is not None:
             self.listeners.learn(binding.event)
-        self.listeners.add_listener(
-            Listener(
-                spec.event,
-                function,
-                once=False,
-                takes_context=spec.accepts_context,
-                context_keyword=spec.context_keyword,
-                chain=chains.inbound_event,
-            )
+        self.listeners.add_listener(listener)
+
+    # What serves: the function itself, or around it what fills its dependencies.
+
+    def _method_route(self, binding: MethodBinding, function: Callable[..., Any], chains: Chains) -> MethodRoute:
+        thread = binding.spec.thread
+        if binding.dependencies and binding.returns_items:
+            function = injected_items(function, binding.dependencies, self.overrides)
+        elif binding.dependencies:
+            function, thread = injected(function, binding.dependencies, self.overrides, thread=thread), False
+        return MethodRoute(binding, function, None if chains == NO_CHAINS else chains, thread)
+
+    def _stream_route(self, binding: StreamBinding, function: Callable[..., Any], chains: Chains) -> StreamRoute:
+        if binding.dependencies:
+            function = injected(function, binding.dependencies, self.overrides)
+        return StreamRoute(binding, function, chains)
+
+    def _listener(self, binding: ListenerBinding, function: Callable[..., Any], chains: Chains) -> Listener:
+        spec, name = binding.spec, None
+        if binding.dependencies:
+            name = getattr(function, "__qualname__", None)
+            function = injected(function, binding.dependencies, self.overrides)
+        return Listener(
+            spec.event,
+            function,
+            once=False,
+            takes_context=spec.accepts_context,
+            context_keyword=spec.context_keyword,
+            chain=chains.inbound_event,
+            name=name,
         )
-
-
-def _method_route(binding: MethodBinding, function: Callable[..., Any], chains: Chains) -> MethodRoute:
-    return MethodRoute(binding, function, None if chains == NO_CHAINS else chains)
 
 
 _Claimed = set[tuple[str, str]]

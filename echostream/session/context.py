@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from echostream.session.session import Principal, Session
     from echostream.types import Metadata
 
-__all__ = ("Context", "current_deadline", "enter_context")
+__all__ = ("Context", "current_deadline", "enter_context", "leave_context")
 
 _PROGRESS_INTERVAL: Final = 0.1
 """Seconds between two progress reports of one call: more than ten a second nobody can read (MCP's advice)."""
@@ -175,6 +175,11 @@ _current: ContextVar[Context | None] = ContextVar("echostream_context", default=
 def enter_context(context: Context) -> None:
     """Make `context` the current one of the running task, whose context variables are its own."""
     _current.set(context)
+
+
+def leave_context() -> None:
+    """Let the running task be no handler's: it has no deadline to inherit."""
+    _current.set(None)
 
 
 def current_deadline() -> float | None:

@@ -34,6 +34,7 @@ class Listener:
         takes_context: bool,
         context_keyword: str | None = None,
         chain: Chain[Notice] | None = None,
+        name: str | None = None,
     ) -> None:
         self.pattern = pattern
         self.callback = callback
@@ -45,7 +46,7 @@ class Listener:
         self.active = True
         self.remove: Callable[[], None] = _nothing
         """Unsubscribes; set by the table that has it."""
-        self.name = getattr(callback, "__qualname__", repr(callback))
+        self.name: str = getattr(callback, "__qualname__", repr(callback)) if name is None else name
 
     def call(self, payload: object, context: object) -> Any:
         """Run the callback; an async one returns its coroutine."""

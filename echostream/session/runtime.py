@@ -13,6 +13,7 @@ from echostream.protocol.frames import Frame
 from echostream.protocol.payload import PayloadCodec
 from echostream.session.chains import NO_CHAINS, Chains
 from echostream.session.deadlines import DeadlineWheel
+from echostream.session.resources import Resources
 from echostream.session.tasks import TaskSet
 from echostream.types import Clock, clock
 
@@ -44,7 +45,15 @@ class Runtime:
         self.tasks = TaskSet(self.loop)
         self.ending = TaskSet(self.loop)
         """Cancelled handlers of sessions that are no more: they may still clean up."""
+        self._resources: Resources | None = None
         self._threads: ThreadPoolExecutor | None = None
+
+    @property
+    def resources(self) -> Resources:
+        """What lives as long as the server or client; made when it is first needed."""
+        if self._resources is None:
+            self._resources = Resources(self.loop, "the server or client")
+        return self._resources
 
     @property
     def threads(self) -> ThreadPoolExecutor:
@@ -56,6 +65,8 @@ class Runtime:
     async def close(self) -> None:
         """Cancel the tasks, forget the deadlines, let the threads end. Idempotent."""
         await self.ending.wait()
+        if self._resources is not None:
+            await self._resources.close()
         await self.tasks.cancel()
         self.deadlines.close()
         if self._threads is not None:

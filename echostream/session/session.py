@@ -16,6 +16,7 @@ from echostream.session.emitter import Emitter
 from echostream.session.inbox import EventInbox
 from echostream.session.listeners import ListenerTable
 from echostream.session.peer import Peer
+from echostream.session.resources import Resources
 from echostream.session.tasks import TaskSet
 from echostream.types import Role
 
@@ -81,6 +82,8 @@ class Session(Conversation):
         loop: the event loop that it lives on.
     """
 
+    __echostream_role__ = "session"
+
     def __init__(
         self, connection: Connection, hello: Hello, runtime: Runtime, services: Services, owner: SessionOwner
     ) -> None:
@@ -111,6 +114,7 @@ class Session(Conversation):
         self._owner = owner
         self._inbox = EventInbox(self, self.peer, self.listeners, self.tasks)
         self._closed = asyncio.Event()
+        self._resources: Resources | None = None
         self._hello_due: Entry | None = None
 
     def __repr__(self) -> str:
@@ -140,6 +144,13 @@ class Session(Conversation):
     def dropped_events(self) -> int:
         """Plain events dropped here because listeners were too slow."""
         return self._inbox.dropped
+
+    @property
+    def resources(self) -> Resources:
+        """What lives as long as the session; made when it is first needed."""
+        if self._resources is None:
+            self._resources = Resources(self.loop, f"session {self.id}")
+        return self._resources
 
     # Life
 
@@ -228,4 +239,10 @@ class Session(Conversation):
         self._closed.set()
         self.tasks.cancel_now()
         self.runtime.ending.adopt(self.tasks)
+        if self._resources is not None:
+            self.runtime.ending.start(self._end_resources(self._resources), "clean-up")
         self._owner.on_closed(self)
+
+    async def _end_resources(self, resources: Resources) -> None:
+        await self.tasks.wait()  # handlers that clean up may still need them
+        await resources.close()

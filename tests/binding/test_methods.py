@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from pydantic import BaseModel, Field, field_validator, model_serializer
@@ -441,3 +441,60 @@ def test_a_shape_that_was_hidden_at_decoration_shows_now(source: str, problem: s
     with pytest.raises(SignatureError) as caught:
         bound(space["f"])
     assert str(caught.value) == f"shop.py:2: orders.f: {problem}"
+
+
+# Dependencies.
+
+
+class Marker:
+    """What `echostream.Depends` is to this package: an object with a role."""
+
+    __echostream_role__ = "dependency"
+
+
+MARKER = Marker()
+Later = Annotated[int, MARKER]
+
+
+@handler
+async def needy(a: int, *, b: Annotated[str, MARKER] = INJECTED, c: Later = INJECTED, ctx: Context = INJECTED) -> int:
+    return a
+
+
+def test_dependencies_are_no_arguments() -> None:
+    binding = bound(needy)
+    assert (dict(binding.dependencies), binding.context_parameter) == ({"b": MARKER, "c": MARKER}, "ctx")
+    assert binding.encode_arguments([1], {}) == ([1], {})
+    for name in ("b", "c", "ctx"):
+        with pytest.raises(TypeError, match=f"fills in '{name}' on the other side; leave it out"):
+            binding.encode_arguments([1], {name: 1})
+        assert faults(binding, [1], {name: 1})
+
+
+def late(annotation: str, *names: str) -> MethodBinding:
+    """Bind a handler whose annotations can be resolved only after its decoration."""
+    space: dict[str, Any] = {"INJECTED": INJECTED, "handler": handler, "__name__": "shop"}
+    parameters = ", ".join(f"{name}: {annotation!r} = INJECTED" for name in names)
+    exec(f"@handler\nasync def f(*, {parameters}) -> int: ...", space)
+    space.update(Later=Later, Ctx=Context, Plain=int, Annotated=Annotated, Depends=lambda _: 1)
+    return bound(space["f"])
+
+
+def test_what_a_type_that_exists_later_turns_out_to_be() -> None:
+    assert dict(late("Later", "a", "b").dependencies) == {"a": MARKER, "b": MARKER}
+    assert late("Ctx", "a").context_parameter == "a"
+    assert late("Unknown", "a").context_parameter == "a"
+    with pytest.raises(SignatureError, match="parameter 'b': turns out to be a second context beside 'a'; keep one"):
+        late("Ctx", "a", "b")
+    with pytest.raises(SignatureError, match=r"turns out to be no dependency; write Annotated\[T, Depends"):
+        late("Annotated[int, Depends(1)]", "a")
+    with pytest.raises(SignatureError, match="'Nowhere', which cannot be seen from its module"):
+        late("Annotated[Nowhere, Depends(1)]", "a")
+
+
+def test_a_bare_dependency_that_exists_later_asks_for_its_default() -> None:
+    space: dict[str, Any] = {"handler": handler, "__name__": "shop"}
+    exec("@handler\nasync def f(a: 'Later') -> int: ...", space)
+    space["Later"] = Later
+    with pytest.raises(SignatureError, match="turns out to be a dependency; give it the default INJECTED"):
+        bound(space["f"])

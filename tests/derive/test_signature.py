@@ -15,7 +15,9 @@ from echostream_derive import (
     CallShape,
     HandlerSpec,
     ParameterRole,
+    Scope,
     SignatureError,
+    dependency_of,
     handler,
     handler_spec,
     is_context,
@@ -126,6 +128,56 @@ def test_every_form_of_context_is_known(parameter: str) -> None:
     assert found.role is ParameterRole.CONTEXT
 
 
+class Marker:
+    """What `echostream.Depends` is to this package: an object with a role."""
+
+    __echostream_role__ = "dependency"
+
+    def __init__(self, function: object) -> None:
+        self.function = function
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        "*, db: Annotated[int, Depends(1)] = INJECTED",
+        "*, db: 'Annotated[int, Depends(1)]' = INJECTED",
+        "*, db: 'Annotated[Unknown, core.Depends(1)]' = INJECTED",
+        "db: Annotated[int, Depends(1)]",
+        "db: Annotated[int, 'doc', Depends(1)] = INJECTED",
+        "*, db: Db = INJECTED",
+    ],
+)
+def test_every_form_of_a_dependency_is_known(parameter: str) -> None:
+    source = f"@handler\nasync def f(ctx: Context, {parameter}) -> int: ..."
+    context, found = spec_of(source, Depends=Marker, Db=Annotated[int, Marker(1)]).parameters
+    assert (context.role, found.role) == (ParameterRole.CONTEXT, ParameterRole.DEPENDENCY)
+
+
+def test_an_injected_type_that_exists_later_may_turn_out_to_be_a_dependency() -> None:
+    source = "@handler\nasync def f(ctx: Context, *, db: 'Later' = INJECTED) -> int: ..."
+    assert [item.role for item in spec_of(source).parameters] == [ParameterRole.CONTEXT, ParameterRole.CONTEXT]
+
+
+def test_a_callback_may_have_dependencies() -> None:
+    def callback(payload: int, ctx: Context, *, db: Annotated[int, Marker(1)]) -> None: ...
+
+    spec = listener_spec(callback, "thing", scope=Scope(local=vars() | {"Marker": Marker}))
+    assert (spec.accepts_context, spec.context_keyword, list(spec.dependencies)) == (True, None, ["db"])
+
+
+def test_a_dependency_is_filled_by_name() -> None:
+    with pytest.raises(SignatureError, match="parameter 'db' is filled by name; move it behind the /"):
+        spec_of("@handler\nasync def f(db: Annotated[int, Depends(1)], /) -> int: ...", Depends=Marker)
+
+
+def test_a_dependency_is_found_by_its_role() -> None:
+    marker = Marker(1)
+    assert dependency_of(Annotated[int, "text", marker]) is marker
+    for other in (int, Annotated[int, 1], None, "Annotated[int, Depends(f)]"):
+        assert dependency_of(other) is None
+
+
 def test_a_class_of_the_user_that_is_called_context_is_an_argument() -> None:
     class Mine:
         pass
@@ -171,7 +223,10 @@ def test_context_is_known_by_its_role() -> None:
         ),
         (
             "async def f(*, ctx: int = INJECTED) -> int: ...",
-            "parameter 'ctx' is injected but int is no Context; write ctx: Context = INJECTED",
+            (
+                "parameter 'ctx' is injected but int is no Context; "
+                "write ctx: Context = INJECTED, or Annotated[int, Depends(...)]"
+            ),
         ),
         (
             "async def f(items: AsyncIterator[int], /) -> int: ...",

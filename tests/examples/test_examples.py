@@ -34,10 +34,26 @@ Report(city='Oslo', celsius=4.0)
 weather.report: NOT_FOUND: no thermometer in Atlantis, only in Oslo, Rome
 """
 
+MIDDLEWARE = """\
+note 1 is written, dear ann, if you please
+counted 7 times: 1
+notes.write: PERMISSION_DENIED: notes.write requires 'notes:write', which bob lacks
+notes.write: UNAUTHENTICATED: the token for notes.write is not accepted
+"""
+
+DEPENDENCIES = """\
+ann paid 70 and has 30 left
+money.pay: FAILED_PRECONDITION: ann has not got 70
+bob paid 90 and has 0 left
+money.pay: UNAUTHENTICATED: no account of 'eve'
+"""
+
 PRINTED = [
     pytest.param("echo.py", ECHO, id="echo"),
     pytest.param("callback.py", CALLBACK, id="callback"),
     pytest.param("contract.py", CONTRACT, id="contract"),
+    pytest.param("dependencies.py", DEPENDENCIES, id="dependencies"),
+    pytest.param("middleware.py", MIDDLEWARE, id="middleware"),
 ]
 
 

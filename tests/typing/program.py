@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import assert_type
+from typing import Annotated, Any, assert_type
 
 from pydantic import BaseModel
 
@@ -12,7 +12,11 @@ from echostream import (
     BroadcastResult,
     Call,
     Context,
+    Depends,
     EventAck,
+    Middleware,
+    RateLimit,
+    Request,
     RpcClient,
     RpcError,
     RpcServer,
@@ -25,6 +29,7 @@ from echostream import (
     service,
     stream,
 )
+from echostream.middleware import RequestNext
 
 
 class Order(BaseModel):
@@ -43,6 +48,21 @@ class OutOfStock(RpcError, code=Status.FAILED_PRECONDITION, reason="orders.out_o
 class PriceChanged(BaseModel):
     symbol: str
     price: float
+
+
+class Database:
+    def __init__(self) -> None:
+        self.rows = {1: "one"}
+
+
+async def get_database() -> AsyncIterator[Database]:
+    yield Database()
+
+
+class Timer(Middleware):
+    async def inbound_request(self, request: Request, call_next: RequestNext) -> Any:
+        assert_type(request.session, Session)
+        return await call_next(request)
 
 
 @service("orders")
@@ -74,6 +94,11 @@ class Orders:
         name = await ctx.session.request("ui.ask_name", returns=str)
         assert_type(name, str)
 
+    @handler
+    async def find(self, key: int, *, db: Annotated[Database, Depends(get_database)] = INJECTED) -> str:
+        assert_type(db, Database)
+        return db.rows[key]
+
     @listener(PriceChanged)
     async def on_price(self, changed: PriceChanged, ctx: Context) -> None: ...
 
@@ -98,13 +123,15 @@ class Ui:
 async def serve() -> None:
     server = RpcServer("quic://0.0.0.0:4433", early_data=True)
     server.register(Orders(), echo)
+    server.register(Ui(), middleware=[Timer(), RateLimit(10)])
+    server.dependency_overrides[get_database] = Database
     server.enable_discovery("orders", metadata={"zone": "a"})
     await server.serve()
     assert_type(server.broadcast(PriceChanged(symbol="ACME", price=1.0)), BroadcastResult)
 
 
 def build() -> RpcServer:
-    return RpcServer.builder().bind("quic://0.0.0.0:4433").register(Orders()).enable_discovery("orders").build()
+    return RpcServer.builder().bind("quic://0.0.0.0:4433").register(Orders()).use(Timer()).build()
 
 
 async def numbers() -> AsyncIterator[int]:
@@ -127,6 +154,7 @@ async def talk(order: Order) -> None:
         assert_type(orders, Orders)
         assert_type(await orders.place(Order(symbol="ACME", qty=5)), Receipt)
         assert_type(await orders.add(1, b=2), int)
+        assert_type(await orders.find(1), str)
         assert_type(await orders.total(numbers()), int)
         async for tick in orders.watch("ACME"):
             assert_type(tick, PriceChanged)
@@ -154,5 +182,5 @@ async def talk(order: Order) -> None:
         client.register(Ui())
         async with client.open_stream("microphone") as sender:
             await sender.send(b"pcm")
-    client = await RpcClient.connect("quic://127.0.0.1:4433", ca="dev", early_data=True)
+    client = await RpcClient.connect("quic://127.0.0.1:4433", ca="dev", early_data=True, middleware=[Timer()])
     await client.close()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from echostream import Context, RpcClient
+from echostream import Context, Depends, RpcClient, RpcServer
 from tests.typing.contract import AbstractOrders, Order, OrdersContract
-from tests.typing.program import Orders
+from tests.typing.program import Orders, Timer
 
 
 async def talk(client: RpcClient, ctx: Context) -> None:
@@ -14,6 +14,10 @@ async def talk(client: RpcClient, ctx: Context) -> None:
     await orders.place(Order(symbol="ACME", qty=5))  # type: ignore[arg-type]
     await orders.add("1")  # type: ignore[arg-type]
     await orders.add(1, c=2)  # type: ignore[call-arg]
+    await orders.find(1, db="mine")  # type: ignore[arg-type]
+    RpcServer(middleware=[Timer])  # type: ignore[list-item]
+    Depends(1)  # type: ignore[arg-type]
+    Depends(Orders, scope="forever")  # type: ignore[arg-type]
     await orders.cancel(7, ctx)  # type: ignore[call-arg]
     await orders.cancel(7, ctx="mine")  # type: ignore[arg-type]
     orders.watch(7)  # type: ignore[arg-type]
