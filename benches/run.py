@@ -16,6 +16,7 @@ from typing import TextIO
 
 from benches import (
     flood,
+    layers,
     many_clients,
     p01_unary,
     p02_unary_native,
@@ -37,6 +38,7 @@ BENCHES: dict[str, ModuleType] = {
         p05_ceiling,
         p06_bulk,
         p11_start,
+        layers,
         slow_reader,
         many_clients,
         flood,

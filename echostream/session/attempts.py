@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from echostream.config import LOST_CALL_GRACE
 from echostream.errors import LocalProtocolError, RpcError, Status
 from echostream.session.calling import CallRequest, PendingCall, call_unary, deadline_error, deadline_of
 from echostream.session.chains import Request
+from echostream.session.deadlines import Entry
 from echostream.session.streaming import StreamingCall, call_with_items
 
 if TYPE_CHECKING:
@@ -47,7 +46,8 @@ async def call_through(
 
     async def attempt(view: Request) -> WireValue:
         nonlocal answer
-        with attempts.one(view) as again:
+        again = attempts.begin(view)
+        try:
             if again.items is not None:
                 answer = await call_with_items(session.peer, again, _same, noted)
             else:
@@ -56,6 +56,8 @@ async def call_through(
                     handle.progress, handle.progress_changed = pending.progress, pending.progress_changed
                 answer = await call_unary(session.peer, again, _same, handle, noted)
             return answer
+        finally:
+            attempts.end()
 
     wire = await attempts.run(attempt)
     try:
@@ -66,16 +68,28 @@ async def call_through(
         raise
 
 
-class Attempts:
-    """What all attempts of one call have in common: its `Request`, its deadline, its end with the connection."""
+class Attempts(Entry):
+    """What all attempts of one call have in common: its `Request`, its deadline, its end with the connection.
+
+    The deadline is kept as `asyncio.timeout` keeps it, but on the wheel, where it costs a call next to nothing.
+    """
+
+    __slots__ = (
+        "_begun", "_cancelling", "_deadline", "_duration", "_expired", "_last_call", "_request", "_running", "_session",
+        "_started", "_task", "_timeout", "view",
+    )  # fmt: skip
 
     def __init__(self, session: Session, request: CallRequest, *, idempotent: bool) -> None:
+        self.slot = -1  # on no wheel
         self._session = session
         self._request = request
         self._started = session.loop.time()
         self._timeout = request.timeout
         self._deadline, self._duration = deadline_of(self._started, request.timeout)
-        self._scope = asyncio.timeout_at(self._deadline)
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelling = 0
+        self._expired = False
+        self._last_call: asyncio.TimerHandle | None = None
         self._begun = 0
         self._running = 0
         self.view = Request(
@@ -99,49 +113,63 @@ class Attempts:
         """
         session, view = self._session, self.view
         chain = session.chains.outbound_request
+        task = self._task = asyncio.current_task()
+        self._cancelling = task.cancelling() if task is not None else 0
         session.attempts[self] = None
+        self._put()
         try:
-            async with self._scope:
-                return await (attempt(view) if chain is None else chain(view, attempt))
-        except TimeoutError:
-            if not self._scope.expired():  # some other one, of an attempt or of the middleware's own
-                raise
+            return await (attempt(view) if chain is None else chain(view, attempt))
+        except asyncio.CancelledError:
+            if not self._expired or (task is not None and task.uncancel() > self._cancelling):
+                raise  # somebody else wants it, too
             lost = session.peer.lost
             if lost is not None:
                 raise lost.again(operation=view.method, session=session.id) from None
             raise deadline_error(view.method, self._duration) from None
         finally:
             session.attempts.pop(self, None)
+            self._task = None
+            self._remove()
+            if self._last_call is not None:
+                self._last_call.cancel()
 
-    @contextmanager
-    def one(self, view: Request) -> Generator[CallRequest]:
-        """Give the request of one attempt, whose own deadline counts during the block instead of the chain's."""
-        if self._begun and self._request.items is not None:
+    def begin(self, view: Request) -> CallRequest:
+        """Return the request of one attempt, whose own deadline counts until `end` instead of the chain's."""
+        request = self._request
+        if self._begun and request.items is not None:
             raise LocalProtocolError(
                 f"{view.method}: call_next was called twice, but the items that the call sends can be read once only",
                 operation=view.method,
             )
         if view.timeout != self._timeout:  # the middleware wants it longer or shorter
             self._timeout = view.timeout
+            self._remove()
             self._deadline, self._duration = deadline_of(self._started, view.timeout)
+            self._put()
         left = None if self._deadline is None else self._deadline - self._session.loop.time()
         if left is not None and left <= 0:
             raise deadline_error(view.method, self._duration)
         self._begun += 1
         self._running += 1
-        self._arm(None)
-        try:
-            yield replace(
-                self._request,
-                method=view.method,
-                arguments=(view.args, view.kwargs),
-                timeout=left,
-                metadata=view.metadata or None,
-            )
-        finally:
-            self._running -= 1
-            if not self._running:
-                self._arm(self._deadline)
+        return CallRequest(
+            view.method,
+            (view.args, view.kwargs),
+            left,
+            view.metadata or None,
+            request.raises,
+            request.items,
+            request.encode_item,
+            request.accepts_items,
+            request.session_id,
+            request.safe,
+            request.send_through,
+        )
+
+    def end(self) -> None:
+        """An attempt is over: what the middleware does now, it does in the time of the whole."""
+        self._running -= 1
+        if self._deadline is not None and self._deadline <= self._session.loop.time():
+            self._session.loop.call_soon(self.expire)
 
     def note(self, initial: Metadata | None, trailing: Metadata | None) -> None:
         """Let the middleware see the metadata of an answer."""
@@ -150,15 +178,27 @@ class Attempts:
 
     def lost(self) -> None:
         """The connection ended: the attempts hear of it; the middleware has a moment left."""
-        end = self._session.loop.time() + LOST_CALL_GRACE
-        if self._deadline is None or end < self._deadline:
-            self._deadline = end
-        if not self._running:
-            self._arm(self._deadline)
+        loop = self._session.loop
+        end = loop.time() + LOST_CALL_GRACE
+        if self._deadline is not None:
+            end = min(end, self._deadline)
+            self._remove()
+        self._deadline = end
+        self._last_call = loop.call_at(end, self.expire)  # the wheel may end with the connection
 
-    def _arm(self, when: float | None) -> None:
-        if self in self._session.attempts and not self._scope.expired():
-            self._scope.reschedule(when)
+    def expire(self) -> None:
+        """The time is over: end the middleware, unless it waits for an attempt, which ends by itself."""
+        if self._task is not None and not self._running and not self._expired:
+            self._expired = True
+            self._task.cancel()
+
+    def _put(self) -> None:
+        if self._deadline is not None and self._task is not None:
+            self._session.runtime.deadlines.put(self._deadline, self)
+
+    def _remove(self) -> None:
+        if self._deadline is not None:
+            self._session.runtime.deadlines.remove(self)
 
 
 class ChainedCall:
@@ -265,7 +305,8 @@ class ChainedCall:
                 f"{view.method}: call_next was called again, but items have come or may still come",
                 operation=view.method,
             )
-        with attempts.one(view) as again:
+        again = attempts.begin(view)
+        try:
             call = StreamingCall(self.peer, again)
             ended = asyncio.Event()
             call.on_end = ended.set
@@ -279,6 +320,8 @@ class ChainedCall:
                 view.items_received = self._read + call.waiting_items
                 attempts.note(call.initial_metadata, call.trailing_metadata)
             call.check()
+        finally:
+            attempts.end()
 
     def _outcome(self, task: asyncio.Task[None]) -> None:
         """Raise what the chain raised."""
