@@ -151,6 +151,7 @@ async def test_a_peer_that_reads_no_progress_gets_none(ends: Duo) -> None:
 async def test_cancel_gives_the_call_up(ends: Duo, jobs: Jobs) -> None:
     call = ends.here.call(ends.here.proxy(Jobs).wait)
     await asyncio.wait_for(jobs.gate.reached.wait(), 5)
+    await until(lambda: call._pending.progress)  # the handler is there before its report is here
     assert call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
