@@ -49,6 +49,12 @@ def test_an_active_migration_uses_a_fresh_id_and_loses_nothing(engines: Pair) ->
     simulated(scenario, engines)
 
 
+def make_world(engines: Pair) -> World:
+    client, server = (QuicTransport(engine=engine, settings=QuicSettings()) for engine in engines)
+    trust = ClientTls.load(ca="dev")
+    return World(client, "quic://127.0.0.1:0", client_tls=trust, server_tls=ServerTls.load(), server_transport=server)
+
+
 class Machine:
     """Gives a client's sockets the source address that the machine has now."""
 
@@ -75,15 +81,7 @@ async def test_a_client_whose_address_is_gone_goes_on_from_the_new_one(
     engines: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine(monkeypatch)
-    settings = QuicSettings()
-    client_side, server_side = (QuicTransport(engine=engine, settings=settings) for engine in engines)
-    world = World(
-        client_side,
-        "quic://127.0.0.1:0",
-        client_tls=ClientTls.load(ca="dev"),
-        server_tls=ServerTls.load(),
-        server_transport=server_side,
-    )
+    world = make_world(engines)
     await world.open()
     client, server = await world.pair()
     link: Any = client.connection._link  # type: ignore[attr-defined]
@@ -144,3 +142,29 @@ def test_a_client_that_hears_nothing_looks_around_now_and_then(engines: Pair, mo
         assert server.datagrams or client.reasons == []
 
     simulated(scenario, engines)
+
+
+@both_engines
+@pytest.mark.parametrize("end", ["before", "meanwhile", "closed"])
+async def test_a_connection_that_ends_while_it_moves_leaves_nothing(
+    engines: Pair, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(engines)
+    await world.open()
+    client, _ = await world.pair()
+    link: Any = client.connection._link  # type: ignore[attr-defined]
+    opened = type(link).open
+
+    async def open_slowly(self: Any, *args: Any, **options: Any) -> None:
+        client.connection.abort()
+        await opened(self, *args, **options)
+
+    if end == "meanwhile":
+        monkeypatch.setattr(type(link), "open", open_slowly)
+    link.migrate()
+    if end == "before":
+        client.connection.abort()
+    if end == "closed":
+        link.close()
+    await eventually(lambda: link._socket.closed and (link._move is None or link._move.done()))
+    await world.close()

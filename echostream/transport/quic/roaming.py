@@ -92,6 +92,8 @@ class RoamingEndpoint(Endpoint):
             return
         finally:
             self._move = None
+        if not self.connections and self._socket is not None:
+            self._socket.close()  # it ended meanwhile
         for connection in tuple(self.connections):
             connection.moved()
         logger.debug("> %s is reached by another way now", format_address(self._target))
