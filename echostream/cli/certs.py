@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,17 +20,21 @@ certs = typer.Typer(
 )
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON.")]
 Days = Annotated[int, typer.Option(min=1, max=3650, help="How long it is valid.")]
 
 
 @certs.command()
-def init() -> None:
+def init(as_json: AsJson = False) -> None:
     """Make this user's development authority, if there is none, and show it."""
     from echostream.transport.tls_issue import authority
     from echostream.types import clock
 
     with failures():
         found = authority(clock.wall())
+        if as_json:
+            print_json(dataclasses.asdict(found), compact=True)
+            return
         typer.echo(f"authority    {found.name}\nfile         {found.certificate}")
         typer.echo(f"fingerprint  {found.fingerprint}\nexpires      {found.expires:%Y-%m-%d}")
 
@@ -40,12 +45,15 @@ def server(
     name: Annotated[str, typer.Option(help="What the files are called.")] = "server",
     out: Out = Path(),
     days: Days = 365,
+    as_json: AsJson = False,
 ) -> None:
     """Make a certificate for a server on another machine, signed by the development authority."""
     from echostream.types import clock
 
     with failures():
-        issued = _issue(name, hosts, out, days, clock.wall())
+        issued = _issue(name, hosts, out, days, clock.wall(), as_json=as_json)
+        if as_json:
+            return
         typer.echo(
             f'serve with:  RpcServer(..., certificate="{issued.certificate}", private_key="{issued.private_key}")\n'
             f'connect with:  ca="{_authority_file()}", or fingerprint="{issued.fingerprint}"'
@@ -57,16 +65,17 @@ def client(
     name: Annotated[str, typer.Argument(help="Who the client is; the files are called so, too.")],
     out: Out = Path(),
     days: Days = 365,
+    as_json: AsJson = False,
 ) -> None:
     """Make a certificate for a client, signed by the development authority."""
     from echostream.types import clock
 
     with failures():
-        _issue(name, [], out, days, clock.wall())
+        _issue(name, [], out, days, clock.wall(), as_json=as_json)
 
 
 @certs.command(name="list")
-def list_known(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+def list_known(as_json: AsJson = False) -> None:
     """List the servers whose certificates are remembered from their first contact."""
     from echostream.discovery.service import safe_text
     from echostream.transport.trust import KnownServers
@@ -98,10 +107,13 @@ def forget(service: Annotated[str, typer.Argument(help="Name under which the ser
         raise Misuse(f"no server {service!r} is remembered" + (f"; did you mean {' or '.join(near)}?" if near else ""))
 
 
-def _issue(name: str, hosts: list[str], out: Path, days: int, now: float) -> Issued:
+def _issue(name: str, hosts: list[str], out: Path, days: int, now: float, *, as_json: bool) -> Issued:
     from echostream.transport.tls_issue import issue
 
     issued = issue(name, hosts, out, now=now, days=days)
+    if as_json:
+        print_json(dataclasses.asdict(issued), compact=True)
+        return issued
     typer.echo(f"certificate  {issued.certificate}\nkey          {issued.private_key}  (keep it secret)")
     typer.echo(f"fingerprint  {issued.fingerprint}")
     return issued

@@ -38,6 +38,7 @@ async def _emit(
     from echostream.cli.lines import all_of_stdin
     from echostream.cli.values import parse_json, parse_metadata
 
+    target.must_be_named()
     metadata = parse_metadata(meta)
     text = all_of_stdin() if payload == "-" else payload
     value = None if text is None else parse_json(text, "payload")

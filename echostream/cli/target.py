@@ -35,6 +35,15 @@ class Target:
     credentials: str | None
     wait: float
 
+    def must_be_named(self) -> None:
+        """Refuse to talk to whichever server is found first.
+
+        Raises:
+            Misuse: the options name neither an address nor a service.
+        """
+        if self.url is None and self.service is None:
+            raise Misuse("say which server: --url quic://host:port, or --service NAME (echostream discover lists them)")
+
     def connect(self, service: str | None = None) -> Connecting:
         """Return the connection in the making.
 

@@ -6,8 +6,9 @@ import datetime
 import ipaddress
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -23,7 +24,8 @@ __all__ = ("Authority", "Issued", "authority", "issue")
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
-class Authority(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Authority:
     """This user's development authority."""
 
     certificate: Path
@@ -32,7 +34,8 @@ class Authority(NamedTuple):
     expires: datetime.datetime
 
 
-class Issued(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Issued:
     """A certificate that was made, and its key."""
 
     certificate: Path

@@ -28,6 +28,9 @@ def test_init_makes_the_authority_once(state: Path) -> None:
     assert str(state / "development" / "ca.pem") in first.out
     assert re.search(r"^fingerprint  [0-9a-f]{64}$", first.out, re.MULTILINE)
     assert echostream("certs", "init").out == first.out
+    told = json.loads(echostream("certs", "init", "--json").out)
+    assert told["certificate"] == str(state / "development" / "ca.pem")
+    assert told["fingerprint"] in first.out
 
 
 def test_a_certificate_for_a_server_is_trusted_for_its_hosts(tmp_path: Path) -> None:
@@ -42,7 +45,8 @@ def test_a_certificate_for_a_server_is_trusted_for_its_hosts(tmp_path: Path) -> 
 
 
 def test_a_certificate_for_a_client_has_its_name(tmp_path: Path) -> None:
-    assert echostream("certs", "client", "ann", "--out", str(tmp_path)).code == 0
+    made = json.loads(echostream("certs", "client", "ann", "--out", str(tmp_path), "--json").out)
+    assert made["private_key"] == str(tmp_path / "ann.key")
     (leaf,) = load_certificates("certificate", tmp_path / "ann.pem")
     assert leaf.subject.rfc4514_string() == "CN=ann"
 

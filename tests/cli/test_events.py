@@ -23,6 +23,12 @@ def test_emit_tells_when_nobody_listens_or_a_listener_fails(url: str) -> None:
     assert echostream("emit", "-u", url, "broken", "1") == (1, '{"listeners": 1, "failed": 1}\n', "")
 
 
+def test_an_event_is_not_sent_to_whoever_is_found_first() -> None:
+    done = echostream("emit", "wish.made", "1")
+    assert done.code == 2
+    assert "error: say which server: --url quic://host:port, or --service NAME" in done.err
+
+
 def test_a_payload_that_is_no_json_is_refused(url: str) -> None:
     done = echostream("emit", "-u", url, "wish.made", "{a}")
     assert done.code == 2
