@@ -14,7 +14,7 @@ from echostream.session.chains import Notice, NoticeNext, Request, RequestNext
 from echostream.session.context import Context
 from echostream.types import clock, random_bytes
 
-__all__ = ("REQUEST_ID", "LoggingMiddleware")
+__all__ = ("REQUEST_ID", "LoggingMiddleware", "sane_request_id")
 
 REQUEST_ID: Final = "es-request-id"
 """Metadata key that carries the id of a request from program to program."""
@@ -47,17 +47,17 @@ class LoggingMiddleware(Middleware):
         self._level = level
 
     async def inbound_request(self, request: Request, call_next: RequestNext) -> Any:
-        request_id = _known(request.metadata.get(REQUEST_ID)) or _new_id()
+        request_id = sane_request_id(request.metadata.get(REQUEST_ID)) or _new_id()
         request.state["request_id"] = request_id
         return await self._logged("<", request.method, request.session.id, request_id, call_next, request)
 
     async def outbound_request(self, request: Request, call_next: RequestNext) -> Any:
-        request_id = _known(request.metadata.get(REQUEST_ID)) or _inherited() or _new_id()
+        request_id = sane_request_id(request.metadata.get(REQUEST_ID)) or _inherited() or _new_id()
         request.state["request_id"] = request.metadata[REQUEST_ID] = request_id
         return await self._logged(">", request.method, request.session.id, request_id, call_next, request)
 
     async def inbound_event(self, notice: Notice, call_next: NoticeNext) -> Any:
-        request_id = _known(notice.metadata.get(REQUEST_ID)) or _new_id()
+        request_id = sane_request_id(notice.metadata.get(REQUEST_ID)) or _new_id()
         session = ""
         if notice.context is not None:
             notice.context.state["request_id"] = request_id
@@ -65,7 +65,7 @@ class LoggingMiddleware(Middleware):
         return await self._logged("<", f"event {notice.name}", session, request_id, call_next, notice)
 
     async def outbound_event(self, notice: Notice, call_next: NoticeNext) -> Any:
-        request_id = _known(notice.metadata.get(REQUEST_ID)) or _inherited() or _new_id()
+        request_id = sane_request_id(notice.metadata.get(REQUEST_ID)) or _inherited() or _new_id()
         if notice.session is None:
             session = "all"
         else:
@@ -109,7 +109,7 @@ def _status_of(error: BaseException) -> Status:
     return Status.CANCELLED if isinstance(error, asyncio.CancelledError) else Status.INTERNAL
 
 
-def _known(value: str | bytes | None) -> str | None:
+def sane_request_id(value: str | bytes | None) -> str | None:
     """Return an id that came from outside, if it can be shown."""
     return value if isinstance(value, str) and _SANE_ID.fullmatch(value) else None
 

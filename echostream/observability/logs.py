@@ -1,7 +1,8 @@
 """Log output for programs: the standard library's records as lines for people or as JSON, with what they belong to.
 
-Every record made while a handler runs carries its session, its method and, where the caller sent one, the id of its
-request (metadata ``es-request-id``). EchoStream itself never logs a payload at info or above.
+Every record made while a handler runs carries its session, its method and the id of its request: the one that
+`LoggingMiddleware` gave it, else the one that the caller sent (metadata ``es-request-id``), if any. EchoStream itself
+never logs a payload at info or above.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 from echostream.errors import ConfigurationError
+from echostream.middleware.logging import REQUEST_ID, sane_request_id
 from echostream.session.context import Context
 
 if TYPE_CHECKING:
@@ -33,10 +34,6 @@ NOISY: Final = ("quic", "aioquic", "qh3", "asyncio", "watchfiles")
 """Libraries whose info is our debug."""
 
 
-_SANE_ID: Final = re.compile(r"[\w.:-]{1,64}", re.ASCII)
-"""An id from outside that can be shown."""
-
-
 class BindContext(logging.Filter):
     """Adds the session, the method and the request id of the handler that is running; lets every record through."""
 
@@ -46,9 +43,9 @@ class BindContext(logging.Filter):
         except LookupError:
             return True
         bound = {"session": context.session.id, "method": context.method}
-        request = context.metadata.get("es-request-id")
-        if isinstance(request, str) and _SANE_ID.fullmatch(request):
-            bound["request_id"] = request
+        given = context.state.get("request_id") or sane_request_id(context.metadata.get(REQUEST_ID))
+        if given is not None:
+            bound["request_id"] = given
         for key, value in bound.items():
             record.__dict__.setdefault(key, value)
         return True

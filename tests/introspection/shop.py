@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from echostream import (
     INJECTED,
     Context,
+    Depends,
     RpcError,
     RpcServer,
     Status,
@@ -76,6 +77,10 @@ class Wish(BaseModel):
     name: str
 
 
+async def today() -> str:
+    return "Monday"
+
+
 @service("shop", version="2.1.0")
 class Shop:
     """Sells things.
@@ -89,7 +94,9 @@ class Shop:
         return Receipt(1, order)
 
     @handler(safe=True)
-    async def watch(self, name: str) -> AsyncIterator[PriceChanged]:
+    async def watch(
+        self, name: str, *, today: Annotated[str, Depends(today)] = INJECTED
+    ) -> AsyncIterator[PriceChanged]:
         yield PriceChanged(item=Item(name=name))
 
     @handler

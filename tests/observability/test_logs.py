@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from echostream import ConfigurationError, handler
+from echostream import ConfigurationError, LoggingMiddleware, handler
 from echostream.observability.logs import NOISY, configure_logging
 from tests.serving import linked
 
@@ -55,6 +55,18 @@ async def test_a_record_of_a_handler_says_what_it_belongs_to() -> None:
         "request_id": "r-7",
         "length": 5,
     }
+
+
+async def test_the_id_that_the_middleware_gave_is_bound() -> None:
+    stream = configured("info")
+    async with linked(speak, middleware=[LoggingMiddleware()]) as (_, client):
+        await client.request("speak", "hello")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    ours, theirs = (
+        next(line for line in lines if line["logger"] == name) for name in ("application", "echostream.calls")
+    )
+    assert ours["request_id"] == theirs["request_id"]
+    assert (theirs["method"], theirs["status"]) == ("speak", "OK")
 
 
 async def test_what_a_caller_made_up_breaks_no_line() -> None:
