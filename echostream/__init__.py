@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from echostream.middleware.retry import Retry
     from echostream.middleware.size_limit import SizeLimit
     from echostream.middleware.timeout import DeadlineMiddleware, TimeoutMiddleware
+    from echostream.plugin import Plugin
     from echostream.routing.plan import Depends
     from echostream.server import RpcServer
     from echostream.session.call import Call
@@ -77,6 +78,7 @@ __all__ = (
     "LoggingMiddleware",
     "Middleware",
     "Notice",
+    "Plugin",
     "Principal",
     "Progress",
     "ProtocolError",
@@ -140,6 +142,7 @@ _MODULES = {
     "echostream.middleware.retry": ("Retry",),
     "echostream.middleware.size_limit": ("SizeLimit",),
     "echostream.middleware.timeout": ("DeadlineMiddleware", "TimeoutMiddleware"),
+    "echostream.plugin": ("Plugin",),
     "echostream.routing.plan": ("Depends",),
     "echostream.server": ("RpcServer",),
     "echostream.session.call": ("Call",),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from echostream.hosting import Announcement
 from echostream.middleware.base import Middleware
+from echostream.plugin import Plugin
 from echostream.session.session import Principal
 
 if TYPE_CHECKING:
@@ -89,6 +90,11 @@ class ServerBuilder(Generic[ServerT]):
     def use(self, *middleware: Middleware) -> Self:
         """Put layers around every call, event and item, inside those given before; may be repeated."""
         self._options["middleware"] = (*self._options.get("middleware", ()), *middleware)
+        return self
+
+    def plugin(self, *plugins: Plugin) -> Self:
+        """Add bundles of handlers, middleware and hooks; may be repeated."""
+        self._options["plugins"] = (*self._options.get("plugins", ()), *plugins)
         return self
 
     def debug(self, debug: bool = True) -> Self:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from echostream.config import MAX_EARLY_BYTES, Limits
 from echostream.errors import ConfigurationError
 from echostream.transport.base import Address
 from echostream.wiring import EPOCH
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from echostream.discovery.mdns import Advertiser
     from echostream_derive import ServiceSpec
 
-__all__ = ("Announcement", "make_advertiser", "on_stop_signals")
+__all__ = ("Announcement", "check_early_data", "is_local", "make_advertiser", "on_stop_signals")
 
 
 class Announcement(NamedTuple):
@@ -83,3 +85,21 @@ def on_stop_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -
     except (NotImplementedError, ValueError, RuntimeError):
         return lambda: None
     return restore
+
+
+def is_local(address: Address) -> bool:
+    """Whether an address can be reached from this machine alone."""
+    try:
+        return address.scheme == "memory" or ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return address.host == "localhost"
+
+
+def check_early_data(limits: Limits, *, early_data: bool) -> None:
+    """Raise ConfigurationError where early data would be over the limit of what an unknown peer may send."""
+    if early_data and limits.max_unauthenticated_bytes < MAX_EARLY_BYTES:
+        raise ConfigurationError(
+            "early_data",
+            f"takes up to {MAX_EARLY_BYTES} bytes before a Hello is accepted: raise max_unauthenticated_bytes from"
+            f" {limits.max_unauthenticated_bytes}",
+        )

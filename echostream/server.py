@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from inspect import isawaitable
@@ -11,11 +10,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from echostream.builder import Authenticate, ServerBuilder
-from echostream.config import DEFAULT_STOP_GRACE, MAX_EARLY_BYTES, Limits
-from echostream.errors import CloseCode, ConfigurationError, LocalProtocolError
-from echostream.hosting import Announcement, make_advertiser, on_stop_signals
+from echostream.config import DEFAULT_STOP_GRACE, Limits
+from echostream.errors import CloseCode, LocalProtocolError
+from echostream.hosting import Announcement, check_early_data, is_local, make_advertiser, on_stop_signals
 from echostream.introspection import offer_reflection
 from echostream.middleware.base import Middleware, compile_chains
+from echostream.plugin import Hooked, Lifespan, Plugin, middleware_of
 from echostream.protocol.hello import Hello, PeerLimits
 from echostream.routing.dispatch import Dispatcher
 from echostream.routing.router import Router
@@ -40,7 +40,7 @@ _log = logging.getLogger("echostream.server")
 _SHUTTING_DOWN: Final = "server is shutting down"
 
 
-class RpcServer:
+class RpcServer(Hooked):
     """Serves decorated objects and functions at one or several addresses.
 
     Start it with ``async with server:``, ``await server.start()``, or ``await server.serve()`` (until SIGINT or
@@ -58,6 +58,8 @@ class RpcServer:
         debug: bool = False,
         early_data: bool = False,
         middleware: Sequence[Middleware] = (),
+        plugins: Sequence[Plugin] = (),
+        lifespan: Lifespan | None = None,
     ) -> None:
         """Prepare a server; nothing is opened yet.
 
@@ -73,10 +75,13 @@ class RpcServer:
                 client that comes back a round trip or two. Such a call may run a second time: who saw the client's
                 first packets may send them again.
             middleware: layers around every call, event and item of every session, the outermost first.
+            plugins: bundles of handlers, middleware and hooks.
+            lifespan: ``lifespan(server)`` is the block in which the server runs.
 
         Raises:
             ConfigurationError: an address, certificate or engine is unusable, or a layer is no middleware.
         """
+        super().__init__(plugins, lifespan)
         self._addresses = [Address.parse(url) for url in urls or ("quic://127.0.0.1:0",)]
         self._certificate = certificate
         self._private_key = private_key
@@ -85,16 +90,11 @@ class RpcServer:
         self._debug = debug
         self._engine = engine
         self._early_data = early_data
-        if early_data and self._limits.max_unauthenticated_bytes < MAX_EARLY_BYTES:
-            raise ConfigurationError(
-                "early_data",
-                f"takes up to {MAX_EARLY_BYTES} bytes before a Hello is accepted: raise max_unauthenticated_bytes from"
-                f" {self._limits.max_unauthenticated_bytes}",
-            )
+        check_early_data(self._limits, early_data=early_data)
         self._transports: dict[str, Transport[Any, Any]] = {}
         for address in self._addresses:
             self._transport(address.scheme)
-        self._chains = compile_chains(middleware)
+        self._chains = compile_chains((*middleware_of(plugins), *middleware))
         self._router = Router()
         offer_reflection(self._router, self._may_hint)
         self._sessions = SessionManager(self._chains.outbound_event)
@@ -106,7 +106,9 @@ class RpcServer:
         self._advertiser: Advertiser | None = None
         self._stopping = False
         self._stopped = asyncio.Event()
-        if debug and not all(_is_local(address) for address in self._addresses):
+        for plugin in plugins:
+            self.register(*plugin.targets())
+        if debug and not all(is_local(address) for address in self._addresses):
             _log.warning("! debug=True on a public address: clients see the texts of internal errors")
 
     def __repr__(self) -> str:
@@ -227,6 +229,7 @@ class RpcServer:
         self._stopped = asyncio.Event()
         self._runtime = Runtime(self._limits, debug=self._debug, chains=self._chains)
         try:
+            await self._hooks.start(self, self._runtime)
             if any(address.scheme != "memory" for address in addresses):
                 await asyncio.to_thread(self._load_tls)  # may make keys
             for address in addresses:
@@ -278,6 +281,7 @@ class RpcServer:
         for listener in self._listeners:
             await listener.close()
         self._listeners.clear()
+        await self._hooks.stop(runtime)
         await runtime.close()
         self._runtime = None
         self._stopped.set()
@@ -337,6 +341,8 @@ class RpcServer:
     def on_closed(self, session: Session) -> None:
         """A session ended."""
         self._arriving.pop(session, None)
+        if session in self._sessions:
+            self._hooks.closed(session)
         self._sessions.discard(session)
         _log.info("= session %s of %s ended: %s", session.id, session.peer_address, session.ending)
 
@@ -368,6 +374,7 @@ class RpcServer:
         self._sessions.add(session)
         session.peer.protocol.send_hello()
         session.open()
+        self._hooks.opened(session)
         _log.info("= session %s of %s opened", session.id, session.peer_address)
 
     def _may_hint(self, session: Session) -> bool:
@@ -386,10 +393,3 @@ class RpcServer:
         if self._tls is None:
             self._tls = ServerTls.load(self._certificate, self._private_key)
         return self._tls
-
-
-def _is_local(address: Address) -> bool:
-    try:
-        return address.scheme == "memory" or ipaddress.ip_address(address.host).is_loopback
-    except ValueError:
-        return address.host == "localhost"

@@ -120,7 +120,7 @@ class Dispatcher:
         except ConnectionLostError:  # of another session, that the handler used, or of this one
             await _fail(invocation, RpcError(Status.UNAVAILABLE, "a connection behind this handler was lost"))
         except Exception as error:  # noqa: BLE001 - the user's own code
-            await _fail(invocation, self._public(session, error, invocation.context.method))
+            await _fail(invocation, self._public(invocation.context, error, invocation.context.method))
         finally:
             invocation.finish()
 
@@ -216,7 +216,7 @@ class Dispatcher:
         elif not invocation.context.cancelled:  # by the handler's own doing, or because the server stops
             await _fail(invocation, RpcError(Status.CANCELLED, "the handler was cancelled"))
 
-    def _public(self, session: Session, error: Exception, what: str) -> EchoStreamError:
+    def _public(self, context: Context, error: Exception, what: str) -> EchoStreamError:
         """Return what the peer may know of an error. What the handler did not mean to say stays here, in the log."""
         if isinstance(error, RpcError | ResourceError):
             if error.code is Status.INTERNAL:  # such as a result that does not fit: a bug of this side
@@ -224,7 +224,9 @@ class Dispatcher:
             return error
         _log.error("! %s raised %s", what, type(error).__name__, exc_info=error)
         text = f"{type(error).__name__}: {error}" if self._runtime.debug else "internal error"
-        unexpected = session.peer.unexpected
+        if self._runtime.on_error is not None:
+            self._runtime.on_error(error, context)
+        unexpected = context.session.peer.unexpected
         return RpcError(Status.INTERNAL, text, details=unexpected.keep(error) if unexpected is not None else None)
 
     def _unknown_method(self, session: Session, method: str) -> RpcError:
@@ -281,7 +283,7 @@ class Dispatcher:
             channel.reset(RpcError(Status.CANCELLED, "the stream's handler was cancelled"))
         except Exception as error:  # noqa: BLE001 - the user's own code
             if error is not channel.error:
-                channel.reset(self._public(session, error, f"stream {spec.name}"))
+                channel.reset(self._public(context, error, f"stream {spec.name}"))
         else:
             if channel.remote_ended or channel.error is not None:
                 channel.end()

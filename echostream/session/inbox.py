@@ -244,8 +244,12 @@ class EventInbox:
 
     def _failed(self, listener: Listener, arrival: _Arrival) -> None:
         _log.exception("! listener %s of event %s raised", listener.name, arrival.frame.name)
+        error = sys.exception()
+        if error is not None and self._session.runtime.on_error is not None:
+            name, metadata = arrival.frame.name, arrival.frame.metadata
+            self._session.runtime.on_error(error, Context(self._session, name, metadata))
         if self._peer.unexpected is not None:
-            self._peer.unexpected.keep(sys.exception())
+            self._peer.unexpected.keep(error)
         arrival.failed += 1
         self._done(arrival)
 

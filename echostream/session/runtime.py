@@ -12,6 +12,7 @@ from echostream.protocol.codec import FrameCodec
 from echostream.protocol.frames import Frame
 from echostream.protocol.payload import PayloadCodec
 from echostream.session.chains import NO_CHAINS, Chains
+from echostream.session.context import Context
 from echostream.session.deadlines import DeadlineWheel
 from echostream.session.resources import Resources
 from echostream.session.tasks import TaskSet
@@ -30,6 +31,8 @@ class Runtime:
         """Whether the texts of unexpected errors travel to the peer."""
         self.chains = chains
         """The middleware around everything; that of single services is with their routes."""
+        self.on_error: Callable[[BaseException, Context | None], None] | None = None
+        """Told of what handlers and listeners did not mean to raise."""
         self.clock = time
         self.observe_frame: Callable[[Frame, FrameCodec], None] | None = getattr(
             getattr(self.loop, "surroundings", None), "observe_frame", None

@@ -15,6 +15,7 @@ from echostream import (
     Depends,
     EventAck,
     Middleware,
+    Plugin,
     RateLimit,
     Request,
     RpcClient,
@@ -128,6 +129,20 @@ async def serve() -> None:
     server.enable_discovery("orders", metadata={"zone": "a"})
     await server.serve()
     assert_type(server.broadcast(PriceChanged(symbol="ACME", price=1.0)), BroadcastResult)
+
+
+class Greetings(Plugin):
+    async def on_connect(self, session: Session, /) -> None:
+        await session.emit("hello")
+
+
+def hooked() -> RpcServer:
+    server = RpcServer(plugins=[Greetings()])
+
+    @server.on_connect
+    async def connect(session: Session) -> None: ...
+
+    return server
 
 
 def build() -> RpcServer:
