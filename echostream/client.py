@@ -333,6 +333,7 @@ class RpcClient(Conversation):
             raise
         if not trusted:
             client._services.withhold(_MET_FIRST)
+            client._session.trusted = False
         return client
 
     @classmethod

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from inspect import isawaitable
 from typing import Any, Final
 
-from echostream.errors import ConfigurationError, RpcError, Status
+from echostream.errors import CertificateError, ConfigurationError, RpcError, Status
 from echostream.middleware.base import Middleware
 from echostream.session.chains import Item, ItemNext, Notice, NoticeNext, Request, RequestNext
 from echostream.session.context import Context
-from echostream.session.session import Principal
+from echostream.session.session import Principal, Session
 from echostream.types import Metadata
 
 __all__ = ("BearerToken", "Check", "TokenAuthentication")
@@ -85,7 +85,10 @@ class TokenAuthentication(Middleware):
 
 
 class BearerToken(Middleware):
-    """Sends a token along with every call and event of this side, as `TokenAuthentication` wants it."""
+    """Sends a token along with every call and event of this side, as `TokenAuthentication` wants it.
+
+    To a server that was found by name and met for the first time it sends nothing and raises `CertificateError`.
+    """
 
     def __init__(self, token: str | Callable[[], str | Awaitable[str]]) -> None:
         """Make one.
@@ -99,15 +102,20 @@ class BearerToken(Middleware):
         return "<BearerToken>"  # and nothing of the token
 
     async def outbound_request(self, request: Request, call_next: RequestNext) -> Any:
-        await self._add(request.metadata)
+        await self._add(request.session, request.metadata)
         return await call_next(request)
 
     async def outbound_event(self, notice: Notice, call_next: NoticeNext) -> Any:
         if notice.session is not None:  # a broadcast goes to many
-            await self._add(notice.metadata)
+            await self._add(notice.session, notice.metadata)
         return await call_next(notice)
 
-    async def _add(self, metadata: Metadata) -> None:
+    async def _add(self, session: Session, metadata: Metadata) -> None:
+        if not session.trusted:
+            raise CertificateError(
+                "this server was met for the first time, so no token is sent to it: connect once more now that its"
+                ' certificate is remembered, or say trust="first-use", or name its ca or fingerprint'
+            )
         found = self._token() if callable(self._token) else self._token
         metadata.setdefault(_KEY, f"Bearer {await found if isawaitable(found) else found}")
 

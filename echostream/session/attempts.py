@@ -151,6 +151,8 @@ class Attempts(Entry):
             raise deadline_error(view.method, self._duration)
         self._begun += 1
         self._running += 1
+        # What was safe to repeat is that call, and a token in early data could be sent again by others.
+        safe = request.safe and view.method == request.method and "authorization" not in view.metadata
         return CallRequest(
             view.method,
             (view.args, view.kwargs),
@@ -161,7 +163,7 @@ class Attempts(Entry):
             request.encode_item,
             request.accepts_items,
             request.session_id,
-            request.safe,
+            safe,
             request.send_through,
         )
 

@@ -79,6 +79,7 @@ class Session(Conversation):
         id: text that both sides know; given by the server.
         role: which side this program is.
         principal: who the peer has proved to be, or None.
+        trusted: False for a server that was found by name and met for the first time: nothing secret goes to it.
         loop: the event loop that it lives on.
     """
 
@@ -94,6 +95,7 @@ class Session(Conversation):
         self.id = hello.session
         self.role = hello.role
         self.principal: Principal | None = None
+        self.trusted = True
         self.loop = runtime.loop
         self.runtime = runtime
         self.chains = runtime.chains

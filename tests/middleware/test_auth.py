@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from echostream import ConfigurationError, EventAck, Principal, RpcError, RpcServer, Status, handler, service
-from echostream.errors import EchoStreamError
+from echostream.errors import CertificateError, EchoStreamError
 from echostream.middleware import BearerToken, Middleware, TokenAuthentication
 from echostream.testing import connect_in_memory
 from tests.middleware.world import Desk, make_server
@@ -143,3 +143,23 @@ async def test_a_broadcast_carries_no_token() -> None:
     server = RpcServer("memory://unused", middleware=[BearerToken("mine")])
     async with connect_in_memory(server):
         assert server.broadcast("news").sent == 1
+
+
+async def test_no_token_goes_to_a_server_that_was_met_for_the_first_time() -> None:
+    asked: list[str] = []
+
+    def token() -> str:
+        asked.append("token")
+        return "key of ann"
+
+    server, connecting = who(BearerToken(token))
+    async with connecting as client:
+        client.session.trusted = False
+        with pytest.raises(CertificateError, match="met for the first time, so no token is sent to it"):
+            await client.proxy(Desk).who()
+        with pytest.raises(CertificateError):
+            await client.emit("thing", 1)
+        client.session.trusted = True
+        assert (await client.proxy(Desk).who())[0] == "ann"
+    assert asked == ["token"]
+    assert server.desk.heard == []

@@ -28,6 +28,8 @@ from echostream import (
 from echostream.errors import ConnectionLostError
 from echostream.middleware import Item, ItemNext, Middleware, Notice, NoticeNext, Request, RequestNext
 from echostream.middleware.base import compile_chains
+from echostream.session.attempts import Attempts
+from echostream.session.calling import CallRequest
 from echostream.session.chains import NO_CHAINS
 from echostream.testing import connect_in_memory
 from tests.middleware.world import Desk, Scribe, everything, make_server, numbers, virtually
@@ -718,3 +720,20 @@ async def test_an_event_that_does_not_fit_its_class_counts_as_failed(caplog: pyt
         assert await client.emit("point", {"x": 1}, ack=True) == EventAck(1, 0)
     assert heard == [1]
     assert "on_point of event point raised" in caplog.text
+
+
+async def test_what_layers_changed_is_no_longer_safe_in_early_data() -> None:
+    server, _ = make_server()
+    async with connect_in_memory(server) as client:
+
+        def safe(**changes: Any) -> bool:
+            request = CallRequest("desk.add", ([1], {}), 1.0, safe=True)
+            attempts = Attempts(client.session, request, idempotent=True)
+            for name, value in changes.items():
+                setattr(attempts.view, name, value)
+            return attempts.begin(attempts.view).safe
+
+        assert safe()
+        assert safe(metadata={"tenant": "blue"})
+        assert not safe(method="desk.nap")
+        assert not safe(metadata={"authorization": "Bearer key"})

@@ -384,6 +384,7 @@ async def test_credentials_are_kept_from_a_server_that_is_met_for_the_first_time
 async def test_nothing_is_served_to_a_server_that_is_met_for_the_first_time(name: str) -> None:
     async with announced(name) as server:
         async with discover(name) as client:
+            assert not client.session.trusted
             for register in (client.register, client.session.register):
                 with pytest.raises(CertificateError) as caught:
                     register(Ui())
@@ -392,6 +393,7 @@ async def test_nothing_is_served_to_a_server_that_is_met_for_the_first_time(name
                     ' its certificate is remembered, or say trust="first-use", or name its ca or fingerprint'
                 )
         async with discover(name) as client:
+            assert client.session.trusted
             client.register(Ui())
             assert await session_of(server, client).request("ui.ask") == "Ada"
 
