@@ -120,7 +120,7 @@ class Attempts(Entry):
         try:
             return await (attempt(view) if chain is None else chain(view, attempt))
         except asyncio.CancelledError:
-            if not self._expired or (task is not None and task.uncancel() > self._cancelling):
+            if not self._expired or self._take_back() > self._cancelling:
                 raise  # somebody else wants it, too
             lost = session.peer.lost
             if lost is not None:
@@ -128,7 +128,7 @@ class Attempts(Entry):
             raise deadline_error(view.method, self._duration) from None
         finally:
             session.attempts.pop(self, None)
-            self._task = None
+            self._take_back()
             self._remove()
             if self._last_call is not None:
                 self._last_call.cancel()
@@ -193,6 +193,11 @@ class Attempts(Entry):
         if self._task is not None and not self._running and not self._expired:
             self._expired = True
             self._task.cancel()
+
+    def _take_back(self) -> int:
+        """Undo the cancelling by `expire`, also where nobody minded it; return how many others want it."""
+        task, self._task = self._task, None
+        return task.uncancel() if task is not None and self._expired else 0
 
     def _put(self) -> None:
         if self._deadline is not None and self._task is not None:

@@ -737,3 +737,34 @@ async def test_what_layers_changed_is_no_longer_safe_in_early_data() -> None:
         assert safe(metadata={"tenant": "blue"})
         assert not safe(method="desk.nap")
         assert not safe(metadata={"authorization": "Bearer key"})
+
+
+def test_a_layer_that_does_not_mind_the_deadline_leaves_the_caller_as_it_was() -> None:
+    class Stubborn(Middleware):
+        async def outbound_request(self, request: Request, call_next: RequestNext) -> Any:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                return 42
+
+    async def scenario() -> None:
+        server, _ = make_server()
+        async with connect_in_memory(server, middleware=[Stubborn()]) as client:
+            assert await client.proxy(Desk, timeout=1.0).add(1) == 42
+            task = asyncio.current_task()
+            assert task is not None
+            assert task.cancelling() == 0
+
+    virtually(scenario)
+
+
+def test_a_caller_cancelled_while_its_layers_hang_is_cancelled() -> None:
+    async def scenario() -> None:
+        server, _ = make_server()
+        async with connect_in_memory(server, middleware=[Hang()]) as client:
+            with pytest.raises(TimeoutError) as caught:
+                async with asyncio.timeout(1.0):
+                    await client.proxy(Desk, timeout=5.0).add(1)
+            assert not isinstance(caught.value, RpcError)
+
+    virtually(scenario)
