@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from datetime import date
 
@@ -79,6 +80,7 @@ class Shop:
 
     @handler
     async def hang(self) -> None:
+        logging.getLogger("shop").info("hanging")
         await asyncio.Event().wait()
 
     @handler
