@@ -34,7 +34,7 @@ from echostream import (
     service,
     stream,
 )
-from echostream.client import Connecting
+from echostream.connecting import Connecting
 
 ITEMS = 1000
 FILE_BYTES = 50_000_000
@@ -226,7 +226,7 @@ def check(actual: object, expected: object) -> None:
         raise DemoError(f"expected {expected!r}, got {actual!r}")
 
 
-def discover(run: str) -> Connecting:
+def discover(run: str) -> Connecting[RpcClient]:
     # ca="dev": the two programs share a state folder, and with it the development authority.
     return RpcClient.discover("demo", metadata={"run": run}, timeout=10.0, interfaces=[LOOPBACK], ca="dev")
 

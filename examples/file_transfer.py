@@ -1,8 +1,8 @@
-"""File transfer: a file goes through an application stream, with a progress bar and a checksum that must match.
+"""File transfer: a file goes through a stream, with a progress bar and a checksum, and goes on after a kill.
 
 python examples/file_transfer.py                  server and client in one program, with a made-up file
 python examples/file_transfer.py server           in one terminal: receives into the folder ./received ...
-python examples/file_transfer.py client PATH      ... and in another; URL=quic://host:port chooses another address
+python examples/file_transfer.py client PATH      ... and in another; kill either, start it again, and it goes on
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from echostream import Context, RpcClient, RpcServer, StreamReceiver, service, stream
+from echostream import Context, RpcClient, RpcError, RpcServer, Status, StreamReceiver, service, stream
 
 URL = os.environ.get("URL", "quic://127.0.0.1:4433")
 CHUNK_BYTES = 256 * 1024
@@ -28,38 +28,43 @@ class Files:
     @stream("upload")
     async def receive(self, receiver: StreamReceiver[bytes], ctx: Context) -> None:
         name = Path(str(ctx.metadata["name"])).name  # only the last part: a client must not choose the folder
-        partial, digest = self.folder / f"{name}.part", hashlib.sha256()
-        with partial.open("wb") as file:
+        wanted = str(ctx.metadata["sha256"])
+        partial = self.folder / f"{name}.{wanted[:16]}.part"  # of this content: another version starts anew
+        with partial.open("ab") as file:
+            await receiver.sender.send(file.tell())  # the way back of the same stream: what is here already
             async for chunk in receiver:  # ends with the client's half; raises when the client gave up
                 file.write(chunk)
-                digest.update(chunk)
+        if checksum(partial) != wanted:
+            partial.unlink()
+            raise RpcError(Status.DATA_LOSS, f"{name} was damaged on its way: send it again")
         partial.replace(self.folder / name)
-        await receiver.sender.send(digest.hexdigest())  # the way back of the same stream
 
 
 async def send_file(path: Path) -> None:
-    digest = hashlib.sha256()
+    said = {"name": path.name, "sha256": checksum(path)}
     async with (
         RpcClient.connect(URL, ca="dev") as client,
-        client.open_stream("upload", item=bytes, returns=str, metadata={"name": path.name}) as sender,
+        client.open_stream("upload", returns=int, metadata=said) as sender,
     ):
         with path.open("rb") as file:
+            if begin := file.seek(await sender.receiver.recv()):
+                print(f"{path.name}: goes on at {begin:,} bytes")
             size = os.fstat(file.fileno()).st_size
             while chunk := file.read(CHUNK_BYTES):
                 await sender.send(chunk)  # waits while the network, or the server, is slow
-                digest.update(chunk)
                 show_progress(file.tell(), size)
-        sender.end()  # no more from this side; the way back stays open
-        received = await sender.receiver.recv()
-    if received != digest.hexdigest():
-        sys.exit(f"{path.name} was damaged: sent {digest.hexdigest()}, received {received}")
-    print(f"{path.name}: {size:,} bytes, SHA-256 {received} on both sides")
+    print(f"{path.name}: {size:,} bytes, SHA-256 {said['sha256']} on both sides")  # compared by the server
+
+
+def checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def show_progress(done: int, total: int) -> None:
     if sys.stderr.isatty():  # not into files and pipes
-        bar = "#" * (40 * done // total)
-        print(f"\r[{bar:40}] {done / total:4.0%}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        end = "\n" if done == total else ""
+        print(f"\r[{'#' * (40 * done // total):40}] {done / total:4.0%}", end=end, file=sys.stderr, flush=True)
 
 
 async def main(role: str = "both", path: str = "") -> None:

@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -36,6 +37,19 @@ def run(program: str, *arguments: str, folder: Path, **env: str) -> subprocess.C
     """Run a program to its end."""
     return subprocess.run(
         command(program, *arguments),
+        cwd=folder,
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+def module(name: str, *arguments: str, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a module to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", name, *arguments],
         cwd=folder,
         env=environment(**env),
         capture_output=True,
@@ -75,8 +89,35 @@ def serving(program: str, *, folder: Path, url: str) -> Iterator[None]:
             process.kill()
 
 
-def read_until(lines: IO[str], wanted: str) -> None:
+@contextmanager
+def started(program: str, *arguments: str, folder: Path, url: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a program in the background, with its input and output in hand; it is killed at the end."""
+    with subprocess.Popen(
+        command(program, *arguments),
+        cwd=folder,
+        env=environment(URL=url),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what other processes do."""
+    end = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.01)
+
+
+def read_until(lines: IO[str] | None, wanted: str) -> None:
     """Read lines up to one that has `wanted` in it."""
+    assert lines is not None
     seen = ""
     for line in lines:
         seen += line

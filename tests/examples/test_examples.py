@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import subprocess
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.examples.programs import EXAMPLES, free_url, output, serving
+from tests.examples.programs import (
+    EXAMPLES,
+    TIMEOUT,
+    command,
+    environment,
+    free_url,
+    module,
+    output,
+    read_until,
+    run,
+    serving,
+    started,
+    until,
+)
 
-LENGTH = 85
+LENGTH = 90
 """Lines of an example, about: it must be read at one sitting."""
 
 DEMO = {"demo.py", "demo_report.py"}  # shows everything at once
@@ -59,7 +75,8 @@ PRINTED = [
 
 def test_examples_are_short() -> None:
     lines = {path.name: len(path.read_text("utf-8").splitlines()) for path in EXAMPLES.glob("*.py")}
-    assert {"echo.py", "callback.py", "broadcast.py", "file_transfer.py", "discovery.py", "contract.py"} <= set(lines)
+    assert {"echo.py", "callback.py", "broadcast.py", "chat.py", "file_transfer.py"} <= set(lines)
+    assert {"discovery.py", "contract.py"} <= set(lines)
     assert {name: count for name, count in lines.items() if count > LENGTH and name not in DEMO} == {}
 
 
@@ -112,6 +129,82 @@ def test_a_file_goes_to_another_process(size: int, tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in (tmp_path / "received").iterdir()} == {"mine.bin": content}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", ["client", "server"])
+def test_a_transfer_goes_on_after_a_kill(killed: str, tmp_path: Path) -> None:
+    url = free_url()
+    content = os.urandom(1_000_000) * 80
+    (tmp_path / "mine.bin").write_bytes(content)
+    with ExitStack() as running:
+        server = running.enter_context(started("file_transfer.py", "server", folder=tmp_path, url=url))
+        client = running.enter_context(started("file_transfer.py", "client", "mine.bin", folder=tmp_path, url=url))
+        until(lambda: any(path.stat().st_size > 5_000_000 for path in (tmp_path / "received").glob("*.part")))
+        (client if killed == "client" else server).kill()
+    (partial,) = (tmp_path / "received").iterdir()
+    begun = partial.stat().st_size
+    assert 0 < begun < len(content)
+    with serving("file_transfer.py", folder=tmp_path, url=url):
+        shown = output("file_transfer.py", "client", "mine.bin", folder=tmp_path, url=url)
+    digest = hashlib.sha256(content).hexdigest()
+    goes_on, whole = shown.splitlines()
+    assert re.fullmatch(r"mine\.bin: goes on at [\d,]+ bytes", goes_on)
+    assert begun <= int(re.sub(r"\D", "", goes_on)) < len(content)
+    assert whole == f"mine.bin: {len(content):,} bytes, SHA-256 {digest} on both sides"
+    assert {path.name: path.read_bytes() for path in (tmp_path / "received").iterdir()} == {"mine.bin": content}
+
+
+def test_a_partial_file_that_is_damaged_is_sent_anew(tmp_path: Path) -> None:
+    url = free_url()
+    content = bytes(300_000)
+    digest = hashlib.sha256(content).hexdigest()
+    (tmp_path / "mine.bin").write_bytes(content)
+    partial = tmp_path / "received" / f"mine.bin.{digest[:16]}.part"
+    partial.parent.mkdir()
+    partial.write_bytes(b"?" * 1000)
+    with serving("file_transfer.py", folder=tmp_path, url=url):
+        failed = run("file_transfer.py", "client", "mine.bin", folder=tmp_path, URL=url)
+        assert "mine.bin was damaged on its way: send it again" in failed.stderr
+        assert not partial.exists()
+        assert output("file_transfer.py", "client", "mine.bin", folder=tmp_path, url=url).endswith("on both sides\n")
+
+
+@pytest.mark.slow
+def test_people_in_a_room_read_each_other(tmp_path: Path) -> None:
+    url = free_url()
+    with serving("chat.py", folder=tmp_path, url=url), ExitStack() as running:
+        people = {}
+        for name in ("anna", "ben"):
+            people[name] = running.enter_context(started("chat.py", "client", name, folder=tmp_path, url=url))
+            assert people[name].stdout is not None
+            read_until(people[name].stdout, f"{name} came in")
+        _type(people["anna"], "hello")
+        read_until(people["ben"].stdout, "ben reads  anna: hello")
+        read_until(people["anna"].stdout, "anna reads  anna: hello")
+        _type(people["ben"], "/quit")
+        assert people["ben"].wait(TIMEOUT) == 0
+        read_until(people["anna"].stdout, "anna reads  *: ben left")
+        taken = run("chat.py", "client", "anna", folder=tmp_path, URL=url)
+        assert "anna is here already: choose another name" in taken.stderr
+        _type(people["anna"], "/quit")
+        assert people["anna"].wait(TIMEOUT) == 0
+
+
+def test_a_chat_begins_with_oneself(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command("chat.py"), cwd=tmp_path, env=environment(URL=free_url()), input="hi\n", capture_output=True,
+        text=True, timeout=TIMEOUT, check=True,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert lines[0] == "host meets  host"
+    assert "host reads  host: hi" in lines
+
+
+def _type(person: subprocess.Popen[str], line: str) -> None:
+    assert person.stdin is not None
+    person.stdin.write(line + "\n")
+    person.stdin.flush()
+
+
 def _check_discovery(shown: str) -> None:
     assert re.search(r"^   thermometer 1\.2\.0 quic://127\.0\.0\.1:\d+ room=kitchen$", shown, re.MULTILINE)
     assert re.search(r"^found at 127\.0\.0\.1:\d+\ntemperature: 21\.5\n\Z", shown, re.MULTILINE)
@@ -126,3 +219,28 @@ def test_a_server_is_found_without_an_address(tmp_path: Path) -> None:
 def test_a_server_in_another_process_is_found_without_an_address(tmp_path: Path) -> None:
     with serving("discovery.py", folder=tmp_path, url="quic://127.0.0.1:0"):
         _check_discovery(output("discovery.py", "client", folder=tmp_path, url="quic://127.0.0.1:0"))
+
+
+SHOP = """\
+12 x tea on the shelf
+only 2 x cup left
+order 1: 18.00
+10 x tea on the shelf
+5 x cup wanted, 2 left
+"""
+
+
+@pytest.mark.slow
+def test_the_services_of_the_shop_find_each_other(tmp_path: Path) -> None:
+    done = module("examples.shop", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, SHOP), done.stderr
+
+
+@pytest.mark.slow
+def test_the_shop_passes_its_own_tests(tmp_path: Path) -> None:
+    plugins = ("pytest_asyncio.plugin", "pytest_timeout", "echostream.testing.plugin")
+    wanted = [part for plugin in plugins for part in ("-p", plugin)]
+    folder = str(EXAMPLES / "shop")
+    done = module("pytest", *wanted, folder, folder=tmp_path, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 passed" in done.stdout

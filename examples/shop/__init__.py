@@ -1,0 +1,1 @@
+"""A small shop of two services and a customer, which find each other on the network: ``python -m examples.shop``."""
