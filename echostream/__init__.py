@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from echostream.builder import ServerBuilder
     from echostream.client import RpcClient
     from echostream.config import Limits, RetrySettings
+    from echostream.discovery.mdns_browser import MdnsResolver
+    from echostream.discovery.resolver import StaticResolver
     from echostream.discovery.service import Arrived, Departed, ServiceInfo
     from echostream.errors import (
         CertificateError,
@@ -76,6 +78,7 @@ __all__ = (
     "Limits",
     "LocalProtocolError",
     "LoggingMiddleware",
+    "MdnsResolver",
     "Middleware",
     "Notice",
     "Plugin",
@@ -97,6 +100,7 @@ __all__ = (
     "Session",
     "SignatureError",
     "SizeLimit",
+    "StaticResolver",
     "Status",
     "StreamReceiver",
     "StreamResetError",
@@ -115,6 +119,8 @@ _MODULES = {
     "echostream.builder": ("ServerBuilder",),
     "echostream.client": ("RpcClient",),
     "echostream.config": ("Limits", "RetrySettings"),
+    "echostream.discovery.mdns_browser": ("MdnsResolver",),
+    "echostream.discovery.resolver": ("StaticResolver",),
     "echostream.discovery.service": ("Arrived", "Departed", "ServiceInfo"),
     "echostream.errors": (
         "CertificateError",

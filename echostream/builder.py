@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
-from echostream.hosting import Announcement
 from echostream.middleware.base import Middleware
 from echostream.plugin import Plugin
+from echostream.presence import Announcement
 from echostream.session.session import Principal
 
 if TYPE_CHECKING:

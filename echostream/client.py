@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
-from dataclasses import replace
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from echostream.config import DEFAULT_CONNECT_TIMEOUT, DEFAULT_DISCOVER_TIMEOUT, Limits
-from echostream.dialling import DialOptions, client_tls, refused
-from echostream.errors import (
-    CertificateError,
-    ConfigurationError,
-    ConnectError,
-    ConnectionLostError,
-)
+from echostream.connecting import Connecting
+from echostream.dialling import DialOptions, client_tls, refused, too_late
+from echostream.errors import ConnectError, ConnectionLostError
+from echostream.finding import MET_FIRST, Trust, find_servers, meet
 from echostream.middleware.base import Middleware, compile_chains
 from echostream.protocol.hello import Hello, PeerLimits
 from echostream.routing.dispatch import Dispatcher
@@ -31,70 +26,14 @@ from echostream.wiring import AGENT, EPOCH, make_transport
 if TYPE_CHECKING:
     from os import PathLike
 
+    from echostream.discovery.choice import Choice
+    from echostream.discovery.resolver import Resolver
     from echostream.discovery.service import Arrived, Departed, ServiceInfo
     from echostream.transport.tls import ClientTls
 
-__all__ = ("Connecting", "RpcClient")
+__all__ = ("RpcClient",)
 
 _log = logging.getLogger("echostream.client")
-
-Trust = Literal["known", "first-use"]
-
-_MET_FIRST: Final = (
-    "this server was met for the first time, so nothing is served to it: connect once more now that its certificate is"
-    ' remembered, or say trust="first-use", or name its ca or fingerprint'
-)
-
-
-_TO_WRITE: Final = "write `async with RpcClient.connect(...) as client:` or `client = await RpcClient.connect(...)`"
-
-
-class Connecting(Coroutine[Any, Any, "RpcClient"]):
-    """What `connect` and `discover` return: await it for a client, or use it as a block that closes the client."""
-
-    __slots__ = ("_client", "_coroutine")
-
-    def __init__(self, coroutine: Coroutine[Any, Any, RpcClient]) -> None:
-        self._coroutine = coroutine
-        self._client: RpcClient | None = None
-
-    def __await__(self) -> Generator[Any, None, RpcClient]:
-        return self._coroutine.__await__()
-
-    def send(self, value: Any) -> Any:
-        """Go on; part of being a coroutine, so that `create_task` takes it."""
-        return self._coroutine.send(value)
-
-    def throw(self, *args: Any) -> Any:
-        """Raise at the point where it waits."""
-        return self._coroutine.throw(*args)
-
-    def close(self) -> None:
-        """Give up."""
-        self._coroutine.close()
-
-    if not TYPE_CHECKING:  # checkers find these slips by themselves, unless somebody defines what is missing
-
-        def __getattr__(self, name: str) -> NoReturn:
-            """Say what was forgotten: the commonest slip of all."""
-            raise AttributeError(f"not connected yet, so there is no {name!r}: {_TO_WRITE}")
-
-        def __enter__(self) -> NoReturn:
-            """Say that connecting takes time."""
-            raise TypeError(f"a plain `with` cannot wait for the connection: {_TO_WRITE}")
-
-        def __exit__(self, *_exc_info: object) -> None:
-            """Not reached; `with` looks for it before it enters."""
-
-    async def __aenter__(self) -> RpcClient:
-        self._client = await self._coroutine
-        return self._client
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._client is not None:
-            await self._client.close()
 
 
 class RpcClient(Conversation):
@@ -125,7 +64,7 @@ class RpcClient(Conversation):
         limits: Limits | None = None,
         early_data: bool = False,
         middleware: Sequence[Middleware] = (),
-    ) -> Connecting:
+    ) -> Connecting[RpcClient]:
         """Connect to an address: ``async with RpcClient.connect("quic://host:4433", ca="dev") as client``.
 
         Args:
@@ -169,6 +108,8 @@ class RpcClient(Conversation):
         version: str | None = None,
         metadata: Mapping[str, str] | None = None,
         where: Callable[[ServiceInfo], bool] | None = None,
+        choose: Choice = "first",
+        resolvers: Sequence[Resolver] | None = None,
         trust: Trust = "known",
         ca: str | PathLike[str] | bytes | None = None,
         fingerprint: str | Iterable[str] | None = None,
@@ -179,7 +120,7 @@ class RpcClient(Conversation):
         limits: Limits | None = None,
         early_data: bool = False,
         middleware: Sequence[Middleware] = (),
-    ) -> Connecting:
+    ) -> Connecting[RpcClient]:
         """Find a server on the local network and connect: ``async with RpcClient.discover("orders") as client``.
 
         Args:
@@ -188,6 +129,10 @@ class RpcClient(Conversation):
             version: wanted version or its first parts.
             metadata: entries that it must have announced.
             where: any further condition.
+            choose: which of several: ``"first"`` that answers, ``"random"``, ``"least-loaded"`` (fewest sessions),
+                ``"sticky"`` (the same each time, while it is there), or a function that puts them in order. The next
+                one is tried when one cannot be reached.
+            resolvers: ways to look, in turn, instead of mDNS alone: a `StaticResolver`, an `MdnsResolver`.
             trust: without `ca` and `fingerprint` the certificate that the server announced is remembered at the first
                 contact with a name and required from then on. ``"known"`` keeps credentials and this side's services
                 from a server met for the first time; ``"first-use"`` does not.
@@ -209,41 +154,63 @@ class RpcClient(Conversation):
         dial = DialOptions(connect_timeout, engine, limits, credentials, early_data, compile_chains(middleware))
 
         async def start() -> RpcClient:
-            from echostream.discovery.mdns import find
+            from echostream.discovery.query import Query
 
-            found = await find(
-                name,
-                timeout=timeout,
-                where=lambda info: info.matches(None, version, metadata) and (where is None or where(info)),
-                interfaces=interfaces,
+            query = Query(name, version, metadata or {}, where)
+            found = await find_servers(
+                query, timeout=timeout, choose=choose, resolvers=resolvers, interfaces=interfaces
             )
-            info = found[0]
-            if ca is not None or fingerprint is not None:
-                first = Address.parse(info.urls[0])
-                tls = await asyncio.to_thread(client_tls, first, ca, fingerprint, insecure=False)
-                return await cls._dial_any(info, tls, dial)
-            return await cls._dial_remembered(info, name or info.name, trust, dial)
+            failures: list[str] = []
+            for info in found:
+                try:
+                    if ca is None and fingerprint is None:
+                        return await cls._dial_remembered(info, name or info.name, trust, dial)
+                    tls = await asyncio.to_thread(client_tls, Address.parse(info.urls[0]), ca, fingerprint)
+                    return await cls._dial_any(info, tls, dial)
+                except ConnectError as error:
+                    failures.append(error.message)
+            raise ConnectError("; ".join(failures))
 
         start.__qualname__ = "RpcClient.discover"
         return Connecting(start())
 
     @staticmethod
     async def services(
-        timeout: float = DEFAULT_DISCOVER_TIMEOUT, *, interfaces: Sequence[str] | None = None
+        timeout: float = DEFAULT_DISCOVER_TIMEOUT,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        where: Callable[[ServiceInfo], bool] | None = None,
+        interfaces: Sequence[str] | None = None,
     ) -> list[ServiceInfo]:
-        """List the EchoStream servers on the local network that answer within `timeout` seconds."""
-        from echostream.discovery.mdns import find
+        """List the servers on the local network that answer within `timeout` seconds; filters as in `discover`."""
+        from echostream.discovery.mdns_browser import list_servers
+        from echostream.discovery.query import Query
 
-        return await find(timeout=timeout, enough=None, interfaces=interfaces)
+        query = Query(name, version, metadata or {}, where)
+        return await list_servers(query, timeout=timeout, interfaces=interfaces)
 
     @staticmethod
     async def browse(
-        *, timeout: float | None = None, interfaces: Sequence[str] | None = None
+        *,
+        timeout: float | None = None,
+        name: str | None = None,
+        version: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        where: Callable[[ServiceInfo], bool] | None = None,
+        interfaces: Sequence[str] | None = None,
     ) -> AsyncIterator[Arrived | Departed]:
-        """Iterate over servers as they arrive and depart, for `timeout` seconds or for ever."""
-        from echostream.discovery.mdns import Browser
+        """Iterate over servers as they arrive and depart, for `timeout` seconds or for ever; filters as in `discover`.
 
-        async with Browser(timeout=timeout, interfaces=interfaces) as browser:
+        A server that changes what it says may arrive or depart by it. One that dies without a goodbye departs after
+        two minutes.
+        """
+        from echostream.discovery.mdns_browser import Browser
+        from echostream.discovery.query import Query
+
+        query = Query(name, version, metadata or {}, where)
+        async with Browser(query, timeout=timeout, interfaces=interfaces) as browser:
             async for event in browser:
                 yield event
 
@@ -309,30 +276,15 @@ class RpcClient(Conversation):
     @classmethod
     async def _dial_remembered(cls, info: ServiceInfo, name: str, trust: Trust, dial: DialOptions) -> RpcClient:
         """Connect to a server that only its announcement speaks for: trusted on first use, held to it afterwards."""
-        from echostream.transport.tls import ClientTls
-        from echostream.transport.trust import KnownServers
-
-        if trust not in ("known", "first-use"):
-            raise ConfigurationError("trust", f"{trust!r} is neither 'known' nor 'first-use'")
-        if info.fingerprint is None:
-            raise CertificateError(f"service {name!r} announced no certificate: name its ca= or fingerprint=")
-        known = KnownServers()
-        state = await asyncio.to_thread(known.check, name, info.fingerprint)
-        trusted = state == "known" or trust == "first-use"
-        if dial.credentials is not None and not trusted:
-            raise CertificateError(
-                f"service {name!r} is met for the first time, so no credentials are sent to it: connect once without"
-                ' them, or say trust="first-use", or name its ca or fingerprint'
-            )
-        tls = replace(ClientTls.load(fingerprint=info.fingerprint), shows_again=state == "new")
-        client = await cls._dial_any(info, tls, dial)
+        met = await meet(info, name, trust, credentials=dial.credentials is not None)
+        client = await cls._dial_any(info, met.tls, dial)
         try:
-            await asyncio.to_thread(known.remember, name, info.fingerprint)
+            await asyncio.to_thread(met.remember)
         except BaseException:
             await client.close()
             raise
-        if not trusted:
-            client._services.withhold(_MET_FIRST)
+        if not met.trusted:
+            client._services.withhold(MET_FIRST)
             client._session.trusted = False
         return client
 
@@ -362,8 +314,9 @@ class RpcClient(Conversation):
                 if not link.early:
                     await asyncio.shield(client._session.opened)
         except TimeoutError:
+            answered = client._current is not None
             await client._abort()
-            raise ConnectError(f"cannot reach {address} within {dial.timeout:g} s") from None
+            raise too_late(address, dial.timeout, answered=answered) from None
         except ConnectionLostError as error:
             await client._abort()
             raise refused(address, error) from None

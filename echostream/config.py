@@ -48,6 +48,10 @@ DEFAULT_CONNECT_TIMEOUT = 10.0
 DEFAULT_DISCOVER_TIMEOUT = 3.0
 """Seconds to listen for mDNS answers: three queries of RFC 6762 section 5.2 fit in it."""
 
+DISCOVER_SETTLE = 0.3
+"""Seconds to wait for other servers once one answered, where one is to be chosen: answers come within 20 to 120 ms
+(RFC 6762 section 6), and a little more on Wi-Fi."""
+
 DEFAULT_STREAM_CLOSE_TIMEOUT = 10.0
 """Seconds that leaving a stream's block waits until the other side is through with what was sent; as for a call."""
 

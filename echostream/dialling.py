@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from echostream.config import Limits
     from echostream.transport.tls import ClientTls
 
-__all__ = ("DialOptions", "client_tls", "refused")
+__all__ = ("DialOptions", "client_tls", "refused", "too_late")
 
 
 class DialOptions(NamedTuple):
@@ -35,7 +35,7 @@ def client_tls(
     ca: str | PathLike[str] | bytes | None,
     fingerprint: str | Iterable[str] | None,
     *,
-    insecure: bool,
+    insecure: bool = False,
 ) -> ClientTls | None:
     """Return the trust decision of a connection; None where the transport needs none. Reads files."""
     if address.scheme == "memory":
@@ -50,3 +50,16 @@ def refused(address: Address, error: ConnectionLostError) -> TransportError | Rp
     if error.close_code == CloseCode.UNAUTHENTICATED:
         return RpcError(Status.UNAUTHENTICATED, f"{address}: {error.message}")
     return ConnectError(f"{address} did not let this client in: {error.message}")
+
+
+def too_late(address: Address, timeout: float, *, answered: bool) -> ConnectError:
+    """The time is over; `answered` says whether the connection was made and only the server's Hello did not come."""
+    if answered:
+        return ConnectError(
+            f"{address} answered, but did not let this client in within {timeout:g} s: its authenticate= may be slow,"
+            " or another program listens there"
+        )
+    return ConnectError(
+        f"cannot reach {address} within {timeout:g} s: check host and port, that the server runs, and that no firewall"
+        " stops UDP"
+    )

@@ -1,65 +1,28 @@
-"""What a server needs around it: its announcement on the network, and the signals that stop it."""
+"""What a server needs around it: the signals that stop it, and a check of its options."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import signal
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
 
 from echostream.config import MAX_EARLY_BYTES, Limits
 from echostream.errors import ConfigurationError
-from echostream.transport.base import Address
-from echostream.wiring import EPOCH
 
-if TYPE_CHECKING:
-    from echostream.discovery.mdns import Advertiser
-    from echostream_derive import ServiceSpec
-
-__all__ = ("Announcement", "check_early_data", "is_local", "make_advertiser", "on_stop_signals")
+__all__ = ("check_early_data", "on_stop_signals", "until_stopped")
 
 
-class Announcement(NamedTuple):
-    """What `enable_discovery` was told."""
-
-    name: str | None
-    version: str | None
-    metadata: Mapping[str, str] | None
-    interfaces: Sequence[str] | None
-
-
-def make_advertiser(
-    wanted: Announcement, urls: Sequence[str], services: Mapping[str, ServiceSpec], fingerprint: str
-) -> Advertiser:
-    """Return what announces a server at its first network address.
-
-    Raises:
-        ConfigurationError: there is no address or no name to announce, or something is too large for it.
-    """
-    from echostream.discovery.interfaces import announced_addresses
-    from echostream.discovery.mdns import Advertiser
-    from echostream.discovery.service import ServiceInfo
-    from echostream.transport.interfaces import local_addresses
-
-    name = wanted.name or next(iter(services), None)
-    if name is None:
-        raise ConfigurationError("enable_discovery", "give a name: no service is registered to take it from")
-    for address in map(Address.parse, urls):
-        if address.port is not None:
-            info = ServiceInfo.create(
-                name,
-                addresses=announced_addresses(address.host, local_addresses()),
-                port=address.port,
-                scheme=address.scheme,
-                version=wanted.version or (services[name].version if name in services else ""),
-                services=list(services),
-                metadata=wanted.metadata,
-                fingerprint=fingerprint,
-                id=f"{EPOCH:016x}",
-            )
-            return Advertiser(info, interfaces=wanted.interfaces)
-    raise ConfigurationError("enable_discovery", "the server has no network address to announce")
+async def until_stopped(stopped: asyncio.Event) -> None:
+    """Wait for SIGINT, SIGTERM or the event, whichever comes first."""
+    interrupted = asyncio.Event()
+    restore = on_stop_signals(asyncio.get_running_loop(), interrupted.set)
+    waits = [asyncio.ensure_future(event.wait()) for event in (interrupted, stopped)]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        restore()
+        for wait in waits:
+            wait.cancel()
 
 
 def on_stop_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> Callable[[], None]:
@@ -85,14 +48,6 @@ def on_stop_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -
     except (NotImplementedError, ValueError, RuntimeError):
         return lambda: None
     return restore
-
-
-def is_local(address: Address) -> bool:
-    """Whether an address can be reached from this machine alone."""
-    try:
-        return address.scheme == "memory" or ipaddress.ip_address(address.host).is_loopback
-    except ValueError:
-        return address.host == "localhost"
 
 
 def check_early_data(limits: Limits, *, early_data: bool) -> None:

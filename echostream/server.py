@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from echostream.builder import Authenticate, ServerBuilder
 from echostream.config import DEFAULT_STOP_GRACE, Limits
 from echostream.errors import CloseCode, LocalProtocolError
-from echostream.hosting import Announcement, check_early_data, is_local, make_advertiser, on_stop_signals
+from echostream.hosting import check_early_data, until_stopped
 from echostream.introspection import offer_reflection
 from echostream.middleware.base import Middleware, compile_chains
 from echostream.plugin import Hooked, Lifespan, Plugin, middleware_of
+from echostream.presence import Announcement, Presence, Publicity
 from echostream.protocol.hello import Hello, PeerLimits
 from echostream.routing.dispatch import Dispatcher
 from echostream.routing.router import Router
@@ -29,7 +30,6 @@ from echostream.wiring import AGENT, EPOCH, make_transport
 if TYPE_CHECKING:
     from os import PathLike
 
-    from echostream.discovery.mdns import Advertiser
     from echostream.introspection.model import ServiceDescription
     from echostream.transport.tls import ServerTls
 
@@ -38,6 +38,7 @@ __all__ = ("RpcServer",)
 _log = logging.getLogger("echostream.server")
 
 _SHUTTING_DOWN: Final = "server is shutting down"
+_NOT_ACCEPTED: Final = "credentials are not accepted: connect with others, credentials=..."
 
 
 class RpcServer(Hooked):
@@ -103,12 +104,12 @@ class RpcServer(Hooked):
         self._runtime: Runtime | None = None
         self._tls: ServerTls | None = None
         self._discovery: Announcement | None = None
-        self._advertiser: Advertiser | None = None
+        self._publicity = Publicity()
         self._stopping = False
         self._stopped = asyncio.Event()
         for plugin in plugins:
             self.register(*plugin.targets())
-        if debug and not all(is_local(address) for address in self._addresses):
+        if debug and not all(address.is_local for address in self._addresses):
             _log.warning("! debug=True on a public address: clients see the texts of internal errors")
 
     def __repr__(self) -> str:
@@ -159,7 +160,9 @@ class RpcServer(Hooked):
         metadata: Mapping[str, str] | None = None,
         interfaces: Sequence[str] | None = None,
     ) -> None:
-        """Announce this server on the local network by mDNS once it starts; goodbye when it stops.
+        """Announce this server on the local network by mDNS, once it starts or from now on; goodbye when it stops.
+
+        What is registered later, and how many sessions it has, is announced within some seconds.
 
         Args:
             name: what clients look for; left out, the first registered service.
@@ -169,11 +172,17 @@ class RpcServer(Hooked):
                 server listens only there.
 
         Raises:
-            LocalProtocolError: the server runs already.
+            ConfigurationError: the server runs, and this cannot be announced.
         """
-        if self._runtime is not None:
-            raise LocalProtocolError("the server runs already: call enable_discovery() before it starts")
         self._discovery = Announcement(name, version, metadata, interfaces)
+        if self._runtime is not None:
+            self._runtime.tasks.start(self._publicity.change(self._presence(self._discovery)), "announce")
+
+    def disable_discovery(self) -> None:
+        """Take this server off the network's list; sessions go on."""
+        self._discovery = None
+        if self._runtime is not None:
+            self._runtime.tasks.start(self._publicity.change(None), "withdraw")
 
     def bind(self, *urls: str) -> None:
         """Listen at these addresses instead of those that the server was made for.
@@ -223,7 +232,7 @@ class RpcServer(Hooked):
             LocalProtocolError: it runs already.
         """
         if self._runtime is not None:
-            raise LocalProtocolError("the server runs already")
+            raise LocalProtocolError("the server runs already: stop it first")
         addresses = [Address.parse(url) for url in urls] or self._addresses
         self._stopping = False
         self._stopped = asyncio.Event()
@@ -236,11 +245,8 @@ class RpcServer(Hooked):
                 tls = self._load_tls() if address.scheme != "memory" else None
                 transport = self._transport(address.scheme)
                 self._listeners.append(await transport.listen(address, accept=self._accept, tls=tls))
-            if self._discovery is not None and not urls:
-                self._advertiser = make_advertiser(
-                    self._discovery, self.addresses, self._router.services, self.fingerprint
-                )
-                await self._advertiser.start()
+            announced = self._discovery if not urls else None
+            await self._publicity.begin(None if announced is None else self._presence(announced))
         except BaseException:
             await self.stop(grace=0.0)
             raise
@@ -265,9 +271,7 @@ class RpcServer(Hooked):
         _log.info("= stopped")
 
     async def _wind_down(self, grace: float) -> None:
-        if self._advertiser is not None:
-            advertiser, self._advertiser = self._advertiser, None
-            await advertiser.close()
+        await self._publicity.end()
         for listener in self._listeners:
             listener.stop_accepting()
         sessions = [*self._sessions, *self._arriving]
@@ -289,16 +293,9 @@ class RpcServer(Hooked):
     async def serve(self) -> None:
         """Start, and run until SIGINT, SIGTERM, `stop()` or cancellation; then stop in order."""
         await self.start()
-        loop = asyncio.get_running_loop()
-        interrupted = asyncio.Event()
-        restore = on_stop_signals(loop, interrupted.set)
-        waits = [asyncio.ensure_future(event.wait()) for event in (interrupted, self._stopped)]
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await until_stopped(self._stopped)
         finally:
-            restore()
-            for wait in waits:
-                wait.cancel()
             await self.stop()
 
     async def __aenter__(self) -> Self:
@@ -359,7 +356,7 @@ class RpcServer(Hooked):
             return
         if principal is None:
             _log.warning("! %s was refused: its credentials are not accepted", session.peer_address)
-            session.peer.close(CloseCode.UNAUTHENTICATED, "credentials are not accepted")
+            session.peer.close(CloseCode.UNAUTHENTICATED, _NOT_ACCEPTED)
             return
         session.principal = principal
         self._admit(session)
@@ -381,6 +378,10 @@ class RpcServer(Hooked):
         return self._authenticate is None or session.principal is not None
 
     # Inside
+
+    def _presence(self, wanted: Announcement) -> Presence:
+        load = self._sessions.__len__
+        return Presence(wanted, self.addresses, self._router.services, self.fingerprint, load)
 
     def _transport(self, scheme: str) -> Transport[Any, Any]:
         if scheme not in self._transports:

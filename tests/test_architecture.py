@@ -31,8 +31,11 @@ LEVELS: dict[str, float] = {
     "echostream.introspection": 7,
     "echostream.settings": 7,
     "echostream.wiring": 6.5,
+    "echostream.connecting": 7,
     "echostream.dialling": 7,
+    "echostream.finding": 7,
     "echostream.hosting": 7,
+    "echostream.presence": 7,
     "echostream.builder": 7.5,
     "echostream.server": 8,
     "echostream.client": 8,
@@ -70,7 +73,7 @@ DOORS = {
     "uvloop": ["echostream/cli/*"],
     "watchfiles": ["echostream/cli/*"],
     "websockets": ["echostream/transport/websocket.py"],
-    "zeroconf": ["echostream/discovery/mdns.py"],
+    "zeroconf": ["echostream/discovery/mdns*.py"],
 }
 """Third-party libraries and the only files that may import them."""
 

@@ -33,13 +33,14 @@ def discover(
 async def _list(name: str | None, timeout: float | None, interfaces: list[str] | None, as_json: bool) -> None:
     from echostream.client import RpcClient
     from echostream.config import DEFAULT_DISCOVER_TIMEOUT
-    from echostream.discovery.service import not_found_error
+    from echostream.discovery.query import Found, Query, not_found_error
 
     seconds = timeout or DEFAULT_DISCOVER_TIMEOUT
     seen = await RpcClient.services(seconds, interfaces=interfaces)
     found = [item for item in seen if item.matches(name)]
     if not found and not as_json:
-        raise not_found_error(name, seen, seconds, interfaces or ["0.0.0.0"])
+        where = ", ".join(interfaces or ["the default interface"])
+        raise not_found_error(Query(name), [Found([], seen, where)], seconds)
     for item in found:
         if as_json:
             print_json(_facts(item), compact=True)
@@ -52,9 +53,7 @@ async def _watch(name: str | None, timeout: float | None, interfaces: list[str] 
     from echostream.client import RpcClient
     from echostream.discovery.service import Arrived
 
-    async for event in RpcClient.browse(timeout=timeout, interfaces=interfaces):
-        if not event.service.matches(name):
-            continue
+    async for event in RpcClient.browse(timeout=timeout, name=name, interfaces=interfaces):
         word = "arrived" if isinstance(event, Arrived) else "departed"
         if as_json:
             print_json({"event": word, **_facts(event.service)}, compact=True)

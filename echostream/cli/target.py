@@ -15,7 +15,9 @@ import typer
 from echostream.cli.console import Misuse
 
 if TYPE_CHECKING:
-    from echostream.client import Connecting, Trust
+    from echostream.client import RpcClient
+    from echostream.connecting import Connecting
+    from echostream.finding import Trust
 
 __all__ = ("Target", "with_target")
 
@@ -44,7 +46,7 @@ class Target:
         if self.url is None and self.service is None:
             raise Misuse("say which server: --url quic://host:port, or --service NAME (echostream discover lists them)")
 
-    def connect(self, service: str | None = None) -> Connecting:
+    def connect(self, service: str | None = None) -> Connecting[RpcClient]:
         """Return the connection in the making.
 
         Args:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from echostream.config import MAX_TXT_BYTES, PROTOCOL_VERSION
-from echostream.errors import ConfigurationError, ServiceNotFoundError
+from echostream.errors import ConfigurationError
 from echostream.types import random_bytes
 
 __all__ = (
@@ -22,7 +22,6 @@ __all__ = (
     "ServiceInfo",
     "decode_txt",
     "encode_txt",
-    "not_found_error",
     "safe_text",
 )
 
@@ -37,9 +36,6 @@ MAX_NAME_BYTES: Final = 54
 
 MAX_ADDRESSES: Final = 16
 """Addresses of one server that are looked at."""
-
-MAX_LISTED: Final = 10
-"""Names that an error lists."""
 
 _METADATA_PREFIX: Final = "m."
 _METADATA_KEY: Final = re.compile(r"[a-z0-9_.-]{1,64}")
@@ -66,6 +62,10 @@ class ServiceInfo:
     """Lower-case hexadecimal SHA-256 of its certificate: a candidate, not a proof."""
     id: str = ""
     """Identity of the running process."""
+    load: int = 0
+    """Sessions that it has, as far as it said."""
+    given_url: str | None = None
+    """Where somebody said it is, a host name perhaps, instead of what the network says."""
 
     @classmethod
     def create(
@@ -108,6 +108,8 @@ class ServiceInfo:
     @property
     def urls(self) -> tuple[str, ...]:
         """URLs that may be dialled, the best first: loopback, IPv4, IPv6; none when nothing said is usable."""
+        if self.given_url is not None:
+            return (self.given_url,)
         if not 0 < self.port < 65_536:
             return ()
         parsed = [address for text in self.addresses[:MAX_ADDRESSES] if (address := _usable(text)) is not None]
@@ -176,6 +178,7 @@ def encode_txt(info: ServiceInfo) -> dict[str, str]:
         "ver": info.version,
         "svc": ",".join(info.services),
         "fp": info.fingerprint or "",
+        "load": str(info.load) if info.load else "",
     }
     for key, value in info.metadata.items():
         if not _METADATA_KEY.fullmatch(key):
@@ -238,31 +241,7 @@ def decode_txt(
         },
         fingerprint=fingerprint if re.fullmatch("[0-9a-f]{64}", fingerprint) else None,
         id=entries.get("id", ""),
-    )
-
-
-def not_found_error(
-    name: str | None, seen: Iterable[ServiceInfo], timeout: float, interfaces: Sequence[str]
-) -> ServiceNotFoundError:
-    """Build the error that says what was seen instead and how to do without discovery.
-
-    Args:
-        name: what was looked for; None for any service.
-        seen: servers that answered and did not fit.
-        timeout: seconds spent listening.
-        interfaces: the addresses listened on; ``0.0.0.0`` is the default interface.
-    """
-    wanted = "no service" if name is None else f"no service {name!r}"
-    where = ", ".join("the default interface" if item == "0.0.0.0" else item for item in interfaces)
-    names = sorted({item.name for item in seen})
-    listed = ", ".join(repr(safe_text(item)) for item in names[:MAX_LISTED])
-    if len(names) > MAX_LISTED:
-        listed += f" and {len(names) - MAX_LISTED} more"
-    instead = f"seen instead: {listed}" if names else "nothing else was seen (does the server call enable_discovery?)"
-    return ServiceNotFoundError(
-        f"{wanted} that fits answered within {timeout:g} s on {where}; {instead}; "
-        f'or name an address: RpcClient.connect("quic://host:4433")',
-        details={"seen": names},
+        load=_count(entries.get("load", "")),
     )
 
 
@@ -291,6 +270,11 @@ def _usable(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     if isinstance(address, ipaddress.IPv6Address) and address.is_link_local and not address.scope_id:
         return None
     return address
+
+
+def _count(text: str) -> int:
+    """Read a number that anybody may have written."""
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
 
 
 def _field_of(key: str) -> str:

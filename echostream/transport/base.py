@@ -7,6 +7,7 @@ arrive, and writes are gathered by the caller and given down in few calls, follo
 
 from __future__ import annotations
 
+import ipaddress
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,6 +52,14 @@ class Address:
         if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
             raise ConfigurationError("url", f"{url!r} has more than scheme, host and port")
         return cls(parts.scheme, host, port)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs of this machine can reach it."""
+        try:
+            return self.scheme == "memory" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -19,8 +19,12 @@ import zeroconf.asyncio
 from zeroconf import RecordUpdate, ServiceStateChange
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
-from echostream.discovery import mdns
-from echostream.discovery.mdns import SERVICE_TYPE, Advertiser, Browser, find
+from echostream.discovery import mdns_advertiser, mdns_browser
+from echostream.discovery.mdns import SERVICE_TYPE
+from echostream.discovery.mdns_advertiser import Advertiser
+from echostream.discovery.mdns_browser import Browser, MdnsResolver, list_servers
+from echostream.discovery.query import Query
+from echostream.discovery.resolver import resolve
 from echostream.discovery.service import Arrived, BrowseEvent, Departed, ServiceInfo
 from echostream.errors import ConfigurationError, ServiceNotFoundError, TransportError
 from echostream.types import clock
@@ -73,6 +77,10 @@ async def all_advertised(*services: ServiceInfo) -> AsyncGenerator[list[Advertis
         await asyncio.gather(*(advertiser.close() for advertiser in advertisers))
 
 
+async def find(name: str | None = None, *, timeout: float = 3.0, settle: float = 0.0) -> list[ServiceInfo]:
+    return list(await resolve(Query(name), [MdnsResolver(LO)], timeout=timeout, settle=settle))
+
+
 async def wait_for(browser: Browser, wanted: Callable[[BrowseEvent], bool]) -> BrowseEvent:
     async for event in browser:
         if wanted(event):
@@ -91,13 +99,13 @@ def departed(name: str) -> Callable[[BrowseEvent], bool]:
 async def test_server_is_found_with_all_that_it_says(name: str) -> None:
     options = {"version": "1.2", "services": [name, "billing"], "metadata": {"zone": "a"}, "fingerprint": "ab" * 32}
     async with advertised(name, **options) as advertiser:
-        assert await find(name, interfaces=LO) == [advertiser.service]
+        assert await find(name) == [advertiser.service]
     assert advertiser.service.urls == ("quic://127.0.0.1:4433",)
 
 
 async def test_server_is_found_by_any_of_its_services(name: str) -> None:
     async with advertised("main", services=["main", name]):
-        (found,) = await find(name, interfaces=LO)
+        (found,) = await find(name)
     assert found.name == "main"
 
 
@@ -107,7 +115,7 @@ async def test_running_server_is_found_well_within_a_second_again_and_again(name
         await advertiser.ready()
         for _ in range(3):
             start = clock.monotonic()
-            await find(name, timeout=5.0, interfaces=LO)
+            await find(name, timeout=5.0)
             assert clock.monotonic() - start < 0.9
 
 
@@ -122,21 +130,22 @@ async def test_start_does_not_wait_for_the_announcements(name: str) -> None:
 
 async def test_several_servers_of_one_name_on_one_machine(name: str) -> None:
     async with all_advertised(*(describe(name, port=port) for port in (1, 2, 3))):
-        found = await find(name, enough=3, interfaces=LO)
+        found = await find(name, settle=0.5)
     assert sorted(item.port for item in found) == [1, 2, 3]
     assert len({item.instance for item in found}) == 3
 
 
 async def test_where_chooses_among_servers(name: str) -> None:
     async with all_advertised(*(describe(name, metadata={"zone": zone}) for zone in "ab")):
-        (found,) = await find(name, where=lambda item: item.metadata.get("zone") == "b", interfaces=LO)
+        query = Query(name, where=lambda item: item.metadata.get("zone") == "b")
+        (found,) = await resolve(query, [MdnsResolver(LO)], timeout=3.0)
     assert found.metadata == {"zone": "b"}
 
 
 async def test_listing_takes_all_that_answer_and_may_be_empty(name: str) -> None:
     async with all_advertised(describe(name), describe(name)):
-        assert len(await find(name, timeout=0.4, enough=None, interfaces=LO)) == 2
-    assert await find("nobody", timeout=0.05, enough=None, interfaces=LO) == []
+        assert len(await list_servers(Query(name), timeout=0.4, interfaces=LO)) == 2
+    assert await list_servers(Query("nobody"), timeout=0.05, interfaces=LO) == []
 
 
 async def test_nothing_found_says_what_was_seen_instead(name: str) -> None:
@@ -144,7 +153,7 @@ async def test_nothing_found_says_what_was_seen_instead(name: str) -> None:
         with pytest.raises(
             ServiceNotFoundError, match=r"no service 'missing' that fits answered within 0.4 s on 127.0.0.1"
         ) as caught:
-            await find("missing", timeout=0.4, interfaces=LO)
+            await find("missing", timeout=0.4)
     assert name in caught.value.details["seen"]
     assert f"'{name}'" in caught.value.message
 
@@ -152,11 +161,11 @@ async def test_nothing_found_says_what_was_seen_instead(name: str) -> None:
 async def test_server_without_usable_address_is_not_found(name: str) -> None:
     async with advertised(name, port=0):
         with pytest.raises(ServiceNotFoundError, match=rf"seen instead: .*{re.escape(name)}"):
-            await find(name, timeout=0.4, interfaces=LO)
+            await find(name, timeout=0.4)
 
 
 async def test_server_that_starts_while_somebody_looks_is_found(name: str) -> None:
-    search = asyncio.create_task(find(name, timeout=5.0, interfaces=LO))
+    search = asyncio.create_task(find(name, timeout=5.0))
     await asyncio.sleep(0.2)
     async with advertised(name):
         assert len(await search) == 1
@@ -195,7 +204,7 @@ async def test_an_answer_that_waits_is_not_sent_after_the_goodbye(name: str) -> 
         async with Browser(timeout=2.0, interfaces=LO) as browser:
             await wait_for(browser, arrived(name))
             assert advertiser._zeroconf is not None
-            record = mdns._record(advertiser.service)
+            record = mdns_advertiser._record(advertiser.service)
             details = {record.dns_service(), record.dns_text(), *record.dns_addresses()}
             queue = advertiser._zeroconf.zeroconf.out_queue
             queue.async_add(clock.monotonic() * 1000, {record.dns_pointer(): details})
@@ -226,6 +235,56 @@ async def test_silent_server_departs_when_its_record_expires(name: str) -> None:
         main.record_manager.async_updates(later, expired)
         main.record_manager.async_updates_complete(False)
         await wait_for(browser, departed(name))
+
+
+@pytest.fixture
+def short_lived(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two minutes in two seconds."""
+    monkeypatch.setattr(mdns_advertiser, "HOST_TTL", 1)
+    monkeypatch.setattr(mdns_browser, "HOST_CHECK_INTERVAL", 0.1)
+    monkeypatch.setattr(mdns_browser, "RESOLVE_TIMEOUT", 0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_lived")
+async def test_a_server_that_dies_without_a_goodbye_departs_when_its_host_record_expires(name: str) -> None:
+    async with advertised(name) as advertiser, Browser(timeout=8.0, interfaces=LO) as browser:
+        await wait_for(browser, arrived(name))
+        assert advertiser._zeroconf is not None
+        dead = advertiser._zeroconf.zeroconf
+        dead.registry.async_remove(list(dead.registry.async_get_service_infos()))  # it answers nothing any more
+        await wait_for(browser, departed(name))
+        assert advertiser.service not in browser.services
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_lived")
+async def test_a_server_that_lives_stays_past_its_time(name: str) -> None:
+    async with advertised(name) as advertiser, Browser(timeout=3.0, interfaces=LO) as browser:
+        events = [event async for event in browser if event.service.name == name]
+    assert events == [Arrived(advertiser.service)]
+
+
+async def test_a_change_may_make_a_server_fit_or_no_longer(name: str) -> None:
+    query = Query(name, metadata={"state": "ready"})
+    async with advertised(name) as advertiser, Browser(query, timeout=5.0, interfaces=LO) as browser:
+        await advertiser.update(metadata={"state": "ready"}, load=3)
+        event = await wait_for(browser, lambda _: True)
+        assert (type(event), event.service.metadata, event.service.load) == (Arrived, {"state": "ready"}, 3)
+        await advertiser.update(metadata={"state": "busy"})
+        event = await wait_for(browser, lambda _: True)
+        assert (type(event), event.service.metadata) == (Departed, {"state": "ready"})
+        assert [info.metadata for info in browser.services] == [{"state": "busy"}]
+
+
+async def test_an_update_that_changes_nothing_is_not_announced(name: str) -> None:
+    async with advertised(name, services=[name]) as advertiser:
+        before = advertiser._announcement
+        await advertiser.update(services=[name], load=0)
+        assert advertiser._announcement is before
+        await advertiser.update(services=[name, "more"])
+        assert advertiser.service.services == (name, "more")
+        assert advertiser._announcement is not before
 
 
 async def test_iteration_ends_at_the_timeout() -> None:
@@ -281,7 +340,7 @@ async def test_unchanged_announcement_is_told_once(name: str) -> None:
 async def test_number_of_remembered_servers_is_capped(
     name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(mdns, "MAX_DISCOVERED_SERVICES", 2)
+    monkeypatch.setattr(mdns_browser, "MAX_DISCOVERED_SERVICES", 2)
     servers = all_advertised(*(describe(name) for _ in range(4)))
     async with servers, Browser(timeout=0.4, interfaces=LO) as browser:
         assert {len(browser.services) async for _ in browser} <= {0, 1, 2}
@@ -306,7 +365,7 @@ async def test_hostile_record_is_tolerated(name: str) -> None:
     )
     announcement = await other.async_register_service(record, cooperating_responders=True, strict=False)
     try:
-        (found,) = await find(name, interfaces=LO)
+        (found,) = await find(name)
     finally:
         await other.async_close()
         await asyncio.gather(announcement, return_exceptions=True)
@@ -323,7 +382,7 @@ async def test_record_of_an_unknown_version_is_not_a_server(name: str) -> None:
     )  # fmt: skip
     announcement = await other.async_register_service(record, cooperating_responders=True)
     try:
-        assert await find(name, timeout=0.4, enough=None, interfaces=LO) == []
+        assert await list_servers(Query(name), timeout=0.4, interfaces=LO) == []
     finally:
         await other.async_close()
         await asyncio.gather(announcement, return_exceptions=True)
@@ -370,7 +429,7 @@ async def test_update_before_the_start_is_announced_at_the_start(name: str) -> N
     assert advertiser.interfaces == ()
     await advertiser.start()
     try:
-        (found,) = await find(name, interfaces=LO)
+        (found,) = await find(name)
     finally:
         await advertiser.close()
         await advertiser.close()
@@ -393,7 +452,7 @@ async def test_server_on_the_network_is_announced_there_and_on_loopback(
         wanted.append(interfaces)
         return ("127.0.0.1",)
 
-    monkeypatch.setattr(mdns, "usable_interfaces", note)
+    monkeypatch.setattr(mdns_advertiser, "usable_interfaces", note)
     advertiser = Advertiser(describe(name, addresses=["192.0.2.1"]))
     await advertiser.start()
     await advertiser.close()
@@ -401,9 +460,12 @@ async def test_server_on_the_network_is_announced_there_and_on_loopback(
 
 
 async def test_default_search_sees_servers_of_this_machine(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mdns, "usable_interfaces", lambda wanted: tuple(item for item in wanted if item != "0.0.0.0"))
+    def without_network(wanted: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(item for item in wanted if item != "0.0.0.0")
+
+    monkeypatch.setattr(mdns_browser, "usable_interfaces", without_network)
     async with advertised(name):
-        assert len(await find(name)) == 1
+        assert len(await resolve(Query(name), [MdnsResolver()], timeout=3.0)) == 1
 
 
 @pytest.mark.parametrize("attempt", [1, 2])
@@ -423,14 +485,14 @@ async def test_port_that_cannot_be_opened_is_reported_and_leaves_nothing(
     with pytest.raises(
         TransportError, match=r"discovery cannot use 127.0.0.1 \(.*Address already in use\): choose other"
     ):
-        await find(interfaces=LO)
+        await find()
 
 
 async def test_failed_start_leaves_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(service: ServiceInfo) -> AsyncServiceInfo:
         raise ValueError("refused")
 
-    monkeypatch.setattr(mdns, "_record", refuse)
+    monkeypatch.setattr(mdns_advertiser, "_record", refuse)
     with pytest.raises(ValueError, match="refused"):
         await Advertiser(describe(name), interfaces=LO).start()
 
@@ -447,7 +509,7 @@ async def test_cancelled_close_releases_the_sockets(name: str) -> None:
 
 CHILD = """
 import asyncio, signal, sys
-from echostream.discovery.mdns import Advertiser
+from echostream.discovery.mdns_advertiser import Advertiser
 from echostream.discovery.service import ServiceInfo
 
 async def main():
@@ -473,7 +535,7 @@ async def test_server_in_another_process_is_found_and_says_goodbye(name: str) ->
         assert await process.stdout.readline() == b"started\n"
         async with Browser(timeout=10.0, interfaces=LO) as browser:
             await wait_for(browser, arrived(name))
-            assert len(await find(name, interfaces=LO)) == 1
+            assert len(await find(name)) == 1
             process.send_signal(signal.SIGTERM)
             await wait_for(browser, departed(name))
     finally:
@@ -484,5 +546,6 @@ async def test_server_in_another_process_is_found_and_says_goodbye(name: str) ->
 
 
 def test_zeroconf_is_imported_only_when_it_is_used() -> None:
-    code = "import sys, echostream.discovery.mdns; sys.exit('zeroconf' in sys.modules)"
+    modules = "echostream.discovery.mdns_browser, echostream.discovery.mdns_advertiser"
+    code = f"import sys, {modules}; sys.exit('zeroconf' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=False).returncode == 0

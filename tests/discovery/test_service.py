@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echostream.discovery.service import ServiceInfo, decode_txt, encode_txt, not_found_error, safe_text
-from echostream.errors import ConfigurationError, Status
+from echostream.discovery.service import ServiceInfo, decode_txt, encode_txt, safe_text
+from echostream.errors import ConfigurationError
 from echostream.transport.base import Address
 
 FINGERPRINT = "ab" * 32
@@ -215,26 +215,19 @@ def test_safe_text_escapes_what_could_deceive_and_cuts_what_is_long() -> None:
     assert safe_text("\ud800") == r"\ud800"
 
 
-def test_not_found_says_what_was_seen_where_and_how_to_go_on() -> None:
-    error = not_found_error("orders", [describe(), describe()], 3.0, ["0.0.0.0", "127.0.0.1"])
-    assert error.code is Status.NOT_FOUND
-    assert error.message == (
-        "no service 'orders' that fits answered within 3 s on the default interface, 127.0.0.1; "
-        "seen instead: 'orders'; "
-        'or name an address: RpcClient.connect("quic://host:4433")'
-    )
-    assert error.details == {"seen": ["orders"]}
+def test_a_load_that_is_no_number_is_none() -> None:
+    txt: dict[bytes, bytes | None] = {b"name": b"orders", b"load": b"12"}
+    assert _read(txt).load == 12
+    for said in (b"-1", b"1e9", b"1" * 10, b"\xd9\xa1", b""):
+        assert _read({**txt, b"load": said}).load == 0
 
 
-def test_not_found_lists_few_names_and_escapes_them() -> None:
-    seen = [ServiceInfo(f"\x1b{index:02}", "i", (), 1) for index in range(12)]
-    message = not_found_error(None, seen, 0.25, ["127.0.0.1"]).message
-    assert message.startswith("no service that fits answered within 0.25 s on 127.0.0.1; seen instead: ")
-    assert "\x1b" not in message
-    assert message.count("x1b") == 10
-    assert " and 2 more; or name" in message
+def test_a_given_url_is_dialled_as_it_is() -> None:
+    info = ServiceInfo("orders", "i", ("orders.example",), 4433, given_url="quic://orders.example:4433")
+    assert info.urls == ("quic://orders.example:4433",)
 
 
-def test_not_found_without_anything_seen_asks_for_the_server() -> None:
-    message = not_found_error("x", [], 3.0, ["127.0.0.1"]).message
-    assert "nothing else was seen (does the server call enable_discovery?)" in message
+def _read(txt: dict[bytes, bytes | None]) -> ServiceInfo:
+    info = decode_txt("i", ["127.0.0.1"], 4433, "quic", txt)
+    assert info is not None
+    return info

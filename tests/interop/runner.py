@@ -14,8 +14,8 @@ from aioquic.quic.packet import QuicPacketType
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from echostream import RpcClient, RpcServer, StreamReceiver, handler, service, stream
-from echostream.client import Connecting
 from echostream.config import QuicSettings
+from echostream.connecting import Connecting
 from echostream.testing import Link, PacketRecord, SimNetwork
 from tests.interop.dissect import Dissector, Packet
 from tests.transport.authority import key_pem, self_signed
@@ -138,7 +138,7 @@ class Runner:
             await server.start()
         return server
 
-    def dial(self, server: RpcServer, engine: str) -> Connecting:
+    def dial(self, server: RpcServer, engine: str) -> Connecting[RpcClient]:
         """Return a client of it, to be entered on its host."""
         return RpcClient.connect(
             server.addresses[0],

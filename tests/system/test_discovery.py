@@ -20,17 +20,20 @@ from echostream import (
     ConfigurationError,
     ConnectError,
     Departed,
+    MdnsResolver,
     Principal,
     RpcClient,
     RpcServer,
     ServiceNotFoundError,
+    StaticResolver,
     Status,
     handler,
     service,
 )
-from echostream.discovery.mdns import Advertiser
+from echostream.discovery.mdns_advertiser import Advertiser
 from echostream.discovery.service import ServiceInfo
 from echostream.errors import TransportError
+from echostream.transport.base import Address
 from echostream.transport.trust import KnownServers
 from echostream.types import random_bytes
 from tests.serving import PATIENCE, QUIC, nothing_left, session_of
@@ -123,6 +126,47 @@ async def test_a_server_is_chosen_among_several(name: str, wanted: dict[str, Any
         assert await answer(name, **wanted) == "new"
 
 
+async def test_the_least_loaded_server_is_chosen(name: str) -> None:
+    async with announced(name, "busy") as busy, announced(name, "idle"):
+        assert busy._publicity.presence is not None
+        await busy._publicity.presence._advertiser.update(load=7)
+        assert [await answer(name, choose="least-loaded") for _ in range(3)] == ["idle"] * 3
+        assert await answer(name, choose=lambda found: [info for info in found if info.load]) == "busy"
+
+
+async def test_the_next_server_is_tried_when_one_cannot_be_reached(name: str) -> None:
+    async with announced(name, "there") as server, RpcServer(QUIC) as gone:
+        dead = gone.addresses[0]
+        await gone.stop()
+        listed = StaticResolver({name: [dead, server.addresses[0]]})
+        assert await answer(name, resolvers=[listed], fingerprint=server.fingerprint) == "there"
+        listed = StaticResolver({name: [dead, dead]})
+        with pytest.raises(ConnectError, match=f"could not reach it: cannot reach {dead}: .*; found {name}"):
+            await discover(name, resolvers=[listed], fingerprint=server.fingerprint)
+
+
+async def test_a_list_is_what_remains_when_the_network_is_silent(name: str) -> None:
+    server = RpcServer(QUIC)
+    server.register(Who("listed"))
+    async with server:
+        ways = [MdnsResolver(LO), StaticResolver({name: server.addresses[0]})]
+        assert await answer(name, resolvers=ways, timeout=0.2, ca="dev") == "listed"
+
+
+async def test_a_strategy_that_takes_none_is_told(name: str) -> None:
+    async with announced(name):
+        with pytest.raises(ConfigurationError, match="choose: it took none of the 1 servers that fit"):
+            await discover(name, choose=lambda _: [])
+
+
+async def test_lists_and_changes_are_filtered(name: str) -> None:
+    async with announced(name, metadata={"zone": "a"}), announced(name, metadata={"zone": "b"}):
+        (info,) = await RpcClient.services(0.4, name=name, metadata={"zone": "b"}, interfaces=LO)
+        assert info.metadata == {"zone": "b"}
+        events = RpcClient.browse(timeout=0.4, name=name, metadata={"zone": "a"}, interfaces=LO)
+        assert [event.service.metadata async for event in events] == [{"zone": "a"}]
+
+
 async def test_one_server_is_found_by_each_of_its_services(name: str) -> None:
     async with announced(name):
         assert await answer("who", where=lambda info: info.name == name) == "me"
@@ -206,7 +250,7 @@ async def test_a_server_that_is_announced_and_does_not_answer_says_so(name: str)
         await advertiser.close()
     assert caught.value.message == (
         f"found {name} {url} text=\\x1b[31mred, but could not reach it: cannot reach {url}: connection refused: no"
-        " program listens on that UDP port"
+        " program listens on that UDP port; start the server, or check the port"
     )
 
 
@@ -335,10 +379,9 @@ async def test_a_server_that_shows_another_certificate_than_it_announced_is_refu
     name: str, known: KnownServers
 ) -> None:
     async with announced(name, more=other_certificate()) as server:
-        assert server._advertiser is not None
-        lie = ServiceInfo.create(
-            f"lie.{name}", addresses=LO, port=server._advertiser.service.port, fingerprint="ab" * 32
-        )
+        port = Address.parse(server.addresses[0]).port
+        assert port is not None
+        lie = ServiceInfo.create(f"lie.{name}", addresses=LO, port=port, fingerprint="ab" * 32)
         advertiser = Advertiser(lie, interfaces=LO)
         await advertiser.start()
         try:
