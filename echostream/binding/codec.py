@@ -153,7 +153,7 @@ def _adapter_for(annotation: Any) -> TypeAdapter[Any]:
         adapter: TypeAdapter[Any] = TypeAdapter(annotation)
         adapter.rebuild(force=not isinstance(cast("object", adapter.core_schema), dict))
     except (PydanticUserError, PydanticUndefinedAnnotation, SchemaError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
+        reason = str(error).partition("\n")[0].partition(". Set ")[0].rstrip(".")  # its cure would not travel
         raise SignatureError(
             f"{_shown(annotation)} cannot be validated ({reason}); use a model, a dataclass or a builtin type"
         ) from error

@@ -6,9 +6,10 @@ and name the path and the kind of fault, never the value.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Final, cast, get_args
 
 from pydantic import ValidationError
+from pydantic_core.core_schema import ErrorType
 
 from echostream.errors import InvalidArgumentError, RpcError, Status
 
@@ -68,7 +69,16 @@ def _kinds(error: ValueError, value: object) -> Violations:
     if not isinstance(error, ValidationError):
         return [("", "cannot be serialised")]
     listed = error.errors(include_url=False, include_context=False, include_input=False)
-    return [(_path(item["loc"], item["type"], value), item["type"].replace("_", " ")) for item in listed]
+    return [(_path(item["loc"], item["type"], value), _without_value(item["type"], item["msg"])) for item in listed]
+
+
+def _without_value(kind: str, message: str) -> str:
+    """Return pydantic's sentence, which names what was expected; one of a validator that a user wrote may name more."""
+    return kind.replace("_", " ") if kind in _WRITTEN_BY_USERS or kind not in _KNOWN_KINDS else _lower(message)
+
+
+_WRITTEN_BY_USERS: Final = frozenset(("value_error", "assertion_error"))
+_KNOWN_KINDS: Final = frozenset[str](get_args(ErrorType))
 
 
 def _path(location: tuple[int | str, ...], kind: str, value: object) -> str:

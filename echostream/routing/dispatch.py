@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from echostream.binding import MethodBinding
 from echostream.errors import (
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ("Dispatcher",)
 
 _log = logging.getLogger("echostream.routing")
+
+_HIDDEN: Final = "internal error; its cause is in the log of the side that serves it"
 
 
 class Dispatcher:
@@ -223,7 +225,7 @@ class Dispatcher:
                 _log.error("! %s: %s", what, error.message)
             return error
         _log.error("! %s raised %s", what, type(error).__name__, exc_info=error)
-        text = f"{type(error).__name__}: {error}" if self._runtime.debug else "internal error"
+        text = f"{type(error).__name__}: {error}" if self._runtime.debug else _HIDDEN
         if self._runtime.on_error is not None:
             self._runtime.on_error(error, context)
         unexpected = context.session.peer.unexpected

@@ -35,6 +35,9 @@ __all__ = ("MethodRoute", "Router", "StreamRoute")
 _NEAR_NAMES = 3
 """Names suggested for an unknown one: more are not read."""
 
+_LIKENESS = 0.6
+"""Of a suggested name to the unknown one, between 0 and 1: a slip or two."""
+
 
 @dataclass(frozen=True, slots=True)
 class MethodRoute:
@@ -151,11 +154,11 @@ class Router:
 
     def near(self, name: str) -> list[str]:
         """Return the names of methods that look like an unknown one."""
-        return difflib.get_close_matches(name, [route.name for route in self.methods()], _NEAR_NAMES, 0.5)
+        return _near(name, [route.name for route in self.methods()])
 
     def near_streams(self, name: str) -> list[str]:
         """Return the names of streams that look like an unknown one."""
-        return difflib.get_close_matches(name, [known for known, _ in self.streams()], _NEAR_NAMES, 0.5)
+        return _near(name, [known for known, _ in self.streams()])
 
     # Reading what was given, before anything is changed: all of it is registered or nothing.
 
@@ -258,6 +261,14 @@ class Router:
             chain=chains.inbound_event,
             name=name,
         )
+
+
+def _near(name: str, known: list[str]) -> list[str]:
+    """Return known names that look like another: those of the same service by their last part, which alone differs."""
+    service, dot, last = name.rpartition(".")
+    same = {item[len(service + dot) :]: item for item in known if item.startswith(service + dot)}
+    near = [same[item] for item in difflib.get_close_matches(last, same, _NEAR_NAMES, _LIKENESS)]
+    return near or difflib.get_close_matches(name, known, _NEAR_NAMES, _LIKENESS)
 
 
 _Claimed = set[tuple[str, str]]

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar, overload
 
 from echostream.binding import TypeCodec, codec_for, dump_any
 from echostream.config import DEFAULT_CALL_TIMEOUT, DEFAULT_CONNECT_TIMEOUT, DEFAULT_STREAM_CLOSE_TIMEOUT
@@ -315,6 +315,15 @@ class OpenStream:
 
     def __await__(self) -> Generator[Any, None, StreamSender[Any]]:
         return self._open().__await__()
+
+    if not TYPE_CHECKING:  # checkers find this slip by themselves, unless somebody defines what is missing
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what was forgotten."""
+            raise AttributeError(
+                f"not opened yet, so there is no {name!r}: write `async with client.open_stream(...) as sender:`"
+                " or `sender = await client.open_stream(...)`"
+            )
 
     async def __aenter__(self) -> StreamSender[Any]:
         self._sender = await self._open()

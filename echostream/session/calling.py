@@ -218,6 +218,9 @@ async def call_unary(
     return decode(check_response(peer, frame, request))
 
 
+call_unary.__qualname__ = "call of a remote method"  # what is shown when `await` was forgotten
+
+
 def start_call(
     peer: Peer,
     request: CallRequest,
@@ -345,7 +348,7 @@ def deadline_of(now: float, timeout: float | None) -> tuple[float | None, float 
 
 def deadline_error(method: str | None, duration: float | None) -> DeadlineExceededError:
     """Build the error of a call whose deadline passed on this side."""
-    within = f" within {duration:.3g} s" if duration is not None else ""
+    within = f" within {duration:.3g} s; timeout= gives it more" if duration is not None else ""
     return DeadlineExceededError(f"no answer{within}", duration=duration, operation=method)
 
 

@@ -162,7 +162,9 @@ class Channel:
         """Whether an item may be sent now; raises when none ever may."""
         self.check()
         if not stream.local_open:
-            raise LocalProtocolError(f"stream {stream.name!r} takes no more items", operation=stream.name)
+            raise LocalProtocolError(
+                f"stream {stream.name!r} takes no more items: end() was called", operation=stream.name
+            )
         return stream.send_credit.available
 
     async def receive(self, codec: TypeCodec | None) -> Any:

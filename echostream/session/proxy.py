@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from echostream.binding import MethodBinding, bind_service
 from echostream.config import DEFAULT_CALL_TIMEOUT
@@ -209,6 +209,13 @@ class ItemIterator(AsyncIterator[Any]):
     async def aclose(self) -> None:
         """End the remote generator, if it has not ended."""
         await self._call.aclose()
+
+    if not TYPE_CHECKING:  # checkers find this slip by themselves, unless somebody defines what is missing
+
+        def __await__(self) -> NoReturn:
+            """Say what was meant."""
+            method = self._call.request.method
+            raise TypeError(f"{method} returns a stream, so it is not awaited: write `async for item in {method}(...)`")
 
     def __del__(self) -> None:
         # `break` in `async for` leaves the iterator to the garbage collector: do not leave the other side running.

@@ -210,11 +210,11 @@ def test_results_and_items_are_encoded() -> None:
 @pytest.mark.parametrize(
     ("function", "value", "shown"),
     [
-        (place, "hidden", "/: model type"),
-        (place, {"id": "hidden"}, "/id: int parsing"),
+        (place, "hidden", "/: input should be a valid dictionary or instance of Receipt"),
+        (place, {"id": "hidden"}, "/id: input should be a valid integer, unable to parse string as an integer"),
         (place, {"id": 1, "note": "secret"}, "/note: value error"),
-        (add, None, "/: int type"),
-        (nothing, "hidden", "/: none required"),
+        (add, None, "/: input should be a valid integer"),
+        (nothing, "hidden", "/: input should be None"),
     ],
 )
 def test_a_result_that_does_not_fit_names_the_path_and_not_the_value(function: Any, value: object, shown: str) -> None:

@@ -65,7 +65,7 @@ def test_items_are_lines_of_standard_input(url: str) -> None:
         (
             ["shop.ad", "1"],
             1,
-            "error: shop.ad: UNIMPLEMENTED: unknown method 'shop.ad'; did you mean shop.add or shop.say",
+            "error: shop.ad: UNIMPLEMENTED: unknown method 'shop.ad'; did you mean shop.add?",
         ),
         (
             ["shop.add"],

@@ -34,6 +34,8 @@ from tests.serving import PATIENCE, joined, linked, served, session_of, until
 
 SECRET = "password is hunter2"
 
+HIDDEN = "internal error; its cause is in the log of the side that serves it"
+
 
 class Order(BaseModel):
     symbol: str
@@ -190,7 +192,7 @@ async def test_unknown_method_offers_near_names() -> None:
     async with linked(Orders()) as (_, client):
         error = await outcome(client.request("orders.plaice"))
         assert error.code is Status.UNIMPLEMENTED
-        assert error.message.startswith("unknown method 'orders.plaice'; did you mean orders.place or ")
+        assert error.message.startswith("unknown method 'orders.plaice'; did you mean orders.place?")
         assert error.operation == "orders.plaice"
         assert error.session == client.session.id
         assert told(await outcome(client.request("#"))) == (Status.UNIMPLEMENTED, "unknown method '#'")
@@ -361,10 +363,10 @@ async def test_result_over_the_limit_of_the_caller_is_refused() -> None:
         ("rpc", Status.NOT_FOUND, "no order 7"),
         ("typed", Status.FAILED_PRECONDITION, "only 3 left"),
         ("unlisted", Status.FAILED_PRECONDITION, "gone"),
-        ("plain", Status.INTERNAL, "internal error"),
-        ("key", Status.INTERNAL, "internal error"),
-        ("local", Status.INTERNAL, "internal error"),
-        ("timeout", Status.INTERNAL, "internal error"),
+        ("plain", Status.INTERNAL, HIDDEN),
+        ("key", Status.INTERNAL, HIDDEN),
+        ("local", Status.INTERNAL, HIDDEN),
+        ("timeout", Status.INTERNAL, HIDDEN),
         ("resource", Status.RESOURCE_EXHAUSTED, "9 of 8 places taken"),
         ("lost", Status.UNAVAILABLE, "a connection behind this handler was lost"),
         ("unpackable", Status.ABORTED, "with strange details"),
@@ -440,7 +442,7 @@ async def test_an_error_of_a_nested_call_goes_on_to_the_caller() -> None:
 
         async with linked(front, lost) as (_, client):
             assert told(await outcome(client.request("front", "rpc"))) == (Status.NOT_FOUND, "no order 7")
-            assert told(await outcome(client.request("front", "plain"))) == (Status.INTERNAL, "internal error")
+            assert told(await outcome(client.request("front", "plain"))) == (Status.INTERNAL, HIDDEN)
             assert told(await outcome(client.request("front.lost"))) == (
                 Status.UNAVAILABLE,
                 "a connection behind this handler was lost",
@@ -469,7 +471,7 @@ async def test_a_handler_that_hangs_is_cancelled_at_the_deadline() -> None:
     async with linked(orders) as (_, client):
         error = await outcome(client.request("orders.hang", timeout=0.03))
         assert isinstance(error, DeadlineExceededError)
-        assert str(error) == "orders.hang: DEADLINE_EXCEEDED: no answer within 0.03 s"
+        assert str(error) == "orders.hang: DEADLINE_EXCEEDED: no answer within 0.03 s; timeout= gives it more"
         await until(lambda: orders.ended == ["hang"])
 
 
@@ -653,7 +655,7 @@ async def test_a_stream_handler_that_raises_resets_the_stream() -> None:
         return caught.value.code, caught.value.message
 
     async with linked(plain, typed, early) as (_, client):
-        assert await reset(client, "plain") == (Status.INTERNAL, "internal error")
+        assert await reset(client, "plain") == (Status.INTERNAL, HIDDEN)
         assert await reset(client, "typed") == (Status.FAILED_PRECONDITION, "only 3 left")
         assert await reset(client, "early") == (
             Status.CANCELLED,

@@ -256,7 +256,7 @@ async def test_a_call_ends_at_its_deadline_on_both_sides(ends: Duo, desk: Desk) 
         await ends.here.request("desk.wait", timeout=20 * MS)
     error = caught.value
     assert (error.code, error.duration, error.operation) == (Status.DEADLINE_EXCEEDED, 0.02, "desk.wait")
-    assert str(error) == "desk.wait: DEADLINE_EXCEEDED: no answer within 0.02 s"
+    assert str(error) == "desk.wait: DEADLINE_EXCEEDED: no answer within 0.02 s; timeout= gives it more"
     assert isinstance(error, TimeoutError)
     await asyncio.wait_for(desk.gate.left.wait(), 5)
     assert desk.gate.cancelled
@@ -323,7 +323,7 @@ async def test_a_nested_call_without_time_left_says_so(ends: Duo) -> None:
     with pytest.raises(DeadlineExceededError):
         await ends.here.request("late", timeout=10 * MS)
     await until(lambda: seen)
-    assert seen == ["desk.add: DEADLINE_EXCEEDED: no answer within 0 s"]
+    assert seen == ["desk.add: DEADLINE_EXCEEDED: no answer within 0 s; timeout= gives it more"]
 
 
 # Cancellation

@@ -422,7 +422,8 @@ async def test_a_refused_address_says_so(opened: Open) -> None:
     with pytest.raises(ConnectError) as caught:
         await world.dial()
     assert caught.value.message == (
-        f"cannot reach {world.url}: connection refused: no program listens on that UDP port"
+        f"cannot reach {world.url}: connection refused: no program listens on that UDP port; start the server, "
+        "or check the port"
     )
 
 

@@ -251,7 +251,9 @@ async def _resolve(address: Address) -> list[Resolved]:
         found = await asyncio.get_running_loop().getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)
     except (socket.gaierror, UnicodeError) as error:
         cause = describe_error(error) if isinstance(error, OSError) else str(error)
-        raise ConnectError(f"cannot resolve the host of {address}: {cause}") from None
+        raise ConnectError(
+            f"cannot resolve the host of {address}: {cause}; check its spelling, or give its IP address"
+        ) from None
     resolved: dict[Resolved, None] = {}
     for family, _, _, _, (host, port, *rest) in found:
         if family == socket.AF_INET:
@@ -286,5 +288,5 @@ def _explain_bind_error(address: Address, error: OSError | None) -> str:
 
 def _explain_socket_error(error: OSError) -> str:
     if error.errno == errno.ECONNREFUSED:
-        return "connection refused: no program listens on that UDP port"
+        return "connection refused: no program listens on that UDP port; start the server, or check the port"
     return describe_error(error)
