@@ -224,7 +224,7 @@ class QuicConnection(ConnectionLife):
         if self._state is State.CLOSED:
             return
         at = self._deadline
-        if self._keepalive is not None and (at is None or self._last_active + self._keepalive < at):
+        if self._keepalive is not None and self._state is State.OPEN:  # without a deadline then
             at = self._last_active + self._keepalive
         self._pump.arm(at)
 
