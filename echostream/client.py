@@ -303,7 +303,7 @@ class RpcClient(Conversation):
     async def _dial(cls, address: Address, tls: ClientTls | None, dial: DialOptions) -> RpcClient:
         limits = dial.limits or Limits()
         early_data = dial.early_data and dial.credentials is None
-        transport = make_transport(address.scheme, dial.engine, limits, early_data=early_data)
+        transport = make_transport(address.scheme, dial.engine, limits, early_data=early_data, patience=dial.timeout)
         client = cls(Runtime(limits, chains=dial.chains))
         hello = Hello(
             role=Role.CLIENT, epoch=EPOCH, agent=AGENT, credentials=dial.credentials, limits=PeerLimits.of(limits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
-from echostream.config import Limits
+from echostream.config import MAX_HANDSHAKE_TIMEOUT, Limits, QuicSettings
 from echostream.errors import ConfigurationError
 from echostream.transport.base import Transport
 from echostream.types import random_bytes
@@ -27,7 +27,9 @@ EPOCH: Final = int.from_bytes(random_bytes(8), "big")
 """Start id of this process: another one tells the peer that it was restarted."""
 
 
-def make_transport(scheme: str, engine: str, limits: Limits, *, early_data: bool = False) -> Transport[Any, Any]:
+def make_transport(
+    scheme: str, engine: str, limits: Limits, *, early_data: bool = False, patience: float = 0.0
+) -> Transport[Any, Any]:
     """Return the transport of a URL's scheme; imported when it is first needed.
 
     Args:
@@ -35,6 +37,7 @@ def make_transport(scheme: str, engine: str, limits: Limits, *, early_data: bool
         engine: of QUIC.
         limits: watermarks.
         early_data: whether data may travel before a handshake is done, where there is one.
+        patience: seconds that a client gives a handshake, where that is more than usual.
 
     Raises:
         ConfigurationError: there is none, or the engine does not exist.
@@ -42,7 +45,9 @@ def make_transport(scheme: str, engine: str, limits: Limits, *, early_data: bool
     if scheme == "quic":
         from echostream.transport.quic import QuicTransport
 
-        return QuicTransport(engine=engine, limits=limits, early_data=early_data)
+        timeout = min(max(patience, QuicSettings().handshake_timeout), MAX_HANDSHAKE_TIMEOUT)
+        settings = QuicSettings(handshake_timeout=timeout)
+        return QuicTransport(engine=engine, settings=settings, limits=limits, early_data=early_data)
     if scheme == "memory":
         from echostream.transport.memory import MemoryTransport
 

@@ -8,6 +8,7 @@ import pytest
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
+from echostream import ConnectError, RpcClient, RpcServer
 from echostream.testing import SimNetwork
 from echostream.transport.quic import engine_aioquic_connection
 from echostream.types import random_source
@@ -53,6 +54,30 @@ def test_everything_arrives_in_spite_of_blackouts(seed: int, engine: str) -> Non
 @pytest.mark.parametrize("seed", range(5, 50))
 def test_everything_arrives_in_spite_of_blackouts_for_many_seeds(seed: int, engine: str) -> None:
     run_storm(seed, engine)
+
+
+@either_engine
+@pytest.mark.parametrize(("patience", "arrives"), [(60.0, True), (10.0, False)])
+def test_a_patient_client_waits_for_a_link_that_comes_back(engine: str, patience: float, arrives: bool) -> None:
+    async def scenario(network: SimNetwork) -> None:
+        with network.host("server"):
+            server = RpcServer("quic://server:4433", engine=engine)
+            await server.start()
+        network.partition("server")
+        network.loop.call_later(20.0, network.heal)
+        with network.host("client"):
+            connecting = RpcClient.connect(
+                "quic://server:4433", fingerprint=server.fingerprint, timeout=patience, engine=engine
+            )
+            if arrives:
+                async with connecting:
+                    assert network.now > 20.0
+            else:
+                with pytest.raises(ConnectError):
+                    await connecting
+        await server.stop()
+
+    SimNetwork(seed=1).run(scenario)
 
 
 def test_canary_cap_probe_backoff() -> None:

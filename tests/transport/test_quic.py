@@ -450,7 +450,7 @@ async def test_a_url_without_port_is_refused(opened: Open) -> None:
 
 
 async def test_the_addresses_of_a_host_are_tried_in_order(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = await opened(address_timeout=0.05)
+    world = await opened(address_timeout=0.05, handshake_timeout=0.5)
     parts = urlsplit(world.url)
     assert parts.port is not None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:

@@ -68,15 +68,26 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
     async def dial(self, address: Address, *, accept: Accept, tls: ClientTls) -> Connection:
         _require_port(address)
         resolved = await _resolve(address)
-        failures: list[str] = []
-        for index, target in enumerate(resolved):
-            is_last = index == len(resolved) - 1
-            timeout = self._settings.handshake_timeout if is_last else self._settings.address_timeout
+        failures: dict[Resolved, _UnreachableError] = {}
+        deadline = clock.monotonic() + self._settings.handshake_timeout
+        for target in resolved:
+            left = deadline - clock.monotonic()
+            timeout = left if target is resolved[-1] else min(left, self._settings.address_timeout)
             try:
                 return await self._dial_one(address, target, timeout=timeout, accept=accept, tls=tls)
             except _UnreachableError as error:
-                failures.append(f"{format_address(target[1])}: {error}" if len(resolved) > 1 else str(error))
-        raise ConnectError(f"cannot reach {address}: {'; '.join(failures)}")
+                failures[target] = error
+        silent = next((target for target in resolved[:-1] if failures[target].silent), None)
+        if silent is not None and (left := deadline - clock.monotonic()) > 0:
+            try:  # it may be there, and its packets lost, when the others are not
+                return await self._dial_one(address, silent, timeout=left, accept=accept, tls=tls)
+            except _UnreachableError as error:
+                failures[silent] = error
+        several = len(failures) > 1
+        texts = (
+            f"{format_address(target[1])}: {error}" if several else str(error) for target, error in failures.items()
+        )
+        raise ConnectError(f"cannot reach {address}: {'; '.join(texts)}")
 
     async def listen(self, address: Address, *, accept: Accept, tls: ServerTls) -> QuicListener:
         _require_port(address)
@@ -170,7 +181,16 @@ class QuicListener(Listener):
 
 
 class _UnreachableError(Exception):
-    """One address of a host did not lead to a server; another may."""
+    """One address of a host did not lead to a server; another may.
+
+    Args:
+        text: why.
+        silent: whether nothing came back, so that it may be there all the same.
+    """
+
+    def __init__(self, text: str, *, silent: bool = False) -> None:
+        super().__init__(text)
+        self.silent = silent
 
 
 class _Dialler:
@@ -218,7 +238,9 @@ class _Dialler:
         if self._endpoint.counters.packets_received:
             return _UnreachableError(f"the handshake took longer than {self._limit:g} s")
         return _UnreachableError(
-            f"no answer within {timeout:g} s: check host and port, that the server runs, and that no firewall stops UDP"
+            f"no answer within {timeout:.3g} s: check host and port, that the server runs, and that no firewall stops"
+            " UDP",
+            silent=True,
         )
 
     def _translate(self, refusal: Refusal) -> Exception:
