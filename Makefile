@@ -2,6 +2,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMPS := $(VENV)/stamps
+PARALLEL := -n auto --maxprocesses 4
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -19,14 +20,14 @@ quickstart: ## the quick start, exactly as its pages print it, on a clean clone;
 	$${ECHOSTREAM_PYTHON:-python3} tests/quickstart.py
 
 test: $(STAMPS)/test ## the tests, without those that take over a second
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest $(PARALLEL) -m "not slow"
 
 test-slow: $(STAMPS)/test ## only the tests that take over a second
-	$(PYTHON) -m pytest -m slow
+	$(PYTHON) -m pytest $(PARALLEL) -m slow
 
 test-all: $(STAMPS)/test ## every test, with line and branch coverage of at least 90 %
 	$(PYTHON) -m coverage erase
-	$(PYTHON) -m coverage run -m pytest
+	$(PYTHON) -m coverage run -m pytest $(PARALLEL)
 	@$(PYTHON) -m coverage combine --quiet
 	$(PYTHON) -m coverage report
 
