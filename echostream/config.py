@@ -48,9 +48,6 @@ DEFAULT_CONNECT_TIMEOUT = 10.0
 DEFAULT_DISCOVER_TIMEOUT = 3.0
 """Seconds to listen for mDNS answers: three queries of RFC 6762 section 5.2 fit in it."""
 
-MAX_HANDSHAKE_TIMEOUT = 120.0
-"""Seconds for a handshake at the most, however patient its client is: keys that nobody used are forgotten then."""
-
 DISCOVER_SETTLE = 0.3
 """Seconds to wait for other servers once one answered, where one is to be chosen: answers come within 20 to 120 ms
 (RFC 6762 section 6), and a little more on Wi-Fi."""
@@ -222,8 +219,8 @@ class QuicSettings(_Checked):
     """Seconds without any packet after which a connection is gone (RFC 9000 section 10.1)."""
     keepalive_interval: float = _bounded(15.0, 0.5, 600.0)
     """Seconds between PINGs of a quiet client: four of them fit in the idle timeout."""
-    handshake_timeout: float = _bounded(10.0, 0.5, MAX_HANDSHAKE_TIMEOUT)
-    """Seconds that a handshake may take; a client gives it as many as `connect` was given."""
+    handshake_timeout: float = _bounded(10.0, 0.5, 120.0)
+    """Seconds that a handshake may take; as a client, what `connect` was given if that is more."""
     max_handshakes: int = _int(1024, 1, 1 << 20)
     """Half-open handshakes on one listener; further Initials are dropped and the client tries again."""
     max_handshakes_per_address: int = _int(512, 1, 1 << 20)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
-from echostream.config import MAX_HANDSHAKE_TIMEOUT, Limits, QuicSettings
+from echostream.config import Limits
 from echostream.errors import ConfigurationError
 from echostream.transport.base import Transport
 from echostream.types import random_bytes
@@ -45,9 +45,7 @@ def make_transport(
     if scheme == "quic":
         from echostream.transport.quic import QuicTransport
 
-        timeout = min(max(patience, QuicSettings().handshake_timeout), MAX_HANDSHAKE_TIMEOUT)
-        settings = QuicSettings(handshake_timeout=timeout)
-        return QuicTransport(engine=engine, settings=settings, limits=limits, early_data=early_data)
+        return QuicTransport(engine=engine, limits=limits, early_data=early_data, patience=patience)
     if scheme == "memory":
         from echostream.transport.memory import MemoryTransport
 

@@ -323,7 +323,7 @@ def test_v2(engines: Pair) -> None:
 
     runner = Runner(engines, configure=prefer_version_2)
     if runner.client_engine == "qh3":
-        with pytest.raises(ConnectError, match="the handshake took longer than 10 s"):
+        with pytest.raises(ConnectError, match="idle timeout: no packet from the peer"):
             runner.run(lambda client: download_all(client, 1 * KB))
         return
     runner.run(lambda client: download_all(client, 1 * KB))

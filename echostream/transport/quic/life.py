@@ -98,7 +98,13 @@ class ConnectionLife(Connection):
         self._state = State.HANDSHAKE
         self._reason: CloseReason | None = None
         self._in_burst = False  # within a call of the endpoint, whose end does the rest
-        self._deadline: float | None = clock.monotonic() + settings.handshake_timeout  # later: of the close
+        self._deadline: float | None = None  # of the handshake, later of the close
+        self.give(settings.handshake_timeout)
+
+    def give(self, handshake_timeout: float) -> None:
+        """Let the handshake take that many seconds from now."""
+        self._handshake_timeout = handshake_timeout
+        self._deadline = clock.monotonic() + handshake_timeout
 
     # Driven by the endpoint
 
@@ -247,7 +253,7 @@ class ConnectionLife(Connection):
         if self._state is State.CLOSING:
             self._leave()
         else:
-            self._refuse(TransportCode.NO_ERROR, f"the handshake took over {self._settings.handshake_timeout:g} s")
+            self._refuse(TransportCode.NO_ERROR, f"the handshake took over {self._handshake_timeout:g} s")
 
     def _leave(self) -> None:
         """End a close: tell the peer, free everything, and tell the receiver from the loop."""

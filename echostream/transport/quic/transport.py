@@ -43,6 +43,7 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
         limits: watermarks of the streams.
         early_data: whether data may travel before the handshake is done (0-RTT): as a client to servers that gave a
             ticket for it, which makes `dial` return at once; as a server from clients that have one.
+        patience: seconds that a handshake of this side may take as a client, where that is more than the setting.
 
     Raises:
         ConfigurationError: there is no such engine, or it is not installed.
@@ -57,6 +58,7 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
         settings: QuicSettings | None = None,
         limits: Limits | None = None,
         early_data: bool = False,
+        patience: float = 0.0,
     ) -> None:
         check_engine(engine)
         self._engine = engine
@@ -64,12 +66,13 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
         self._limits = limits or Limits()
         self._early_data = early_data
         self._engines: QuicEngines | None = None
+        self._patience = max(patience, self._settings.handshake_timeout)
 
     async def dial(self, address: Address, *, accept: Accept, tls: ClientTls) -> Connection:
         _require_port(address)
         resolved = await _resolve(address)
         failures: dict[Resolved, _UnreachableError] = {}
-        deadline = clock.monotonic() + self._settings.handshake_timeout
+        deadline = clock.monotonic() + self._patience
         for target in resolved:
             left = deadline - clock.monotonic()
             timeout = left if target is resolved[-1] else min(left, self._settings.address_timeout)
@@ -121,7 +124,7 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
             client_tickets(), (type(engines), peer), tls, server_name, self._settings, early_data=self._early_data
         )
         resumption.choose()
-        dialler = _Dialler(address, endpoint, self._settings.handshake_timeout, accept=accept, resumption=resumption)
+        dialler = _Dialler(address, endpoint, self._patience, accept=accept, resumption=resumption)
         try:
             engine = engines.connect(peer, server_name=server_name, now=clock.monotonic(), resumption=resumption)
             connection = QuicConnection(
@@ -134,6 +137,7 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
                 admit=dialler.admit,
                 refused=dialler.refused,
             )
+            connection.give(self._patience)
             endpoint.add(connection, engine.connection_id)
             if resumption.early_data:
                 connection.open_early()
