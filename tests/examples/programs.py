@@ -22,6 +22,14 @@ def command(program: str, *arguments: str) -> list[str]:
     return [sys.executable, str(EXAMPLES / program), *arguments]
 
 
+def slowly(program: str, *arguments: str) -> list[str]:
+    """Run a program that sends a file in such small pieces that there is time to interrupt it."""
+    name = program.removesuffix(".py")
+    code = f"import asyncio, {name}; {name}.CHUNK_BYTES = 1024; main = {name}.main"
+    start = "raise SystemExit(main())" if name == "demo" else "asyncio.run(main(*sys.argv[1:]))"
+    return [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(EXAMPLES)!r}); {code}; {start}", *arguments]
+
+
 def environment(**more: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1"} | more
 
@@ -90,18 +98,22 @@ def serving(program: str, *, folder: Path, url: str) -> Iterator[None]:
 
 
 @contextmanager
-def started(program: str, *arguments: str, folder: Path, url: str) -> Iterator[subprocess.Popen[str]]:
+def started(
+    program: str, *arguments: str, folder: Path, url: str, line: Callable[..., list[str]] = command
+) -> Iterator[subprocess.Popen[str]]:
     """Run a program in the background, with its input and output in hand; it is killed at the end."""
     with subprocess.Popen(
-        command(program, *arguments),
+        line(program, *arguments),
         cwd=folder,
         env=environment(URL=url),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
     ) as process:
         try:
+            if arguments == ("server",):
+                read_until(process.stderr, "= serving at quic://")
             yield process
         finally:
             process.kill()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.programs import TIMEOUT, command, environment, run
+from tests.examples.programs import TIMEOUT, command, environment, run, slowly
 
 pytestmark = pytest.mark.slow
 
@@ -80,7 +80,7 @@ def test_a_server_that_does_not_start_is_told_with_its_own_words(tmp_path: Path)
 def test_an_interrupted_demo_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
     terminal, other_end = pty.openpty()
     with subprocess.Popen(
-        command("demo.py"),
+        slowly("demo.py"),
         env=environment(TMPDIR=str(tmp_path)),
         stdout=subprocess.PIPE,
         stderr=other_end,

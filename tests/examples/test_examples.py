@@ -23,6 +23,7 @@ from tests.examples.programs import (
     read_until,
     run,
     serving,
+    slowly,
     started,
     until,
 )
@@ -133,11 +134,13 @@ def test_a_file_goes_to_another_process(size: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("killed", ["client", "server"])
 def test_a_transfer_goes_on_after_a_kill(killed: str, tmp_path: Path) -> None:
     url = free_url()
-    content = os.urandom(1_000_000) * 80
+    content = os.urandom(1_000_000) * 60
     (tmp_path / "mine.bin").write_bytes(content)
     with ExitStack() as running:
         server = running.enter_context(started("file_transfer.py", "server", folder=tmp_path, url=url))
-        client = running.enter_context(started("file_transfer.py", "client", "mine.bin", folder=tmp_path, url=url))
+        client = running.enter_context(
+            started("file_transfer.py", "client", "mine.bin", folder=tmp_path, url=url, line=slowly)
+        )
         until(lambda: any(path.stat().st_size > 5_000_000 for path in (tmp_path / "received").glob("*.part")))
         (client if killed == "client" else server).kill()
     (partial,) = (tmp_path / "received").iterdir()
