@@ -244,7 +244,7 @@ class CertificateError(TransportError):
 
 
 class ProtocolError(EchoStreamError):
-    """Something at the frame layer went against docs/protocol.md."""
+    """Something at the frame layer went against docs/reference/protocol.md."""
 
     code = Status.INTERNAL
 

@@ -1,4 +1,4 @@
-"""Does what README.md and docs/quickstart.md tell a newcomer, on a clean clone, and checks what they say comes out.
+"""Does what README.md and the quick start tell a newcomer, on a clean clone, and checks what they say comes out.
 
 python tests/quickstart.py        or: make quickstart
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/quickstart.md")
+PAGES = ("README.md", "docs/tutorial/quickstart.md")
 LEFT_OUT = ("make test",)
 TIMEOUT = 900.0
 """Seconds for one command; `make install` fetches every tool."""

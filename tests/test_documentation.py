@@ -37,7 +37,7 @@ import echostream
 import echostream_derive
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 SNIPPET = re.compile(r"^[ >]*(?:```|~~~) *(?:py\b|python|pycon)", re.MULTILINE)
 TITLE = re.compile(r'title="([\w.]+\.py)"')
@@ -45,7 +45,7 @@ MAKE = re.compile(r"^make ([a-z-]+)", re.MULTILINE)
 
 
 GREETER = f"greeter_{os.urandom(4).hex()}"
-SLOW = frozenset(("discovery.md", "quickstart.md"))
+SLOW = frozenset(("docs/topics/discovery.md", "docs/tutorial/quickstart.md"))
 """Pages whose programs wait for answers from the network."""
 
 
@@ -56,6 +56,10 @@ class Block(NamedTuple):
     title: str | None
     text: str
     prints: str
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
 
 
 def blocks_of(page: Path) -> list[Block]:
@@ -112,7 +116,7 @@ async def _execute(code: types.CodeType, module: types.ModuleType) -> None:
         await result
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_python_on_a_page_escapes_these_tests(page: Path) -> None:
     assert len(blocks_of(page)) == len(SNIPPET.findall(page.read_text("utf-8")))
 
@@ -123,13 +127,13 @@ def apart(text: str) -> str:
 
 def pages_with(blocks: Callable[[Path], list[Block]]) -> list[ParameterSet]:
     slow = {name: [pytest.mark.slow] for name in SLOW}
-    return [pytest.param(page, marks=slow.get(page.name, []), id=page.name) for page in PAGES if blocks(page)]
+    return [pytest.param(page, marks=slow.get(name_of(page), []), id=name_of(page)) for page in PAGES if blocks(page)]
 
 
 @pytest.mark.parametrize("page", pages_with(pieces_of))
 def test_the_pieces_of_a_page_print_what_it_says(page: Path) -> None:
     for piece, printed in run_pieces(page, pieces_of(page)):
-        assert printed == piece.prints, f"{page.name}:{piece.line}"
+        assert printed == piece.prints, f"{name_of(page)}:{piece.line}"
 
 
 @pytest.mark.parametrize("page", pages_with(programs_of))
@@ -145,7 +149,9 @@ def test_the_programs_of_a_page_print_what_it_says(page: Path, tmp_path: Path) -
                 done = _start(program, tmp_path)
                 printed, complaints = done.communicate(timeout=15)
                 printed = printed.replace(GREETER, "greeter")
-                assert (printed, done.returncode) == (program.prints, 0), f"{page.name}:{program.line}\n{complaints}"
+                assert (printed, done.returncode) == (program.prints, 0), (
+                    f"{name_of(page)}:{program.line}\n{complaints}"
+                )
 
 
 def _start(program: Block, folder: Path) -> subprocess.Popen[str]:
@@ -173,7 +179,7 @@ def _running(program: Block, folder: Path) -> Generator[None]:
     assert (printed, process.returncode) == (program.prints, 0), complaints
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_make_command_of_a_page_is_a_target(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     for match in FENCE.finditer(page.read_text("utf-8")):
@@ -183,13 +189,15 @@ def test_every_make_command_of_a_page_is_a_target(page: Path) -> None:
 
 @pytest.mark.parametrize("module", [echostream, echostream_derive], ids=lambda module: module.__name__)
 def test_the_reference_shows_every_public_name(module: types.ModuleType) -> None:
-    shown = set(re.findall(r"^::: ([\w.]+)$", (ROOT / "docs" / "reference.md").read_text("utf-8"), re.MULTILINE))
+    shown = set(
+        re.findall(r"^::: ([\w.]+)$", (ROOT / "docs" / "reference" / "api.md").read_text("utf-8"), re.MULTILINE)
+    )
     missing = [name for name in module.__all__ if not any(path.endswith(f".{name}") for path in shown)]
     assert missing == []
 
 
 def test_the_errors_page_lists_every_status_close_code_and_error() -> None:
-    text = (ROOT / "docs" / "errors.md").read_text("utf-8")
+    text = (ROOT / "docs" / "reference" / "errors.md").read_text("utf-8")
     kinds = [name for name in echostream.errors.__all__ if name.endswith("Error")]
     codes = [f"{item.value} `{item.name}`" for item in (*echostream.Status, *echostream.CloseCode)]
     assert [name for name in (*(f"`{kind}`" for kind in kinds), *codes) if name not in text] == []

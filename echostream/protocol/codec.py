@@ -1,6 +1,6 @@
 """The byte layout of frames, and nothing else: frame to bytes, bytes to frame, stream of bytes to frames.
 
-Layout (docs/protocol.md is the specification; integers are big-endian)::
+Layout (docs/reference/protocol.md is the specification; integers are big-endian)::
 
     u32 length of what follows | u8 kind | u8 flags | u64 id | fields of the kind | sections | payload
 
@@ -166,7 +166,7 @@ class FrameCodec:
             The frame, or None for an optional kind that this version does not know.
 
         Raises:
-            RemoteProtocolError: anything that docs/protocol.md does not allow.
+            RemoteProtocolError: anything that docs/reference/protocol.md does not allow.
         """
         length = end - start - _LENGTH_BYTES
         if length < HEADER_BYTES - _LENGTH_BYTES:

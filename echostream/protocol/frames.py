@@ -86,7 +86,7 @@ class HelloFrame(Frame):
     """First frame of each side, on the first stream."""
 
     payload: bytes
-    """Packed map; see docs/protocol.md."""
+    """Packed map; see docs/reference/protocol.md."""
 
 
 @dataclass(slots=True)

@@ -1,6 +1,6 @@
 """Serialisation: Python values to msgpack and back, within limits that are checked before anything is allocated.
 
-The one door to msgpack. The forms of values that msgpack does not know are fixed in docs/protocol.md.
+The one door to msgpack. The forms of values that msgpack does not know are fixed in docs/reference/protocol.md.
 """
 
 from __future__ import annotations

@@ -47,4 +47,4 @@ TRANSITIONS: Final[dict[tuple[Role, State, Input], State]] = {
         *((state, Input.CLOSE, State.CLOSED) for state in State),
     )
 }
-"""Every legal move. docs/protocol.md draws its diagram from this table."""
+"""Every legal move. docs/reference/protocol.md draws its diagram from this table."""

@@ -1,7 +1,7 @@
 """The cases of the QUIC Interop Runner under their own names, in every pairing of the engines, in virtual time.
 
 https://github.com/quic-interop/quic-interop-runner, testcases_quic.py: links, sizes and checks are its own. Where an
-engine, or EchoStream, does something else, the case says what, and docs/engines.md tells users.
+engine, or EchoStream, does something else, the case says what, and docs/topics/engines.md tells users.
 """
 
 from __future__ import annotations

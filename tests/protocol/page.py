@@ -1,4 +1,4 @@
-"""docs/protocol.md as the tests read it: vectors, tables, and the one part that is generated.
+"""docs/reference/protocol.md as the tests read it: vectors, tables, and the one part that is generated.
 
 ``python -m tests.protocol.page`` writes the generated part anew.
 """
@@ -14,7 +14,7 @@ from typing import Any
 from echostream.protocol.states import TRANSITIONS, Input, State
 from echostream.types import Role
 
-PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "protocol.md"
 BEGIN, END = "<!-- states: begin -->\n", "<!-- states: end -->\n"
 BLOCK = re.compile(
     r'^```(?P<kind>vector|skipped|refused) title="(?P<title>.+)"\n(?P<json>.+)\n(?P<hex>[^`]+)```$', re.MULTILINE

@@ -1,4 +1,4 @@
-"""Frames to bytes and back, by the vectors of docs/protocol.md and by whatever hypothesis finds."""
+"""Frames to bytes and back, by the vectors of docs/reference/protocol.md and by whatever hypothesis finds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/protocol.md says what the code does: kinds, flags, features, limits, codes and states."""
+"""docs/reference/protocol.md says what the code does: kinds, flags, features, limits, codes and states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/mistakes.md tells the truth: each of its mistakes is made, and the message is the one that it shows."""
+"""docs/how-to/mistakes.md tells the truth: each of its mistakes is made, and the message is the one that it shows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.system.mistakes import MISTAKES, Mistake
 
-PAGE = Path(__file__).parents[2] / "docs" / "mistakes.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "mistakes.md"
 
 
 def told() -> dict[str, str]:

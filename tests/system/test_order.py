@@ -1,4 +1,4 @@
-"""What is ordered with what: each promise of docs/concepts.md, on a network that loses and overtakes."""
+"""What is ordered with what: each promise of docs/topics/concepts.md, on a network that loses and overtakes."""
 
 from __future__ import annotations
 

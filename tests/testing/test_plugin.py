@@ -197,7 +197,7 @@ def test_a_wrong_marker_is_told(pytester: pytest.Pytester, marker: str, text: st
 
 @pytest.mark.parametrize("name", ["test_orders", "test_more_orders"])
 def test_the_page_says_it_right(pytester: pytest.Pytester, arguments: list[str], root: Path, name: str) -> None:
-    page = (root / "docs" / "testing.md").read_text("utf-8")
+    page = (root / "docs" / "how-to" / "testing.md").read_text("utf-8")
     text = page.partition(f'title="{name}.py"')[2].partition("```")[0]
     pytester.makepyfile(**{name: text})
     result = pytester.runpytest_inprocess("-p", "echostream.testing.plugin", "-p", "no:cacheprovider", *arguments)
