@@ -3,12 +3,14 @@
 python examples/broadcast.py            a server and three clients in one program, for a quick look
 python examples/broadcast.py server     in one terminal ...
 python examples/broadcast.py client     ... and in others, as many as you like; URL=quic://host:port for another address
+Each client prints three prices; all see the same ones. The server says how many heard each, until Ctrl-C.
 """
 
 import asyncio
 import logging
 import os
 import sys
+from contextlib import suppress
 from itertools import count
 
 from pydantic import BaseModel
@@ -72,4 +74,5 @@ async def main(role: str = "both") -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(*sys.argv[1:]))

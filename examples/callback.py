@@ -3,12 +3,14 @@
 python examples/callback.py            server and client in one program, for a quick look
 python examples/callback.py server     in one terminal ...
 python examples/callback.py client     ... and in another; URL=quic://host:port chooses another address
+The client prints what it was asked, and then what was served. The server says who comes and goes, until Ctrl-C.
 """
 
 import asyncio
 import logging
 import os
 import sys
+from contextlib import suppress
 
 from echostream import INJECTED, Context, RpcClient, RpcServer, handler, service
 
@@ -63,4 +65,5 @@ async def main(role: str = "both") -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(*sys.argv[1:]))

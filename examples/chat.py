@@ -2,7 +2,7 @@
 
 python examples/chat.py                   a server, and you as its first guest, in one program
 python examples/chat.py server            a server alone ...
-python examples/chat.py client NAME       ... and one of these for each person; /quit or Ctrl-D leaves
+python examples/chat.py client NAME       ... and one of these for each person; /quit, Ctrl-D or Ctrl-C leaves
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext, suppress
 
 from pydantic import BaseModel
 
@@ -66,8 +66,12 @@ async def talk(name: str, lines: AsyncIterator[str]) -> None:
 
 
 async def typed() -> AsyncIterator[str]:
-    while line := await asyncio.to_thread(sys.stdin.readline):
-        yield line.strip()
+    keyboard = asyncio.StreamReader()  # not in a thread: that would keep Ctrl-C waiting for one more line
+    protocol = asyncio.StreamReaderProtocol(keyboard)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+    with closing(transport):
+        async for line in keyboard:
+            yield line.decode().strip()
 
 
 async def main(role: str = "both", name: str = "host") -> None:
@@ -82,4 +86,5 @@ async def main(role: str = "both", name: str = "host") -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(*sys.argv[1:]))

@@ -3,6 +3,7 @@
 python examples/contract.py            server and client in one program, for a quick look
 python examples/contract.py server     in one terminal ...
 python examples/contract.py client     ... and in another; URL=quic://host:port chooses another address
+The client prints two reports and an error. The server says who comes and goes, until Ctrl-C.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from weather_contract import Report, Weather
 
@@ -69,4 +71,5 @@ async def main(role: str = "both") -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(*sys.argv[1:]))

@@ -3,6 +3,7 @@
 python examples/dependencies.py            server and client in one program, for a quick look
 python examples/dependencies.py server     in one terminal ...
 python examples/dependencies.py client     ... and in another; URL=quic://host:port chooses another address
+The client prints who paid and who could not; a payment that fails changes no account. Ctrl-C stops the server.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated
 
 from echostream import INJECTED, Context, Depends, RpcClient, RpcError, RpcServer, Status, handler, service
@@ -82,4 +84,5 @@ async def main(role: str = "both") -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(*sys.argv[1:]))

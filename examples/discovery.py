@@ -4,12 +4,14 @@ python examples/discovery.py            server and client in one program, for a 
 python examples/discovery.py server     in one terminal, or on another machine of the network ...
 python examples/discovery.py client     ... and here
 URL=quic://127.0.0.1:0 (for the server) stays on this machine.
+The client prints whom it sees, where it found the thermometer, and what that says. Ctrl-C stops the server.
 """
 
 import asyncio
 import logging
 import os
 import sys
+from contextlib import suppress
 
 from echostream import RpcClient, RpcServer, handler, service
 
@@ -57,4 +59,5 @@ async def main(role: str = "both") -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(*sys.argv[1:]))

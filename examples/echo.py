@@ -3,6 +3,7 @@
 python examples/echo.py            server and client in one program, for a quick look
 python examples/echo.py server     in one terminal ...
 python examples/echo.py client     ... and in another; URL=quic://host:port chooses another address
+The client prints what came back in each shape. The server says who comes and goes, until Ctrl-C.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from echostream import RpcClient, RpcServer, handler, service
 
@@ -70,4 +72,5 @@ async def main(role: str = "both") -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(*sys.argv[1:]))

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from echostream import Context, RpcClient, RpcError, RpcServer, Status, StreamReceiver, service, stream
@@ -68,22 +69,22 @@ def show_progress(done: int, total: int) -> None:
 
 
 async def main(role: str = "both", path: str = "") -> None:
+    server = RpcServer(URL)
     if role == "server":
         logging.basicConfig(level=logging.INFO)  # shows the address, and clients that come and go
-        server = RpcServer(URL)
         server.register(Files(Path("received")))
         await server.serve()  # until Ctrl-C
     elif role == "client":
-        await send_file(Path(path))
+        await send_file(Path(path or sys.exit("which file? python examples/file_transfer.py client PATH")))
     else:
         with tempfile.TemporaryDirectory() as folder:
             made_up = Path(folder) / "made_up.bin"
             made_up.write_bytes(os.urandom(10_000_000))
-            server = RpcServer(URL)
             server.register(Files(Path(folder) / "received"))
             async with server:
                 await send_file(made_up)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(*sys.argv[1:]))

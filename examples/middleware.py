@@ -3,12 +3,14 @@
 python examples/middleware.py            server and client in one program, for a quick look
 python examples/middleware.py server     in one terminal ...
 python examples/middleware.py client     ... and in another; URL=quic://host:port chooses another address
+The client prints what it may do as three people. The server logs every call, until Ctrl-C.
 """
 
 import asyncio
 import logging
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 from echostream import INJECTED, Context, Principal, RateLimit, Retry, RpcClient, RpcError, RpcServer, handler, service
@@ -80,4 +82,5 @@ async def main(role: str = "both") -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(*sys.argv[1:]))

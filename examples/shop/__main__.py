@@ -1,12 +1,14 @@
 """Runs the shop: ``python -m examples.shop``, all in one program; or each part in a terminal of its own.
 
 ``python -m examples.shop stock``, ``python -m examples.shop orders``, ``python -m examples.shop customer``: nobody
-knows an address, they find each other on the local network.
+knows an address, they find each other on the local network. The customer prints what was ordered, what is left, and
+what could not be had; Ctrl-C stops the services.
 """
 
 import asyncio
 import logging
 import sys
+from contextlib import suppress
 
 from echostream import RpcClient, RpcServer
 
@@ -61,4 +63,5 @@ async def main(part: str = "all") -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(*sys.argv[1:]))

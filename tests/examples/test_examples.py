@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import re
+import signal
 import subprocess
 from collections import Counter
 from contextlib import ExitStack
@@ -79,6 +81,28 @@ def test_examples_are_short() -> None:
     assert {"echo.py", "callback.py", "broadcast.py", "chat.py", "file_transfer.py"} <= set(lines)
     assert {"discovery.py", "contract.py"} <= set(lines)
     assert {name: count for name, count in lines.items() if count > LENGTH and name not in DEMO} == {}
+
+
+PROGRAMS = sorted(path for path in EXAMPLES.rglob("*.py") if "asyncio.run(" in path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: str(path.relative_to(EXAMPLES)))
+def test_an_example_says_what_to_type_and_ends_at_ctrl_c(path: Path) -> None:
+    text = path.read_text("utf-8")
+    typed = f"examples/{path.name}" if path.name != "__main__.py" else f"python -m examples.{path.parent.name}"
+    assert typed in (ast.get_docstring(ast.parse(text)) or "")
+    assert "Ctrl-C" in text
+    assert "suppress(KeyboardInterrupt)" in text or "except KeyboardInterrupt" in text
+
+
+@pytest.mark.parametrize("program", ["chat.py", "broadcast.py"])
+def test_ctrl_c_ends_a_program_in_its_midst(program: str, tmp_path: Path) -> None:
+    with started(program, folder=tmp_path, url=free_url()) as process:
+        read_until(process.stdout, "host meets  host" if program == "chat.py" else "heard by 1 listener")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT) == 0  # the chat waits for its person at the keyboard
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
 
 
 @pytest.mark.parametrize(("program", "printed"), PRINTED)
@@ -190,6 +214,11 @@ def test_people_in_a_room_read_each_other(tmp_path: Path) -> None:
         assert "anna is here already: choose another name" in taken.stderr
         _type(people["anna"], "/quit")
         assert people["anna"].wait(TIMEOUT) == 0
+
+
+def test_a_file_to_send_must_be_named(tmp_path: Path) -> None:
+    done = run("file_transfer.py", "client", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "which file? python examples/file_transfer.py client PATH\n")
 
 
 def test_a_chat_begins_with_oneself(tmp_path: Path) -> None:
