@@ -196,13 +196,6 @@ def test_the_reference_shows_every_public_name(module: types.ModuleType) -> None
     assert missing == []
 
 
-def test_the_errors_page_lists_every_status_close_code_and_error() -> None:
-    text = (ROOT / "docs" / "reference" / "errors.md").read_text("utf-8")
-    kinds = [name for name in echostream.errors.__all__ if name.endswith("Error")]
-    codes = [f"{item.value} `{item.name}`" for item in (*echostream.Status, *echostream.CloseCode)]
-    assert [name for name in (*(f"`{kind}`" for kind in kinds), *codes) if name not in text] == []
-
-
 def test_a_wrong_output_on_a_page_is_seen(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("```python\nprint(1)\n```\n\nprints:\n\n```text\n2\n```\n\n```python\nprint(3)\n```\n", "utf-8")
