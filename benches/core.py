@@ -15,18 +15,23 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ("BenchError", "Contender", "Figures", "Plan", "Row", "compare", "contest", "loops", "missing")
+__all__ = (
+    "ROOT", "BenchError", "Contender", "Figures", "Plan", "Row",
+    "compare", "contest", "engines", "fastest_loop", "loops", "missing",
+)  # fmt: skip
 
 ROOT: Final = Path(__file__).parent.parent
 
 _START_TIMEOUT: Final = 30.0
 """Seconds that a process has until it is ready."""
+_END_TIMEOUT: Final = 10.0
+"""Seconds that a process has to end."""
 _ROUND_GRACE: Final = 30.0
 """Seconds that a round may take longer than asked."""
 _WARM_UP_SECONDS: Final = 0.5
@@ -39,13 +44,43 @@ class BenchError(Exception):
     """A bench cannot go on; the others can."""
 
 
+def missing(*modules: str) -> str:
+    """Return which modules are not installed and what to do, or nothing."""
+    absent = [name for name in modules if importlib.util.find_spec(name) is None]
+    return f"not run: {', '.join(absent)} not installed; pip install 'echostream[bench]'" if absent else ""
+
+
+def loops() -> tuple[str, ...]:
+    """Return the event loops that can be measured."""
+    return ("asyncio",) if missing("uvloop") else ("asyncio", "uvloop")
+
+
+def fastest_loop() -> str:
+    """Return the loop that counts where only one is measured."""
+    return loops()[-1]
+
+
+def engines() -> tuple[str, ...]:
+    """Return the engines that are installed."""
+    return ("aioquic",) if missing("qh3") else ("aioquic", "qh3")
+
+
 @dataclass(frozen=True)
 class Plan:
-    """How long to measure."""
+    """How long to measure, and on what."""
 
     rounds: int
     seconds: float
     """Of one contender's part of a round."""
+    loops: Sequence[str] = field(default_factory=loops)
+    """The event loops; the better one counts, for us and for the peer."""
+    tell: Callable[[str], None] = lambda _: None
+    """Hears what is done now, for people who wait."""
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether a rough picture is enough."""
+        return self.seconds < 1
 
 
 @dataclass(frozen=True)
@@ -96,17 +131,6 @@ class Row:
         return figure <= limit if self.lower_is_better else figure >= limit
 
 
-def missing(*modules: str) -> str:
-    """Return which modules are not installed and what to do, or nothing."""
-    absent = [name for name in modules if importlib.util.find_spec(name) is None]
-    return f"not run: {', '.join(absent)} not installed; pip install 'echostream[bench]'" if absent else ""
-
-
-def loops() -> list[str]:
-    """Return the event loops that can be measured."""
-    return ["asyncio"] if missing("uvloop") else ["asyncio", "uvloop"]
-
-
 def contest(contenders: Sequence[Contender], plan: Plan, **arguments: Any) -> dict[str, list[Figures]]:
     """Measure all contenders in alternating rounds.
 
@@ -119,15 +143,23 @@ def contest(contenders: Sequence[Contender], plan: Plan, **arguments: Any) -> di
         BenchError: a process failed.
     """
     with ExitStack() as stack:
+        plan.tell("starts " + ", ".join(contender.name for contender in contenders))
+        servers = [stack.enter_context(_process(contender, contender.server, {})) for contender in contenders]
+        stack.callback(_dismiss, servers)
         clients: dict[str, _Process] = {}
-        for contender in contenders:
-            server = stack.enter_context(_process(contender, contender.server, {}))
-            clients[contender.name] = stack.enter_context(_process(contender, contender.client, server.ready))
-        results: dict[str, list[Figures]] = {name: [] for name in clients}
+        for contender, server in zip(contenders, servers, strict=True):
+            ready = server.wait_ready()
+            clients[contender.name] = stack.enter_context(_process(contender, contender.client, ready))
         for client in clients.values():
+            client.wait_ready()
+        stack.callback(_dismiss, clients.values())
+        results: dict[str, list[Figures]] = {name: [] for name in clients}
+        for name, client in clients.items():
+            plan.tell(f"warms up {name}")
             client.measure(min(plan.seconds, _WARM_UP_SECONDS), arguments)
-        for _ in range(plan.rounds):
+        for number in range(plan.rounds):
             for name, client in clients.items():
+                plan.tell(f"round {number + 1} of {plan.rounds}: {name}")
                 results[name].append(client.measure(plan.seconds, arguments))
         return results
 
@@ -156,15 +188,19 @@ class _Process:
     """A worker: lines of JSON in and out."""
 
     def __init__(self, name: str, process: subprocess.Popen[str], errors: Path) -> None:
-        self.ready: dict[str, Any] = {}
         self._name = name
         self._process = process
         self._errors = errors
         self._lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
-    def wait_ready(self) -> None:
-        self.ready = self._take(_START_TIMEOUT)
+    def wait_ready(self) -> dict[str, Any]:
+        return self._take(_START_TIMEOUT)
+
+    def dismiss(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
 
     def measure(self, seconds: float, arguments: Mapping[str, Any]) -> Figures:
         assert self._process.stdin is not None
@@ -177,8 +213,9 @@ class _Process:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line)
+        with self._process.stdout as lines:
+            for line in lines:
+                self._lines.put(line)
         self._lines.put("")
 
     def _take(self, timeout: float) -> dict[str, Any]:
@@ -196,9 +233,15 @@ class _Process:
         return BenchError(f"{self._name} {what}" + (f": {said[-1]}" if said else ""))
 
 
+def _dismiss(workers: Iterable[_Process]) -> None:
+    """Let workers end, all at once; each is waited for where it was started."""
+    for worker in workers:
+        worker.dismiss()
+
+
 @contextmanager
 def _process(contender: Contender, function: str, extra: Mapping[str, Any]) -> Iterator[_Process]:
-    """Start a worker; at the end close its input and wait."""
+    """Start a worker; it is ready some time later. At the end close its input and wait."""
     options = json.dumps({**contender.options, **extra})
     with tempfile.TemporaryDirectory() as folder:
         errors = Path(folder) / "stderr"
@@ -213,14 +256,13 @@ def _process(contender: Contender, function: str, extra: Mapping[str, Any]) -> I
                 env=os.environ | {"PYTHONPATH": str(ROOT)},
                 start_new_session=True,  # Ctrl-C is for the parent, which then ends its children
             )
+        worker = _Process(f"{contender.name} ({function})", process, errors)
         try:
-            worker = _Process(f"{contender.name} ({function})", process, errors)
-            worker.wait_ready()
             yield worker
         finally:
-            assert process.stdin is not None
+            worker.dismiss()
             try:
-                process.communicate(timeout=5)
-            except (subprocess.TimeoutExpired, ValueError, OSError):
+                process.wait(_END_TIMEOUT)
+            except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from benches.core import Contender, Figures, Plan, Row, contest
-from benches.slow_reader import engines, resident_bytes
+from benches.core import Contender, Figures, Plan, Row, contest, engines
+from benches.slow_reader import resident_bytes
 from benches.worker import Round
 from echostream import Context, RpcClient, RpcServer, StreamReceiver, handler, listener, service, stream
 

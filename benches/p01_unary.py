@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from benches.core import Contender, Plan, Row, compare, contest, loops, missing
+from benches.core import Contender, Plan, Row, compare, contest, missing
 
 ID = "P1"
 
 _PEER = ("grpc", "google.protobuf")
 
 
-def contenders(engine: str) -> tuple[list[Contender], list[Contender]]:
-    """Return (ours, grpc.aio's), on every loop that there is: the better one counts, for both."""
+def contenders(engine: str, loops: Sequence[str]) -> tuple[list[Contender], list[Contender]]:
+    """Return (ours, grpc.aio's), on each loop: the better one counts, for both."""
     ours = [
         Contender(f"{engine} {loop}", "benches.typed:serve", "benches.typed:connect", loop, {"engine": engine})
-        for loop in loops()
+        for loop in loops
     ]
     theirs = [
         Contender(f"grpc.aio TLS {loop}", "benches.grpc_typed:serve", "benches.grpc_typed:connect", loop)
-        for loop in loops()
+        for loop in loops
     ]
     return ours, theirs
 
@@ -28,7 +28,7 @@ def against_grpc(row: Row, plan: Plan, engine: str, key: str, *, in_flight: int)
     """Fill in a row of typed calls over an engine against grpc.aio."""
     row.note = missing(*_PEER, *engine_modules(engine))
     if not row.note:
-        ours, theirs = contenders(engine)
+        ours, theirs = contenders(engine, plan.loops)
         results = contest([*ours, *theirs], plan, in_flight=in_flight)
         compare(row, {c.name: results[c.name] for c in ours}, {c.name: results[c.name] for c in theirs}, key)
     return row

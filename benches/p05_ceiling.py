@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from benches.core import Contender, Plan, Row, compare, contest, loops, missing
+from benches.core import Contender, Plan, Row, compare, contest, missing
 from benches.p01_unary import engine_modules
 from benches.raw_echo import Echo, Server
 from benches.worker import Round
@@ -55,7 +55,7 @@ async def connect(engine: str, url: str) -> AsyncIterator[Round]:
 
 def measure(plan: Plan) -> Iterator[Row]:
     for engine, floor, goal in (("aioquic", 0.5, 0.74), ("qh3", 0.35, 0.53)):
-        rows = [_row(plan, engine, loop, floor, goal) for loop in loops()]
+        rows = [_row(plan, engine, loop, floor, goal) for loop in plan.loops]
         yield max(rows, key=lambda row: row.value or 0)  # the better loop, as in P1
 
 

@@ -12,12 +12,12 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Any, Final
 
-from benches.core import Contender, Plan, Row, compare, contest, loops, missing
+from benches.core import Contender, Plan, Row, compare, contest, missing
 from benches.p01_unary import engine_modules
 from benches.worker import Round
 from echostream import Context, RpcClient, RpcServer, StreamReceiver, service, stream
@@ -190,17 +190,17 @@ def _rate(received: int, sent: int, started: float) -> dict[str, float]:
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    yield _row(plan, "aioquic", _stock_wrapper("aioquic"), 2.5, 3.3)
-    yield _row(plan, "qh3", _stock_wrapper("qh3"), 6, 9)
+    yield _row(plan, "aioquic", _stock_wrapper("aioquic", plan.loops), 2.5, 3.3)
+    yield _row(plan, "qh3", _stock_wrapper("qh3", plan.loops), 6, 9)
     grpc = [
         Contender(f"grpc.aio TLS {loop}", f"{__name__}:serve_grpc", f"{__name__}:connect_grpc", loop)
-        for loop in loops()
+        for loop in plan.loops
     ]
     yield _row(plan, "qh3", grpc, 0.55, 0.65, "grpc", "google.protobuf")
     yield _row(plan, "qh3", grpc, 1.0, 1.4, "grpc", "google.protobuf", datagram_bytes=_LOCAL_DATAGRAM_BYTES)
 
 
-def _stock_wrapper(engine: str) -> list[Contender]:
+def _stock_wrapper(engine: str, loops: Sequence[str]) -> list[Contender]:
     return [
         Contender(
             f"stock {engine} wrapper {loop}",
@@ -209,7 +209,7 @@ def _stock_wrapper(engine: str) -> list[Contender]:
             loop,
             {"engine": engine},
         )
-        for loop in loops()
+        for loop in loops
     ]
 
 
@@ -227,7 +227,8 @@ def _row(
     if not row.note:
         options = {"engine": engine, "datagram_bytes": datagram_bytes}
         ours = [
-            Contender(f"{engine} {loop}", f"{__name__}:serve", f"{__name__}:connect", loop, options) for loop in loops()
+            Contender(f"{engine} {loop}", f"{__name__}:serve", f"{__name__}:connect", loop, options)
+            for loop in plan.loops
         ]
         results = contest([*ours, *theirs], plan)
         compare(row, {c.name: results[c.name] for c in ours}, {c.name: results[c.name] for c in theirs}, "rate")

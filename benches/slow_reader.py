@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from benches.core import Contender, Figures, Plan, Row, contest, missing
+from benches.core import Contender, Figures, Plan, Row, contest, engines
 from benches.worker import Round
 from echostream import RpcClient, RpcServer, StreamReceiver, service, stream
 
@@ -132,11 +132,6 @@ async def _watch(client: RpcClient, still: float, reading: float) -> Figures:
         "grew_reading": max(ours_later - ours, theirs_later - theirs) / 2**20,
         "rate": (read - _BEFORE_STOP) / reading / 1e6,
     }
-
-
-def engines() -> list[str]:
-    """Return the engines that are installed."""
-    return ["aioquic"] if missing("qh3") else ["aioquic", "qh3"]
 
 
 def contenders() -> list[Contender]:
