@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import os
+import pty
 import re
 import signal
 import subprocess
+import termios
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,6 +32,8 @@ from tests.examples.programs import (
     started,
     until,
 )
+
+LOOPBACK = "quic://127.0.0.1:0"
 
 LENGTH = 90
 """Lines of an example, about: it must be read at one sitting."""
@@ -243,13 +248,55 @@ def _check_discovery(shown: str) -> None:
 
 @pytest.mark.slow
 def test_a_server_is_found_without_an_address(tmp_path: Path) -> None:
-    _check_discovery(output("discovery.py", folder=tmp_path, url="quic://127.0.0.1:0"))
+    _check_discovery(output("discovery.py", folder=tmp_path, url=LOOPBACK))
 
 
 @pytest.mark.slow
 def test_a_server_in_another_process_is_found_without_an_address(tmp_path: Path) -> None:
-    with serving("discovery.py", folder=tmp_path, url="quic://127.0.0.1:0"):
-        _check_discovery(output("discovery.py", "client", folder=tmp_path, url="quic://127.0.0.1:0"))
+    with serving("discovery.py", folder=tmp_path, url=LOOPBACK):
+        _check_discovery(output("discovery.py", "client", folder=tmp_path, url=LOOPBACK))
+
+
+@pytest.mark.slow
+def test_a_monitor_tells_how_a_server_is_as_lines_of_json(tmp_path: Path) -> None:
+    reports = [json.loads(line) for line in output("monitoring.py", folder=tmp_path, url=LOOPBACK).splitlines()]
+    ours = [report for report in reports if report["state"] == "up"]
+    assert {report["sessions"] for report in ours} == {2}
+    assert all(0 < report["round_trip"] < 1 for report in ours)
+    calls = [report["methods"].get("tea.brew", {"calls": 0})["calls"] for report in ours]
+    assert calls == sorted(set(calls))
+    brew = ours[-1]["methods"]["tea.brew"]
+    assert 0 < ours[-1]["bugs"] < brew["failed"] < brew["calls"]
+    assert 0.03 <= brew["slowest"] < brew["seconds"]
+
+
+@pytest.mark.slow
+def test_a_monitor_draws_a_table_of_servers_that_come_and_go(tmp_path: Path) -> None:
+    terminal, other_end = pty.openpty()
+    termios.tcsetwinsize(other_end, (40, 140))
+    line = command("monitoring.py", "watch")
+    with subprocess.Popen(line, cwd=tmp_path, env=environment(), stdout=other_end, stderr=other_end) as watcher:
+        os.close(other_end)
+        try:
+            with serving("monitoring.py", folder=tmp_path, url=LOOPBACK):
+                row = r"tea house quic://127\.0\.0\.1:\d+ process=\d+ +up +2 +\d +\d+ +\d+ +\d+ +\d+\.\d ms"
+                shown = _read_until(terminal, row + r"\s+tea\.brew +\d+ +\d+ +\d+\.\d ms")
+            shown = _read_until(terminal, r"process=\d+ +departed")
+            watcher.send_signal(signal.SIGINT)
+            assert watcher.wait(TIMEOUT) == 0
+            assert "Traceback" not in shown
+        finally:
+            watcher.kill()
+            os.close(terminal)
+
+
+def _read_until(terminal: int, pattern: str) -> str:
+    """What a program shows on a terminal, colours and moves left out, up to what fits the pattern."""
+    shown = plain = ""
+    while not re.search(pattern, plain):
+        shown += os.read(terminal, 4096).decode(errors="replace")
+        plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)
+    return plain
 
 
 SHOP = """\
