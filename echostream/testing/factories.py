@@ -28,12 +28,16 @@ class ServerFactory:
         self._network = network
 
     async def __call__(self, *targets: object, url: str | None = None, **options: Any) -> RpcServer:
-        """Start a server of these services and functions.
+        """Start a server of these services and functions, or one that you made.
 
         Args:
-            *targets: what to register.
+            *targets: what to register; or a server that does not run, which is started here instead of where it was
+                made for.
             url: where; left out, in memory, or with ``es_network`` on the running host (else a host "server").
             **options: of `RpcServer`.
+
+        Raises:
+            ConfigurationError: a server was given with more targets or options, which it was made without.
         """
         _check_inside(self._network, "es_server")
         if self._network is not None and here.get() is None:
@@ -42,9 +46,13 @@ class ServerFactory:
         if url is None:
             host = here.get()
             url = f"memory://es-server-{next(_numbers)}" if host is None else f"quic://{host.name}:4433"
-        server = RpcServer(url, **options)
-        server.register(*targets)
-        await server.start()
+        given = next((target for target in targets if isinstance(target, RpcServer)), None)
+        if given is not None and (len(targets) > 1 or options):
+            raise ConfigurationError("es_server", "a server goes alone: register and set its options before")
+        server = given or RpcServer(url, **options)
+        if given is None:
+            server.register(*targets)
+        await server.start(url)
         self._stack.push_async_callback(server.stop, grace=0.0)
         return server
 

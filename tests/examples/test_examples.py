@@ -315,10 +315,11 @@ def test_the_services_of_the_shop_find_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_shop_passes_its_own_tests(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("example", "count"), [("bookings", 8), ("shop", 4)])
+def test_an_example_passes_its_own_tests(example: str, count: int, tmp_path: Path) -> None:
     plugins = ("pytest_asyncio.plugin", "pytest_timeout", "echostream.testing.plugin")
     wanted = [part for plugin in plugins for part in ("-p", plugin)]
-    folder = str(EXAMPLES / "shop")
+    folder = str(EXAMPLES / example)
     done = module("pytest", *wanted, folder, folder=tmp_path, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 passed" in done.stdout
+    assert f"{count} passed" in done.stdout

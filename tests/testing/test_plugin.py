@@ -19,7 +19,7 @@ pytest_plugins = ["pytester"]
 SERVICE = """
 import asyncio
 import pytest
-from echostream import RpcError, handler, service
+from echostream import ConfigurationError, RpcError, RpcServer, handler, service
 from echostream.testing import ClientFactory, ServerFactory, SimClock, SimNetwork
 
 @service("orders")
@@ -86,10 +86,19 @@ async def test_bug(es_server, es_client):
 async def test_quic(es_server, es_client):
     client = await es_client(await es_server(Orders(), url="quic://127.0.0.1:0"), timeout=5.0)
     assert await client.proxy(Orders).add(1) == 1
+
+async def test_a_server_of_ones_own(es_server, es_client):
+    server = RpcServer("quic://0.0.0.0:4433")
+    server.register(Orders())
+    assert await es_server(server) is server
+    assert server.addresses[0].startswith("memory://")
+    assert await (await es_client(server)).proxy(Orders).add(1) == 1
+    with pytest.raises(ConfigurationError, match="a server goes alone: register and set its options before"):
+        await es_server(server, Orders())
 """,
         *arguments,
     )
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=5)
 
 
 def test_a_bug_that_nobody_waited_for_fails_the_test(pytester: pytest.Pytester, arguments: list[str]) -> None:
@@ -129,6 +138,13 @@ async def test_add(es_network: SimNetwork, es_server, es_client, es_clock: SimCl
         assert (await es_server(Orders())).addresses == ["quic://10.0.0.3:4433"]
     assert {record.host for record in es_network.trace} == {"server", "client"}
 
+async def test_a_server_of_ones_own_is_on_its_host(es_network, es_server, es_client):
+    server = RpcServer()
+    server.register(Orders())
+    await es_server(server)
+    assert server.addresses == ["quic://10.0.0.1:4433"]
+    assert await (await es_client(server)).proxy(Orders).add(1) == 1
+
 class TestInAClass:
     @pytest.mark.parametrize("n", [1, 2])
     async def test_parameters(self, n, es_network):
@@ -146,7 +162,7 @@ def test_network_that_does_not_run(es_network):
 """,
         *arguments,
     )
-    result.assert_outcomes(passed=5)
+    result.assert_outcomes(passed=6)
 
 
 FAILING = """
