@@ -83,7 +83,7 @@ class Plugin:
         """A client that was let in has gone; ``session.ending`` says how."""
 
     async def on_error(self, error: Exception, context: Context | None, /) -> None:
-        """A handler, listener, stream handler or hook raised what it did not mean to."""
+        """A handler, listener, stream handler, hook or ``authenticate=`` raised what it did not mean to."""
 
 
 class Hooked:
@@ -117,7 +117,8 @@ class Hooked:
     def on_error(self, function: FunctionT) -> FunctionT:
         """Call ``function(error, context)`` when a handler, listener, stream handler or hook raised unexpectedly.
 
-        The context is None for hooks. An `RpcError` is an answer and no such error.
+        So does what ``authenticate=`` raises. The context is None for that and for hooks. An `RpcError` is an answer
+        and no such error.
         """
         return self._hooks.add("on_error", function)
 

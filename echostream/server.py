@@ -22,7 +22,7 @@ from echostream.routing.dispatch import Dispatcher
 from echostream.routing.router import Router
 from echostream.session.manager import BroadcastResult, SessionManager
 from echostream.session.runtime import Runtime
-from echostream.session.session import Session
+from echostream.session.session import Session, checked_principal
 from echostream.transport.base import Address, Connection, Listener, Receiver, Transport
 from echostream.types import Role, random_bytes
 from echostream.wiring import AGENT, EPOCH, make_transport
@@ -349,9 +349,10 @@ class RpcServer(Hooked):
         try:
             async with asyncio.timeout(self._limits.hello_timeout):
                 answer = authenticate(credentials)
-                principal = await answer if isawaitable(answer) else answer
-        except Exception:  # noqa: BLE001 - the user's own code
+                principal = checked_principal(await answer if isawaitable(answer) else answer, "authenticate")
+        except Exception as error:  # noqa: BLE001 - the user's own code
             _log.exception("! authenticate raised for %s", session.peer_address)
+            self._hooks.failed(session.runtime, error, None)
             session.peer.close(CloseCode.INTERNAL, "authentication is not possible now")
             return
         if principal is None:

@@ -272,6 +272,22 @@ async def test_authenticate_that_raises_admits_nobody(caplog: pytest.LogCaptureF
     assert "the database of passwords is gone" in caplog.text
 
 
+@pytest.mark.parametrize("answer", [True, False, "Ada", {"name": "Ada"}])
+async def test_authenticate_that_says_neither_who_nor_none_admits_nobody(
+    answer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    reported: list[Exception] = []
+    async with served(authenticate=lambda _: answer) as server:
+        server.on_error(lambda error, context: reported.append(error))
+        error = await refused(server, credentials="x")
+        assert error.message.endswith("authentication is not possible now")
+    text = (
+        f"authenticate: the function returned an object of {type(answer).__name__}: let it return a Principal, or None"
+    )
+    assert text in caplog.text
+    assert [type(error) for error in reported] == [ConfigurationError]
+
+
 async def test_authenticate_that_hangs_admits_nobody() -> None:
     async def hanging(credentials: str | None) -> Principal:
         await asyncio.Event().wait()

@@ -11,7 +11,7 @@ from echostream.errors import CertificateError, ConfigurationError, RpcError, St
 from echostream.middleware.base import Middleware
 from echostream.session.chains import Item, ItemNext, Notice, NoticeNext, Request, RequestNext
 from echostream.session.context import Context
-from echostream.session.session import Principal, Session
+from echostream.session.session import Principal, Session, checked_principal
 from echostream.types import Metadata
 
 __all__ = ("BearerToken", "Check", "TokenAuthentication")
@@ -41,12 +41,12 @@ class TokenAuthentication(Middleware):
             required: False lets those without a token through, as nobody or as the session's principal.
 
         Raises:
-            ConfigurationError: `tokens` is neither, or one of them is empty.
+            ConfigurationError: `tokens` is neither, one of them is empty, or stands for no Principal.
         """
         self._check: Check
         if callable(tokens):
             self._check = tokens
-        elif hasattr(tokens, "items") and all(tokens):
+        elif _is_table(tokens):
             self._check = _of_table({token.encode(): principal for token, principal in tokens.items()})
         else:
             raise ConfigurationError("tokens", "give a mapping from token to Principal, or a function; no empty token")
@@ -77,7 +77,7 @@ class TokenAuthentication(Middleware):
         if not isinstance(value, str) or value[: len(_SCHEME)].lower() != _SCHEME:
             raise RpcError(Status.UNAUTHENTICATED, f"{what} needs the metadata {_KEY!r}: 'Bearer <token>'")
         found = self._check(value[len(_SCHEME) :].strip())
-        principal = await found if isawaitable(found) else found
+        principal = checked_principal(await found if isawaitable(found) else found, "tokens")
         if principal is None:
             raise RpcError(Status.UNAUTHENTICATED, f"the token for {what} is not accepted")
         if context is not None:
@@ -95,7 +95,12 @@ class BearerToken(Middleware):
 
         Args:
             token: the token, or a function that has a fresh one each time, plain or async.
+
+        Raises:
+            ConfigurationError: `token` is empty, or neither a text nor a function.
         """
+        if not callable(token):
+            _checked_token(token)
         self._token = token
 
     def __repr__(self) -> str:
@@ -117,7 +122,23 @@ class BearerToken(Middleware):
                 ' certificate is remembered, or say trust="first-use", or name its ca or fingerprint'
             )
         found = self._token() if callable(self._token) else self._token
-        metadata.setdefault(_KEY, f"Bearer {await found if isawaitable(found) else found}")
+        token = _checked_token(await found if isawaitable(found) else found)
+        metadata.setdefault(_KEY, f"Bearer {token}")
+
+
+def _checked_token(token: object) -> str:
+    if isinstance(token, str) and token.strip():
+        return token
+    shown = "an empty text" if isinstance(token, str) else type(token).__name__
+    raise ConfigurationError("token", f"{shown} is no token: give a text, or a function that returns one")
+
+
+def _is_table(tokens: object) -> bool:
+    return (
+        isinstance(tokens, Mapping)
+        and all(isinstance(token, str) and token for token in tokens)
+        and all(isinstance(principal, Principal) for principal in tokens.values())
+    )
 
 
 def _of_table(table: Mapping[bytes, Principal]) -> Check:

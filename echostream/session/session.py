@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from echostream.errors import CloseCode, ConnectionLostError
+from echostream.errors import CloseCode, ConfigurationError, ConnectionLostError
 from echostream.protocol.hello import Hello
 from echostream.protocol.peer import PeerProtocol
 from echostream.protocol.states import State
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from echostream.session.runtime import Runtime
     from echostream.transport.base import Connection
 
-__all__ = ("Principal", "Services", "Session", "SessionOwner")
+__all__ = ("Principal", "Services", "Session", "SessionOwner", "checked_principal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,20 @@ class Principal:
     name: str
     permissions: frozenset[str] = frozenset()
     """What ``requires=`` of handlers is checked against."""
+
+
+def checked_principal(answer: object, field: str) -> Principal | None:
+    """Return what a function of the user's found out about credentials: who has them, or None to refuse.
+
+    Raises:
+        ConfigurationError: it is something else: neither True nor False says who it is, and False must admit nobody.
+    """
+    if answer is None or isinstance(answer, Principal):
+        return answer
+    raise ConfigurationError(
+        field,
+        f"the function returned an object of {type(answer).__name__}: let it return a Principal, or None to refuse",
+    )
 
 
 class Services(Protocol):

@@ -129,7 +129,27 @@ async def test_a_check_that_raises_refuses() -> None:
             await client.proxy(Vault).open()
 
 
-@pytest.mark.parametrize("tokens", [{"": ANN}, "key", None])
+@pytest.mark.parametrize("answer", [True, False, "ann"])
+async def test_a_check_that_says_neither_who_nor_none_refuses(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    _, connecting = who(BearerToken("x"), server=lambda _: answer)
+    async with connecting as client:
+        with pytest.raises(RpcError, match="internal error"):
+            await client.proxy(Desk).who()
+    assert f"tokens: the function returned an object of {type(answer).__name__}" in caplog.text
+
+
+@pytest.mark.parametrize("token", [None, "", " ", 7])
+async def test_no_token_is_said_where_it_is_missing(token: Any) -> None:
+    with pytest.raises(ConfigurationError, match="is no token: give a text, or a function that returns one"):
+        BearerToken(token)
+    server, connecting = who(BearerToken(lambda: token))
+    async with connecting as client:
+        with pytest.raises(ConfigurationError, match="is no token"):
+            await client.proxy(Desk).who()
+    assert server.desk.ran == 0
+
+
+@pytest.mark.parametrize("tokens", [{"": ANN}, "key", None, {"key": "ann"}, {7: ANN}, ["key"]])
 def test_no_token_is_no_configuration(tokens: Any) -> None:
     with pytest.raises(ConfigurationError, match="tokens: give a mapping from token to Principal, or a function"):
         TokenAuthentication(tokens)
