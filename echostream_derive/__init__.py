@@ -16,7 +16,14 @@ from echostream_derive.services import (
     service_spec,
     stream_spec,
 )
-from echostream_derive.signature import RESERVED_PARAMETERS, Scope, dependency_of, is_context, is_items
+from echostream_derive.signature import (
+    RESERVED_PARAMETERS,
+    Scope,
+    dependency_of,
+    is_context,
+    is_items,
+    misplaced_dependency,
+)
 from echostream_derive.spec import (
     CallShape,
     EventSpec,
@@ -54,6 +61,7 @@ __all__ = (
     "listener_spec",
     "location_of",
     "marks_of",
+    "misplaced_dependency",
     "service",
     "service_spec",
     "stream",

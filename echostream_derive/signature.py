@@ -26,7 +26,16 @@ from echostream_derive.spec import (
     ParameterSpec,
 )
 
-__all__ = ("RESERVED_PARAMETERS", "Scope", "dependency_of", "is_context", "is_items", "read_callback", "read_handler")
+__all__ = (
+    "RESERVED_PARAMETERS",
+    "Scope",
+    "dependency_of",
+    "is_context",
+    "is_items",
+    "misplaced_dependency",
+    "read_callback",
+    "read_handler",
+)
 
 RESERVED_PARAMETERS = frozenset({"returns", "timeout", "metadata", "retry", "idempotency_key"})
 """Options of ``session.request(method, *args, **kwargs)``; an argument of that name could not be passed there."""
@@ -98,6 +107,18 @@ def dependency_of(annotation: object) -> Any:
     return next((item for item in found if getattr(item, "__echostream_role__", None) == "dependency"), None)
 
 
+def misplaced_dependency(parameter: inspect.Parameter, annotation: object) -> str | None:
+    """Return what is wrong where ``Depends`` stands but nothing would fill the parameter; None where all is well."""
+    name = parameter.name
+    if getattr(parameter.default, "__echostream_role__", None) == "dependency":
+        return (
+            f"parameter {name!r} has Depends as its default; write {name}: Annotated[T, Depends(function)] = INJECTED"
+        )
+    if isinstance(dependency_of(annotation), type):
+        return f"parameter {name!r} does not say what it depends on; write Annotated[T, Depends(function)]"
+    return None
+
+
 def read_handler(function: Callable[..., Any], options: HandlerOptions, *, attribute: str, scope: Scope) -> HandlerSpec:
     """Describe a handler.
 
@@ -124,6 +145,8 @@ def read_callback(function: Callable[..., Any], *, attribute: str, scope: Scope)
         rest = []
     for index, item in enumerate(rest):
         annotation = _resolved(item.annotation, function, scope)
+        if problem := misplaced_dependency(item, annotation):
+            raise _fault(function, problem)
         if item.kind in {item.VAR_POSITIONAL, item.VAR_KEYWORD}:
             continue
         if _is_dependency(annotation) and item.kind is not item.POSITIONAL_ONLY:
@@ -187,11 +210,13 @@ class _HandlerReader:
             raise self._fault(f"parameter {str(item).split(':')[0]!r} takes anything; name each argument and its type")
         if item.name in RESERVED_PARAMETERS:
             raise self._fault(f"the parameter name {item.name!r} is reserved for options of a call; rename it")
+        annotation = _resolved(item.annotation, self._function, self._scope)
+        if problem := misplaced_dependency(item, annotation):
+            raise self._fault(problem)
         if item.annotation is item.empty:
             context = _is_injected(item.default) or item.name == "ctx"
             example = f"{item.name}: Context = INJECTED" if context else f"{item.name}: int"
             raise self._fault(f"parameter {item.name!r} has no annotation; write {example}")
-        annotation = _resolved(item.annotation, self._function, self._scope)
         role = self._role(item, annotation)
         if role is not ParameterRole.ARGUMENT and item.kind is item.POSITIONAL_ONLY:
             raise self._fault(f"parameter {item.name!r} is filled by name; move it behind the /")

@@ -18,7 +18,16 @@ from typing import Any, Final, Literal, cast
 
 from echostream.errors import ConfigurationError
 from echostream.session.context import Context
-from echostream_derive import Scope, SignatureError, dependency_of, fault, is_context, label_of, location_of
+from echostream_derive import (
+    Scope,
+    SignatureError,
+    dependency_of,
+    fault,
+    is_context,
+    label_of,
+    location_of,
+    misplaced_dependency,
+)
 
 __all__ = ("Depends", "Plan", "make_plan")
 
@@ -160,6 +169,8 @@ class _Planner:
         values: list[tuple[str, int]] = []
         for name, parameter in _parameters(function).items():
             annotation = _annotation(function, parameter)
+            if problem := misplaced_dependency(parameter, annotation):
+                raise fault(location_of(function), label_of(function), problem)
             inner = dependency_of(annotation)
             if inner is not None:
                 values.append((name, self._inner(function, marker, name, inner, way)))

@@ -171,6 +171,25 @@ def test_a_dependency_is_filled_by_name() -> None:
         spec_of("@handler\nasync def f(db: Annotated[int, Depends(1)], /) -> int: ...", Depends=Marker)
 
 
+@pytest.mark.parametrize(
+    "parameter", ["db: int = Depends(1)", "db=Depends(1)", "db: Annotated[int, Depends(1)] = Depends(1)"]
+)
+@pytest.mark.parametrize(
+    "kind", ["@handler\nasync def f({}) -> int: ...", "@listener('e')\ndef f(payload, {}) -> None: ..."]
+)
+def test_a_dependency_is_no_default(kind: str, parameter: str) -> None:
+    assert refusal(kind.format(parameter), Depends=Marker, Annotated=Annotated) == (
+        "shop.py:1: f: parameter 'db' has Depends as its default; write db: Annotated[T, Depends(function)] = INJECTED"
+    )
+
+
+def test_a_dependency_says_on_what() -> None:
+    source = "@handler\nasync def f(*, db: Annotated[int, Depends] = INJECTED) -> int: ..."
+    assert refusal(source, Depends=Marker, Annotated=Annotated) == (
+        "shop.py:1: f: parameter 'db' does not say what it depends on; write Annotated[T, Depends(function)]"
+    )
+
+
 def test_a_dependency_is_found_by_its_role() -> None:
     marker = Marker(1)
     assert dependency_of(Annotated[int, "text", marker]) is marker

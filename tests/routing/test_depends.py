@@ -550,6 +550,10 @@ def by_position(a: int, /) -> int:
     return a
 
 
+def has_a_default(a: int = Depends(plain)) -> int:  # type: ignore[assignment]
+    return a
+
+
 HERE = re.escape(__file__)
 
 
@@ -577,6 +581,7 @@ HERE = re.escape(__file__)
             Depends(wants_call, scope="app"),
             r"wants_call: parameter 'a' lives as long as one call, but wants_call as long as the app; give plain",
         ),
+        (Depends(has_a_default), r"has_a_default: parameter 'a' has Depends as its default; write a: Annotated"),
         (Depends(by_position), r"by_position: parameter 'a' is filled by name; move it behind the /"),
     ],
 )
