@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from echostream.errors import ConfigurationError
 from echostream.session.chains import (
@@ -22,6 +23,7 @@ from echostream.session.chains import (
 __all__ = ("Middleware", "compile_chains")
 
 _KINDS = tuple(Chains.__dataclass_fields__)
+_ALL_KINDS = ", ".join(_KINDS)
 
 
 class Middleware:
@@ -59,12 +61,18 @@ class Middleware:
         """Around an item that leaves: `call_next` sends it, when credit and network allow."""
         return await call_next(item)
 
+    if not TYPE_CHECKING:  # checkers find this slip by themselves, unless somebody defines what is missing
+
+        def __iter__(self) -> NoReturn:
+            """Say that layers come in a list."""
+            raise ConfigurationError("middleware", f"give a list of layers: [{type(self).__name__}(...)]")
+
 
 def compile_chains(middlewares: Sequence[object]) -> Chains:
     """Compile layers, the outermost first, to chains in which only overridden methods take part.
 
     Raises:
-        ConfigurationError: one is no object of a `Middleware` class.
+        ConfigurationError: one is no object of a `Middleware` class, or one that nothing would ever call.
     """
     for item in middlewares:
         if isinstance(item, type) and issubclass(item, Middleware):
@@ -72,16 +80,42 @@ def compile_chains(middlewares: Sequence[object]) -> Chains:
         if not isinstance(item, Middleware):
             shown = getattr(item, "__qualname__", None) or f"an object of {type(item).__qualname__}"
             raise ConfigurationError("middleware", f"{shown} is no middleware: derive a class from Middleware")
+        _check(item)
     if not middlewares:
         return NO_CHAINS
     return Chains(**{kind: _chain(kind, middlewares) for kind in _KINDS})
 
 
+def _check(layer: Middleware) -> None:
+    """Raise where a slip would leave a layer out: a check that is never made is worse than none."""
+    cls = type(layer)
+    for name in dir(cls):
+        if name.startswith(("inbound_", "outbound_")) and name not in _KINDS:
+            raise ConfigurationError("middleware", f"{cls.__name__}.{name} is never called: there are {_ALL_KINDS}")
+    own = [kind for kind in _KINDS if _is_own(layer, kind)]
+    if not own and cls is not Middleware:
+        raise ConfigurationError("middleware", f"{cls.__name__} does nothing: override one of {_ALL_KINDS}")
+    for kind in own:
+        method = getattr(layer, kind)
+        if inspect.isasyncgenfunction(method) or inspect.isgeneratorfunction(method):
+            raise ConfigurationError("middleware", f"{cls.__name__}.{kind} yields: `await call_next(...)` instead")
+        try:
+            inspect.signature(method).bind(None, None)
+        except TypeError:
+            thing = {"request": "request", "event": "notice", "item": "item"}[kind.rpartition("_")[2]]
+            raise ConfigurationError(
+                "middleware", f"{cls.__name__}.{kind} must be written as `async def {kind}(self, {thing}, call_next)`"
+            ) from None
+
+
+def _is_own(layer: object, kind: str) -> bool:
+    """Whether a layer overrides a method."""
+    return getattr(getattr(layer, kind), "__func__", None) is not getattr(Middleware, kind)
+
+
 def _chain(kind: str, middlewares: Sequence[object]) -> Chain[Any] | None:
-    passes = getattr(Middleware, kind)
     chain: Chain[Any] | None = None
     for item in reversed(middlewares):
-        layer = getattr(item, kind)
-        if getattr(layer, "__func__", None) is not passes:
-            chain = both(layer, chain)
+        if _is_own(item, kind):
+            chain = both(getattr(item, kind), chain)
     return chain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,56 @@ def test_a_class_or_something_else_is_refused() -> None:
         RpcClient.connect("memory://x", middleware=[numbers])  # type: ignore[list-item]
     with pytest.raises(ConfigurationError, match="an object of dict is no middleware"):
         RpcServer("memory://x").register(Desk(), middleware=[{}])  # type: ignore[list-item]
+
+
+async def passed_on(self: Any, thing: Any, call_next: Any) -> Any:
+    return await call_next(thing)
+
+
+async def yielding(self: Any, thing: Any, call_next: Any) -> AsyncIterator[Any]:
+    yield await call_next(thing)
+
+
+async def alone(self: Any, thing: Any) -> Any: ...
+
+
+ALL = "inbound_request, outbound_request, inbound_event, outbound_event, inbound_item, outbound_item"
+
+
+@pytest.mark.parametrize(
+    ("methods", "text"),
+    [
+        ({"inbound_requests": passed_on}, f"Layer.inbound_requests is never called: there are {ALL}"),
+        (
+            {"inbound_request": passed_on, "outbound_response": passed_on},
+            f"Layer.outbound_response is never called: there are {ALL}",
+        ),
+        ({"dispatch": passed_on}, f"Layer does nothing: override one of {ALL}"),
+        ({"inbound_event": yielding}, "Layer.inbound_event yields: `await call_next(...)` instead"),
+        (
+            {"inbound_request": alone},
+            "Layer.inbound_request must be written as `async def inbound_request(self, request, call_next)`",
+        ),
+        (
+            {"outbound_event": alone},
+            "Layer.outbound_event must be written as `async def outbound_event(self, notice, call_next)`",
+        ),
+    ],
+)
+def test_a_layer_that_would_never_be_called_is_refused(methods: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RpcServer("memory://x", middleware=[type("Layer", (Middleware,), methods)()])
+    assert caught.value.message == f"middleware: {text}"
+
+
+def test_layers_come_in_a_list() -> None:
+    layer: Any = Scribe("s", [])
+    for use in (
+        lambda: RpcServer("memory://x", middleware=layer),
+        lambda: RpcClient.connect("memory://x", middleware=layer),
+    ):
+        with pytest.raises(ConfigurationError, match=r"middleware: give a list of layers: \[Scribe\(\.\.\.\)\]"):
+            use()
 
 
 async def test_the_server_sees_every_kind() -> None:
