@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, Literal
@@ -41,11 +42,15 @@ class RateLimit(Middleware):
             max_keys: buckets kept; the one not used for the longest time gives way, which has filled up most.
 
         Raises:
-            ConfigurationError: a number is not above 0, or `by` is unknown.
+            ConfigurationError: a number is out of range, or `by` is unknown.
         """
-        for name, value in (("rate", rate), ("max_keys", max_keys), ("burst", burst if burst is not None else 1)):
-            if not value > 0:
-                raise ConfigurationError(name, f"{value!r} must be above 0")
+        if not 0 < rate < math.inf:
+            raise ConfigurationError(
+                "rate", f"{rate!r} must be above 0 calls a second; leave the layer out for no limit"
+            )
+        for name, value in (("max_keys", max_keys), ("burst", burst if burst is not None else 1)):
+            if not value >= 1:
+                raise ConfigurationError(name, f"{value!r} must be at least 1")
         if not callable(by) and by not in _KEYS:
             raise ConfigurationError("by", f"{by!r} is none of {', '.join(_KEYS)}, nor a function")
         self._rate = rate

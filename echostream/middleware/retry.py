@@ -7,8 +7,9 @@ from collections.abc import Collection
 from typing import Any
 
 from echostream.config import RetrySettings
-from echostream.errors import EchoStreamError, Status
+from echostream.errors import ConfigurationError, EchoStreamError, Status
 from echostream.middleware.base import Middleware
+from echostream.session.calling import deadline_of
 from echostream.session.chains import Request, RequestNext
 from echostream.types import random_source
 
@@ -35,9 +36,12 @@ class Retry(Middleware):
         Args:
             settings: attempts, waits and budget.
             retryable_status_codes: what may pass.
+
+        Raises:
+            ConfigurationError: one is no status of an error.
         """
         self._settings = settings if settings is not None else RetrySettings()
-        self._codes = frozenset(retryable_status_codes)
+        self._codes = frozenset(map(_failure, retryable_status_codes))
         self._tokens = float(self._settings.max_tokens)
 
     @property
@@ -57,7 +61,8 @@ class Retry(Middleware):
                     wait, backoff = error.retry_after, settings.initial_backoff
                 else:
                     backoff = min(backoff * settings.backoff_multiplier, settings.max_backoff)
-                late = request.timeout is not None and loop.time() + wait >= start + request.timeout
+                deadline, _ = deadline_of(start, request.timeout)  # or the nearer one of the handler that calls
+                late = deadline is not None and loop.time() + wait >= deadline
                 if late or attempt == settings.max_attempts or not self._may_retry(request, error):
                     raise
                 await asyncio.sleep(wait)
@@ -77,3 +82,11 @@ class Retry(Middleware):
             and not request.items_received
             and request.session.state == "open"
         )
+
+
+def _failure(code: object) -> Status:
+    if not isinstance(code, Status) or code is Status.OK:
+        raise ConfigurationError(
+            "retryable_status_codes", f"{code!r} is no status of an error: Status.UNAVAILABLE is one"
+        )
+    return code

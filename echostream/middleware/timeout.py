@@ -58,11 +58,13 @@ class DeadlineMiddleware(Middleware):
                 would be too late.
 
         Raises:
-            ConfigurationError: a number is not above 0.
+            ConfigurationError: a number is not above 0, or none is given.
         """
+        if default is None and longest is None and not least:
+            raise ConfigurationError("default", "give default=, longest= or least=: without them nothing is done")
         self._default = default if default is None else _positive("default", default)
         self._longest = longest if longest is None else _positive("longest", longest)
-        self._least = least
+        self._least = _positive("least", least) if least else 0.0
 
     async def inbound_request(self, request: Request, call_next: RequestNext) -> Any:
         left = request.context.time_left if request.context is not None else None

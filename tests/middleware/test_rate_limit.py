@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import pytest
@@ -94,9 +95,9 @@ async def test_the_table_is_bounded_and_the_longest_unused_gives_way() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"rate": 0}, "rate: 0 must be above 0"),
-        ({"rate": 1, "burst": 0}, "burst: 0 must be above 0"),
-        ({"rate": 1, "max_keys": 0}, "max_keys: 0 must be above 0"),
+        *(({"rate": rate}, f"rate: {rate} must be above 0 calls a second") for rate in (0, -1, math.inf, math.nan)),
+        *(({"rate": 1, "burst": burst}, f"burst: {burst} must be at least 1") for burst in (0, 0.5)),
+        ({"rate": 1, "max_keys": 0}, "max_keys: 0 must be at least 1"),
         ({"rate": 1, "by": "peer"}, "by: 'peer' is none of session, principal, method, nor a function"),
     ],
 )

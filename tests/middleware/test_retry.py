@@ -273,6 +273,34 @@ def test_reports_of_every_attempt_are_heard() -> None:
     virtually(scenario)
 
 
+def test_it_is_not_tried_again_when_the_handler_that_calls_has_no_time_for_it() -> None:
+    async def scenario() -> None:
+        here = Shaky()
+        here.errors = [gone(retry_after=5.0)]
+
+        @handler("ask")
+        async def ask(*, ctx: Context = INJECTED) -> str:
+            try:
+                await ctx.session.proxy(Shaky, timeout=None).get()
+            except RpcError as error:
+                return f"{error.code} with {ctx.time_left:.1f} s left"
+            return "well"
+
+        server = RpcServer("memory://unused", middleware=[Retry()])
+        server.register(ask)
+        async with connect_in_memory(server) as client:
+            client.register(here)
+            assert await client.request("ask", timeout=2.0) == "UNAVAILABLE with 2.0 s left"
+
+    virtually(scenario)
+
+
+@pytest.mark.parametrize("codes", [["UNAVAILABLE"], [14], [Status.OK]])
+def test_what_is_no_status_of_an_error_is_refused(codes: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"is no status of an error: Status\.UNAVAILABLE is one"):
+        Retry(retryable_status_codes=codes)
+
+
 @pytest.mark.parametrize("options", [{"max_attempts": 1}, {"max_attempts": 6}, {"initial_backoff": 0.0}])
 def test_settings_have_bounds(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="out of range"):

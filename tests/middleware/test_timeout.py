@@ -127,3 +127,10 @@ def test_a_timeout_is_above_zero(seconds: float) -> None:
     ):
         with pytest.raises(ConfigurationError, match="must be above 0 seconds"):
             make()
+
+
+def test_a_layer_for_deadlines_has_something_to_do() -> None:
+    with pytest.raises(ConfigurationError, match="give default=, longest= or least="):
+        DeadlineMiddleware()
+    with pytest.raises(ConfigurationError, match="least: -1 must be above 0 seconds"):
+        DeadlineMiddleware(least=-1)
