@@ -111,7 +111,7 @@ class Context:
 
     @property
     def deadline(self) -> float | None:
-        """Instant on the event loop's clock (seconds) at which the caller stops waiting, or None."""
+        """Instant on the event loop's clock (seconds) at which the caller stops waiting; None without, or after it."""
         return self._deadline
 
     @property
@@ -140,8 +140,9 @@ class Context:
         return initial
 
     def end(self) -> None:
-        """The call is over: nobody hears of its progress any more; for the dispatcher."""
+        """The call is over: nobody waits for it or hears of its progress any more; for the dispatcher."""
         self._report = _unheard  # and what it pointed to can go
+        self._deadline = None  # a task that the handler has left behind may go on calling
 
     def drop_metadata(self) -> None:
         """Forget what was to travel, because it cannot; for the dispatcher."""
@@ -159,7 +160,7 @@ class Context:
         """
         if self._report is None:
             raise ConfigurationError("progress", f"{self.method} is not a call: only calls report progress")
-        if progress < self._progress:
+        if not progress >= self._progress:  # nor is it no number
             raise ConfigurationError("progress", f"{progress:g} falls behind {self._progress:g}: progress only rises")
         self._progress = progress
         now = self.session.loop.time()

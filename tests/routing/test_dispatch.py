@@ -30,6 +30,7 @@ from echostream import (
     stream,
 )
 from echostream.errors import ConnectionLostError, LocalProtocolError, ResourceError
+from echostream.testing import SimNetwork, connect_in_memory
 from tests.serving import PATIENCE, joined, linked, served, session_of, until
 
 SECRET = "password is hunter2"
@@ -461,6 +462,38 @@ async def test_a_nested_call_inherits_the_deadline() -> None:
             with pytest.raises(DeadlineExceededError):
                 await client.request("front", timeout=0.05)
             await until(lambda: orders.ended)
+
+
+def test_a_task_that_outlives_its_call_has_no_deadline_of_it() -> None:
+    async def scenario(_: SimNetwork) -> None:
+        tasks: list[asyncio.Task[Any]] = []
+
+        @handler("here")
+        async def here() -> str:
+            return "here"
+
+        @handler("front")
+        async def front(*, ctx: Context = INJECTED) -> float | None:
+            async def later() -> tuple[Any, ...]:
+                assert Context.current() is ctx
+                left = ctx.time_left
+                await asyncio.sleep(60)
+                return left, ctx.deadline, ctx.cancelled, await ctx.session.request("here")
+
+            tasks.append(asyncio.create_task(later()))
+            await asyncio.sleep(1)
+            return ctx.time_left
+
+        server = RpcServer("memory://unused")
+        server.register(front)
+        async with connect_in_memory(server) as client:
+            client.register(here)
+            assert await client.request("front", timeout=5.0) == pytest.approx(4.0, abs=0.1)
+            left, *rest = await tasks[0]
+            assert left == pytest.approx(5.0, abs=0.1)
+            assert rest == [None, False, "here"]
+
+    SimNetwork().run(scenario)
 
 
 # Ends

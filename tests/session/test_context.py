@@ -79,6 +79,8 @@ async def test_progress_rises_and_is_not_reported_too_often(session: Session, mo
     now += 0.11
     await context.progress(3, total=9, message="third")
     await context.progress(9, total=9)
+    with pytest.raises(ConfigurationError, match="progress: nan falls behind 9: progress only rises"):
+        await context.progress(float("nan"))
     with pytest.raises(ConfigurationError, match="progress: 8 falls behind 9: progress only rises"):
         await context.progress(8)
     assert reports == [(1, None, None), (3, 9, "third"), (9, 9, None)]
