@@ -49,7 +49,7 @@ async def call_through(
         again = attempts.begin(view)
         try:
             if again.items is not None:
-                answer = await call_with_items(session.peer, again, _same, noted)
+                answer = await call_with_items(session.peer, again, _same, pending, noted)
             else:
                 handle = PendingCall(session.peer, None)
                 if pending is not None:  # reports of every attempt go to the one who reads them

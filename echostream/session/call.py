@@ -42,10 +42,8 @@ class Call(Generic[T]):
         self._pending.progress = deque(maxlen=_MAX_PROGRESS)
         self._pending.progress_changed = asyncio.Event()
         request = method.request(args, kwargs)
-        if method.binding.shape is CallShape.UNARY:
-            coroutine = method.unary(request, self._pending, self._seen)
-        else:
-            coroutine = method.collect(request, self._seen)
+        start = method.unary if method.binding.shape is CallShape.UNARY else method.collect
+        coroutine = start(request, self._pending, self._seen)
         self._task: asyncio.Task[T] = session.calls.start(coroutine, f"call {self._method}")
         self._task.add_done_callback(self._ended)
 

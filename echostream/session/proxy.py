@@ -127,13 +127,16 @@ class ProxyMethod:
         return call_unary(self._session.peer, request, decode, pending, seen)
 
     def collect(
-        self, request: CallRequest, seen: Callable[[ResponseFrame], None] | None = None
+        self,
+        request: CallRequest,
+        pending: PendingCall | None = None,
+        seen: Callable[[ResponseFrame], None] | None = None,
     ) -> Coroutine[Any, Any, Any]:
-        """Return the call with a stream of items in the making, with the validated result."""
+        """Return the call with a stream of items in the making; as `unary`."""
         decode = self.binding.decode_result
         if self._chained:
-            return call_through(self._session, request, decode, None, seen, idempotent=self.idempotent)
-        return call_with_items(self._session.peer, request, decode, seen)
+            return call_through(self._session, request, decode, pending, seen, idempotent=self.idempotent)
+        return call_with_items(self._session.peer, request, decode, pending, seen)
 
 
 def _timeout(binding: MethodBinding, options: CallOptions) -> float | None:

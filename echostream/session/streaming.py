@@ -24,6 +24,7 @@ from echostream.session.items import NO_CREDIT, credit_came, turn, wants_turn
 if TYPE_CHECKING:
     from echostream.protocol import frames as f
     from echostream.protocol.records import OutgoingCall
+    from echostream.session.calling import PendingCall
     from echostream.session.deadlines import Entry
     from echostream.session.peer import Peer
     from echostream.types import Metadata, WireValue
@@ -50,6 +51,7 @@ class StreamingCall:
         "call",
         "initial_metadata",
         "on_end",
+        "on_report",
         "peer",
         "request",
         "started",
@@ -65,6 +67,8 @@ class StreamingCall:
         self.trailing_metadata: Metadata = {}
         self.on_end: Callable[[], None] | None = None
         """Called once it has ended, where somebody besides the reader of its items wants to know."""
+        self.on_report: Callable[[f.ProgressFrame], None] | None = None
+        """Told of the reports of its progress, where somebody reads them."""
         self._items: deque[f.ItemFrame] = deque()
         self._arrived = asyncio.Event()
         self._sendable = asyncio.Event()
@@ -184,7 +188,9 @@ class StreamingCall:
         self._sendable.set()
 
     def on_progress(self, frame: f.ProgressFrame) -> None:
-        """Streams show their progress by their items; a report is dropped."""
+        """Hand a report on; what returns items shows its progress by them."""
+        if self.on_report is not None:
+            self.on_report(frame)
 
     def on_lost(self, error: EchoStreamError) -> None:
         """There will be no end."""
@@ -297,10 +303,13 @@ async def call_with_items(
     peer: Peer,
     request: CallRequest,
     decode: Callable[[WireValue], Any],
+    pending: PendingCall | None = None,
     seen: Callable[[f.ResponseFrame], None] | None = None,
 ) -> Any:
     """Call with a stream of items and return what `decode` makes of the single answer; as `call_unary`."""
     call = StreamingCall(peer, request)
+    if pending is not None:
+        call.on_report = pending.on_progress
     try:
         await call.start()
         frame = await call.response()

@@ -58,7 +58,8 @@ class Shaky:
         yield len(self.at)
 
     @handler(idempotent=True)
-    async def total(self, items: AsyncIterator[int]) -> int:
+    async def total(self, items: AsyncIterator[int], *, ctx: Context = INJECTED) -> int:
+        await ctx.progress(1)
         self._fail()
         return sum([item async for item in items])
 
@@ -269,6 +270,8 @@ def test_reports_of_every_attempt_are_heard() -> None:
             call = client.call(client.proxy(Shaky).get)
             assert [report.progress async for report in call.progress()] == [0, 1]
             assert await call == 2
+            upload = client.call(client.proxy(Shaky).total, numbers(1, 2))
+            assert [report.progress async for report in upload.progress()] == [1]
 
     virtually(scenario)
 

@@ -54,7 +54,12 @@ class Jobs:
     async def total(self, items: AsyncIterator[int], *, ctx: Context = INJECTED) -> int:
         ctx.set_initial_metadata(begin="1")
         ctx.set_trailing_metadata(end="2")
-        return sum([item async for item in items])
+        total = 0
+        async for item in items:
+            total += item
+            ctx._reported = None
+            await ctx.progress(total)
+        return total
 
     @handler
     async def fail(self) -> None:
@@ -90,9 +95,9 @@ async def test_a_call_is_awaited_for_its_result_and_has_its_metadata(ends: Duo) 
 @ALL_WAYS
 async def test_a_call_with_input_is_one_too(ends: Duo) -> None:
     call = ends.here.call(ends.here.proxy(Jobs).total, numbers(4))
+    assert [report.progress async for report in call.progress()] == [0, 1, 3, 6]
     assert await call == 6
     assert (call.initial_metadata, call.trailing_metadata) == ({"begin": "1"}, {"end": "2"})
-    assert [report async for report in call.progress()] == []
 
 
 @ALL_WAYS

@@ -595,7 +595,7 @@ async def test_both_sides_hear_of_a_lost_connection(belt: Belt, scheme: str, way
         await asyncio.wait_for(belt.ended.wait(), 5)
 
 
-async def test_progress_of_a_stream_is_dropped(ends: Duo) -> None:
+async def test_progress_of_a_call_that_nobody_reads_is_dropped(ends: Duo) -> None:
     items: Any = ends.here.proxy(Belt).count(1)
     items._call.on_progress(f.ProgressFrame(1, b""))
     assert await _all(items) == [0]
