@@ -22,9 +22,6 @@ from echostream.session.chains import (
 
 __all__ = ("Middleware", "compile_chains")
 
-_KINDS = tuple(Chains.__dataclass_fields__)
-_ALL_KINDS = ", ".join(_KINDS)
-
 
 class Middleware:
     """One layer around calls, events and items. Override what you need; what you leave alone costs nothing.
@@ -68,6 +65,10 @@ class Middleware:
             raise ConfigurationError("middleware", f"give a list of layers: [{type(self).__name__}(...)]")
 
 
+_KINDS = tuple(kind for kind in Chains.__dataclass_fields__ if hasattr(Middleware, kind))
+_ALL_KINDS = ", ".join(_KINDS)
+
+
 def compile_chains(middlewares: Sequence[object]) -> Chains:
     """Compile layers, the outermost first, to chains in which only overridden methods take part.
 
@@ -83,7 +84,11 @@ def compile_chains(middlewares: Sequence[object]) -> Chains:
         _check(item)
     if not middlewares:
         return NO_CHAINS
-    return Chains(**{kind: _chain(kind, middlewares) for kind in _KINDS})
+    return Chains(
+        **{kind: _chain(kind, middlewares) for kind in _KINDS},
+        inbound_answer=_chain("inbound_item", middlewares[::-1]),
+        outbound_answer=_chain("outbound_item", middlewares[::-1]),
+    )
 
 
 def _check(layer: Middleware) -> None:

@@ -178,7 +178,7 @@ class Dispatcher:
     ) -> None:
         items: AsyncIterator[Any] = route.function(*args, **kwargs)
         encode, send, context = route.binding.encode_item, invocation.send_item, invocation.context
-        chain = both(self._runtime.chains.outbound_item, route.chains.outbound_item if route.chains else None)
+        chain = both(route.chains.outbound_answer if route.chains else None, self._runtime.chains.outbound_answer)
         through = item_sender(chain, context.session, context.method, context)
         try:
             async for item in items:

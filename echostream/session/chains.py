@@ -118,7 +118,11 @@ Chain = Callable[[T, Next[T]], Coroutine[Any, Any, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Chains:
-    """The chains of a server, a client or a service: one for each kind and direction; None where nothing takes part."""
+    """The chains of a server, a client or a service: one for each kind and direction; None where nothing takes part.
+
+    Items that answer pass the layers as an answer does, the innermost first: those that a handler sends, and those that
+    come to a caller.
+    """
 
     inbound_request: Chain[Request] | None = None
     outbound_request: Chain[Request] | None = None
@@ -126,6 +130,8 @@ class Chains:
     outbound_event: Chain[Notice] | None = None
     inbound_item: Chain[Item] | None = None
     outbound_item: Chain[Item] | None = None
+    inbound_answer: Chain[Item] | None = None
+    outbound_answer: Chain[Item] | None = None
 
 
 NO_CHAINS: Final = Chains()

@@ -259,9 +259,12 @@ class ChainedChannel(Channel):
 
 
 def make_channel(session: Session, name: str, chains: Chains = NO_CHAINS, context: Context | None = None) -> Channel:
-    """Return the channel of a stream; `chains` are those of the service that has its handler."""
-    taking = both(session.chains.inbound_item, chains.inbound_item)
-    sending = both(session.chains.outbound_item, chains.outbound_item)
+    """Return the channel of a stream; `chains` are those of the service that has its handler, `context` is its own."""
+    if context is None:  # this side opens it, and what comes is the answer
+        taking, sending = session.chains.inbound_answer, session.chains.outbound_item
+    else:
+        taking = both(session.chains.inbound_item, chains.inbound_item)
+        sending = both(chains.outbound_answer, session.chains.outbound_answer)
     if taking is None and sending is None:
         return Channel(session.peer, session.id)
     return ChainedChannel(

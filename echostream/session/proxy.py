@@ -158,7 +158,7 @@ def iterate(
         call = ChainedCall(session, request, idempotent=idempotent)
     else:
         call = StreamingCall(session.peer, request)
-    return ItemIterator(call, decode, item_taker(chains.inbound_item, session, request.method))
+    return ItemIterator(call, decode, item_taker(chains.inbound_answer, session, request.method))
 
 
 class ItemIterator(AsyncIterator[Any]):

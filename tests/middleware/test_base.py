@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -203,6 +203,40 @@ async def test_the_first_layer_is_the_outermost() -> None:
     async with connect_in_memory(server) as client:
         await client.request("desk.add", 1)
     assert [line[:3] for line in book] == ["a >", "b >", "c >", "c <", "b <", "a <"]
+
+
+class Wrap(Middleware):
+    """Puts its name around items that leave, and takes it off items that come."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def outbound_item(self, item: Item, call_next: ItemNext) -> Any:
+        item.payload = [self.name, item.payload]
+        return await call_next(item)
+
+    async def inbound_item(self, item: Item, call_next: ItemNext) -> Any:
+        name, item.payload = item.payload
+        assert name == self.name
+        return await call_next(item)
+
+
+@pytest.mark.parametrize("inner", [(), (Wrap("c"), Wrap("d"))], ids=["one list", "a service's too"])
+async def test_items_pass_the_layers_as_calls_and_answers_do(inner: Sequence[Middleware]) -> None:
+    server, desk = make_server(Wrap("a"), Wrap("b"), inner=inner)
+    layers = [
+        *inner[::-1],
+        Wrap("b"),
+        Wrap("a"),
+    ]  # what is outermost at the handler is next to the network, so it is last
+    async with connect_in_memory(server, middleware=layers) as client:
+        proxy = client.proxy(Desk)
+        assert [item async for item in proxy.double(numbers(1, 2))] == [2, 4]
+        assert await proxy.total(numbers(1, 2)) == 3
+        async with client.open_stream("belt") as sender:
+            await sender.send(7)
+            assert await sender.receiver.recv() == 7
+        assert desk.heard == [7]
 
 
 class Change(Middleware):
