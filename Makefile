@@ -49,8 +49,8 @@ types: $(STAMPS)/dev ## mypy --strict and pyright
 docs: $(STAMPS)/dev ## the documentation, in build/site
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet --config-file docs/mkdocs/mkdocs.yml
 
-bench: $(STAMPS)/bench ## the benchmarks; see benches/README.md
-	$(PYTHON) benches/run.py
+bench: $(STAMPS)/bench ## the benchmarks; ARGS="--quick --only P1,P6 --json FILE", see benches/README.md
+	$(PYTHON) benches/run.py $(ARGS)
 
 fuzz: $(STAMPS)/fuzz ## the fuzz targets, 1,000,000 executions of each; see tests/fuzz/run.py
 	$(PYTHON) tests/fuzz/run.py --runs 1000000 --json build/fuzz.json

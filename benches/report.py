@@ -1,18 +1,21 @@
-"""What a run leaves behind: a table for people, JSON for programs."""
+"""What a run shows: a table for people, JSON for programs, and on a terminal how far it is."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, TextIO
 
 from benches.core import Row
 
-__all__ = ("HEADER", "line", "versions", "write_json")
+__all__ = ("HEADER", "Progress", "line", "summary", "versions", "write_json")
 
 _PACKAGES = (
     "echostream",
@@ -31,7 +34,44 @@ _COLUMNS = (
     "id", "name", "value", "unit", "against", "against_value", "ratio", "floor", "goal", "met", "rounds", "versions",
 )  # fmt: skip
 
-HEADER = f"{'':4} {'figure':<72} {'value':>10} {'against':>33} {'ratio':>6} {'floor':>7} {'goal':>6}"
+HEADER = f"{'':4} {'figure':<72} {'value':>10} {'peer':>38} {'ratio':>6} {'floor':>7} {'goal':>6} met"
+_BAR_WIDTH = 24
+
+
+class Progress:
+    """One line on a terminal that says what is done now; nothing where nobody watches."""
+
+    def __init__(self, stream: TextIO, total: int) -> None:
+        self._stream = stream
+        self._shown = stream.isatty()
+        self._total = total
+        self._begun = 0
+        self._name = ""
+        self._started = time.monotonic()
+
+    def begin(self, name: str) -> None:
+        """The next bench begins."""
+        self._name = name
+        self._begun += 1
+        self.tell("")
+
+    def tell(self, what: str) -> None:
+        """Show what is done now."""
+        if not self._shown:
+            return
+        done = round(_BAR_WIDTH * (self._begun - 1) / max(1, self._total))
+        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+        bar = "#" * done + "-" * (_BAR_WIDTH - done)
+        text = f"[{bar}] {self._begun} of {self._total}, {minutes}:{seconds:02} {self._name} {what}"
+        width = shutil.get_terminal_size().columns - 1
+        self._stream.write(f"\r\x1b[K{text[:width]}")
+        self._stream.flush()
+
+    def clear(self) -> None:
+        """Make room for a line of the table."""
+        if self._shown:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
 
 
 def versions() -> dict[str, str]:
@@ -52,20 +92,33 @@ def line(row: Row) -> str:
         return f"{name} {row.note}"
     against = "" if row.against_value is None else f"{row.against} {_number(row.against_value, row.unit)}"
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}x"
-    missed = "MISSED" if row.met is False else ""
-    mark = "goal" if row.goal is not None and row.reaches(row.goal) else "ok" if row.met else missed
     sign = "<=" if row.lower_is_better else ">="
     limits = f"{sign + format(row.floor, 'g'):>7} {row.goal:>6g}" if row.floor is not None else " " * 14
-    return f"{name} {_number(row.value, row.unit):>10} {against:>33} {ratio:>6} {limits} {mark}"
+    return f"{name} {_number(row.value, row.unit):>10} {against:>38} {ratio:>6} {limits} {_mark(row)}".rstrip()
 
 
-def write_json(rows: Sequence[Row], file: TextIO) -> None:
+def summary(rows: Sequence[Row]) -> str:
+    """Return one line about all of them."""
+    marks = [_mark(row) for row in rows]
+    counts = {mark: marks.count(mark) for mark in ("goal", "floor", "MISSED")}
+    not_run = sum(bool(row.note) for row in rows)
+    return (
+        f"{len(rows)} figures: {counts['goal']} reach their goal, {counts['floor']} their floor,"
+        f" {counts['MISSED']} miss it, {not_run} not run"
+    )
+
+
+def _mark(row: Row) -> str:
+    if row.met is None:
+        return ""
+    if not row.met:
+        return "MISSED"
+    return "goal" if row.goal is not None and row.reaches(row.goal) else "floor"
+
+
+def write_json(rows: Sequence[Row], file: Path) -> None:
     """Write everything measured so far over what was written before."""
-    file.seek(0)
-    json.dump([_object(row) for row in rows], file, indent=1)
-    file.write("\n")
-    file.truncate()
-    file.flush()
+    file.write_text(json.dumps([_object(row) for row in rows], indent=1) + "\n", encoding="utf-8")
 
 
 def _object(row: Row) -> dict[str, Any]:

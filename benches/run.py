@@ -1,4 +1,4 @@
-"""All benches in one command: ``python benches/run.py [--quick] [--only P1,P6] [--json FILE]``.
+"""All benches in one command: ``python benches/run.py`` (``--help`` tells the options).
 
 EchoStream and its peers run in the same run, in alternating rounds; the median of the rounds' ratios counts.
 """
@@ -6,13 +6,14 @@ EchoStream and its peers run in the same run, in alternating rounds; the median 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TextIO
+from typing import Final
 
 from benches import (
     flood,
@@ -31,80 +32,95 @@ from benches import (
     report,
     slow_reader,
 )
-from benches.core import BenchError, Plan, Row
+from benches.core import Plan, Row, loops
 
-BENCHES: dict[str, ModuleType] = {
-    module.ID: module
-    for module in (
-        p01_unary,
-        p02_unary_native,
-        p03_latency,
-        p04_bytes,
-        p05_ceiling,
-        p06_bulk,
-        p07_memory,
-        p08_opening,
-        p10_fanout,
-        p11_start,
-        layers,
-        slow_reader,
-        many_clients,
-        flood,
-    )
-}
-FULL = Plan(rounds=7, seconds=2.0)
-QUICK = Plan(rounds=3, seconds=0.5)
+FIGURES: Final = (
+    p01_unary, p02_unary_native, p03_latency, p04_bytes, p05_ceiling, p06_bulk, p07_memory, p08_opening, p10_fanout,
+    p11_start,
+)  # fmt: skip
+"""What is promised; the others run only when they are asked for."""
+OTHERS: Final = (layers, slow_reader, many_clients, flood)
+
+BENCHES: Final[dict[str, ModuleType]] = {module.ID: module for module in (*FIGURES, *OTHERS)}
+
+FULL: Final = Plan(rounds=5, seconds=2.0)
+QUICK: Final = Plan(rounds=2, seconds=0.25, loops=loops()[-1:])
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few and short rounds: a rough picture in a minute")
-    parser.add_argument("--only", type=_ids, default=list(BENCHES), metavar="IDS", help="such as P1,P6")
-    parser.add_argument("--json", type=_writable, metavar="FILE", help="one object per figure, written as they come")
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parse(arguments)
+    ids: list[str] = options.only
     rows: list[Row] = []
-    print(report.HEADER)
+    progress = report.Progress(sys.stderr, len(ids))
+    plan = dataclasses.replace(QUICK if options.quick else FULL, tell=progress.tell)
+    print(report.HEADER, flush=True)
+    interrupted = False
     try:
         with tempfile.TemporaryDirectory() as state:
             os.environ["ECHOSTREAM_STATE_DIR"] = state  # certificates of this run alone
-            for row in _measure(options.only, QUICK if options.quick else FULL):
+            for row in _measure(ids, plan, progress):
                 rows.append(row)
+                progress.clear()
                 print(report.line(row), flush=True)
                 if options.json is not None:
                     report.write_json(rows, options.json)
     except KeyboardInterrupt:
+        interrupted = True
+    progress.clear()
+    if options.json is not None:
+        report.write_json(rows, options.json)
+    print(report.summary(rows), flush=True)
+    if interrupted:
         print("interrupted: what is above was measured", file=sys.stderr)
         return 130
     return 0 if all(row.met is not False for row in rows) and not any(row.note for row in rows) else 1
 
 
-def _measure(ids: list[str], plan: Plan) -> Iterator[Row]:
+def _measure(ids: Sequence[str], plan: Plan, progress: report.Progress) -> Iterator[Row]:
     from echostream.transport.tls import ServerTls
 
     ServerTls.load()  # makes the certificates, before several processes want them at once
     versions = report.versions()
     for name in ids:
+        progress.begin(name)
         try:
             for row in BENCHES[name].measure(plan):
                 row.versions = versions
                 yield row
-        except BenchError as error:
-            yield Row(name, "failed", note=f"not run: {error}", versions=versions)
+        except Exception as error:  # noqa: BLE001  # the others can go on
+            yield Row(name, "failed", note=f"not run: {str(error) or type(error).__name__}", versions=versions)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Refuse before anything runs what could not be done in the end."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    figures, others = (", ".join(module.ID for module in modules) for modules in (FIGURES, OTHERS))
+    parser.add_argument("--quick", action="store_true", help="few and short rounds: a rough picture in a minute")
+    parser.add_argument(
+        "--only",
+        type=_ids,
+        default=[module.ID for module in FIGURES],
+        metavar="IDS",
+        help=f"such as P1,P6; there are {figures}, and, only by name, {others}",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="one object per figure, written as they come")
+    options = parser.parse_args(arguments)
+    if options.json is not None:
+        try:
+            options.json.open("a").close()  # leaves what is there until the first figure is
+        except OSError as error:
+            parser.error(f"argument --json: cannot write {options.json} ({error.strerror})")
+    return options
 
 
 def _ids(text: str) -> list[str]:
-    names = text.upper().split(",")
+    names = list(dict.fromkeys(name.strip() for name in text.upper().split(",")))
     unknown = [name for name in names if name not in BENCHES]
     if unknown:
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+        raise argparse.ArgumentTypeError(
+            f"unknown: {', '.join(name or 'nothing' for name in unknown)}; there are {', '.join(BENCHES)}"
+        )
     return names
-
-
-def _writable(path: str) -> TextIO:
-    try:
-        return Path(path).open("w", encoding="utf-8")  # closed with the program
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot write {path} ({error.strerror})") from None
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 from pathlib import Path
 
 import pytest
 
-from benches import core, report, run
+from benches import core, report
 from benches.core import Row, compare
 
 
@@ -47,28 +46,42 @@ def test_a_missing_peer_is_named_with_the_way_to_get_it() -> None:
     assert core.missing("json") == ""
 
 
-def test_the_file_holds_one_object_per_figure_after_every_one() -> None:
-    file = io.StringIO()
+def test_the_file_holds_one_object_per_figure_after_every_one(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
     rows = [Row("P1", "calls", value=2.0, unit="calls/s", versions={"python": "3"})]
     for _ in range(2):
         report.write_json(rows, file)
-        assert [item["id"] for item in json.loads(file.getvalue())] == [row.id for row in rows]
+        assert [item["id"] for item in json.loads(file.read_text())] == [row.id for row in rows]
         rows.append(Row("P3", "p50", note="not run: because"))
-    first = json.loads(file.getvalue())[0]
+    first = json.loads(file.read_text())[0]
     assert list(first) == [
         "id", "name", "value", "unit", "against", "against_value", "ratio", "floor", "goal", "met", "rounds", "versions"
     ]  # fmt: skip
 
 
-def test_what_cannot_be_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    assert run._ids("p1,P11") == ["P1", "P11"]
-    with pytest.raises(argparse.ArgumentTypeError, match="unknown: P99; there are P1, P2, P3"):
-        run._ids("P1,P99")
-    with pytest.raises(argparse.ArgumentTypeError, match=r"cannot write .*No such file"):
-        run._writable(str(tmp_path / "no" / "file"))
-
-
-@pytest.mark.parametrize(("ratio", "mark"), [(20.0, "goal"), (12.0, "ok"), (5.0, "MISSED")])
+@pytest.mark.parametrize(("ratio", "mark"), [(20.0, "goal"), (12.0, "floor"), (5.0, "MISSED")])
 def test_the_table_says_what_was_reached(ratio: float, mark: str) -> None:
     row = Row("P1", "calls", 100.0, "calls/s", "peer", 10.0, ratio, floor=10, goal=15).judge()
     assert report.line(row).endswith(mark)
+
+
+def test_the_last_line_counts_what_was_reached() -> None:
+    rows = [Row("P1", "calls", ratio=ratio, value=1.0, floor=10, goal=15).judge() for ratio in (20.0, 12.0, 5.0, 5.0)]
+    rows += [Row("P4", "bytes", value=1.0), Row("P9", "loss", note="not run: needs root")]
+    assert report.summary(rows) == "6 figures: 1 reach their goal, 1 their floor, 2 miss it, 1 not run"
+
+
+def test_who_watches_a_terminal_sees_how_far_it_is_and_a_file_gets_none_of_it() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream, expected in ((Terminal(), "2 of 4, 0:00 P6 round 1"), (io.StringIO(), "")):
+        progress = report.Progress(stream, 4)
+        progress.begin("P1")
+        progress.begin("P6")
+        progress.tell("round 1")
+        assert stream.getvalue().endswith(expected)
+        assert ("[######------------------]" in stream.getvalue()) is bool(expected)
+        progress.clear()
+        assert stream.getvalue().endswith("\x1b[K" if expected else "")
