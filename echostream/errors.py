@@ -171,7 +171,8 @@ class RpcError(EchoStreamError):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         code, rest = _split_code(args)
         if len(rest) > 1:
-            raise TypeError(f"{type(self).__name__} takes (code, message) or (message), got {len(args)} arguments")
+            problem = f"got {len(args)} arguments" if code else f"{args[0]!r} is no Status: write Status.NOT_FOUND"
+            raise TypeError(f"{type(self).__name__} takes (code, message) or (message); {problem}")
         if code is not None:
             kwargs.setdefault("code", code)
         super().__init__(*rest, **kwargs)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from echostream.config import RESOURCE_CLOSE_TIMEOUT
 from echostream.errors import ConfigurationError
+from echostream.habits import OF_SERVERS, Habits
 from echostream.middleware.base import Middleware
 
 if TYPE_CHECKING:
@@ -86,8 +87,10 @@ class Plugin:
         """A handler, listener, stream handler, hook or ``authenticate=`` raised what it did not mean to."""
 
 
-class Hooked:
+class Hooked(Habits):
     """A server with hooks. Each method takes a function, plain or async, and returns it: use it as a decorator."""
+
+    _habits = OF_SERVERS
 
     def __init__(self, plugins: Iterable[Plugin], lifespan: Lifespan | None) -> None:
         self._hooks = _Hooks(lifespan)

@@ -305,6 +305,10 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
         found = list(_signature(function).parameters.values())
     except ValueError:  # a builtin that does not tell
         return [inspect.Parameter("payload", inspect.Parameter.POSITIONAL_ONLY)]
+    for item in found:
+        if getattr(item.default, "__echostream_role__", None) == "dependency":  # callers could pass another value
+            shown = f"{item.name}: Annotated[..., Depends(...)] = INJECTED"
+            raise _fault(function, f"parameter {item.name!r} has Depends(...) as its default; write {shown}")
     if not _is_method(function):
         return found
     if not found or found[0].kind not in {found[0].POSITIONAL_ONLY, found[0].POSITIONAL_OR_KEYWORD}:

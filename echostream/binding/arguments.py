@@ -23,6 +23,9 @@ __all__ = ("Argument", "Arguments")
 _SHOWN_NAME = 64
 """Characters of an unknown name that an error repeats: it came from the other side."""
 
+_PROXY_OPTIONS = frozenset({"timeout", "metadata"})
+"""Options that stubs of gRPC take with each call, and a proxy once; no argument has such a name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Argument:
@@ -171,7 +174,8 @@ class Arguments:
         filled = {item.name for item in self._positional[:given]}
         for name in kwargs:
             if name not in self._by_name:
-                raise TypeError(f"{self._name}() got an unexpected keyword argument {name!r}")
+                hint = f": give it to client.proxy(..., {name}=)" if name in _PROXY_OPTIONS else ""
+                raise TypeError(f"{self._name}() got an unexpected keyword argument {name!r}{hint}")
             if name in filled:
                 raise TypeError(f"{self._name}() got multiple values for argument {name!r}")
         missing = [item for item in self._required if item.name not in filled and item.name not in kwargs]

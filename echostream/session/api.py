@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar, ov
 from echostream.binding import TypeCodec, codec_for, dump_any
 from echostream.config import DEFAULT_CALL_TIMEOUT, DEFAULT_CONNECT_TIMEOUT, DEFAULT_STREAM_CLOSE_TIMEOUT
 from echostream.errors import ConfigurationError, DeadlineExceededError
+from echostream.habits import OF_SESSIONS, Habits
 from echostream.session.attempts import call_through
 from echostream.session.call import Call
 from echostream.session.calling import CallRequest, call_unary
@@ -36,8 +37,10 @@ P = ParamSpec("P")
 _Block = AbstractAsyncContextManager[AsyncIterator[T]]
 
 
-class Conversation(ABC):
+class Conversation(Habits, ABC):
     """The user's verbs, carried out on one session."""
+
+    _habits = OF_SESSIONS
 
     @property
     @abstractmethod
@@ -348,7 +351,10 @@ async def _stream_context(items: ItemIterator) -> AsyncGenerator[AsyncIterator[A
 def _proxy_method(method: Any) -> ProxyMethod:
     if not isinstance(method, ProxyMethod):
         shown = getattr(method, "__qualname__", repr(method))
-        raise ConfigurationError("method", f"{shown} is no method of a proxy: make one with client.proxy(Service)")
+        by_name = f", or call by name with request({method!r}, ...)" if isinstance(method, str) else ""
+        raise ConfigurationError(
+            "method", f"{shown} is no method of a proxy: make one with client.proxy(Service){by_name}"
+        )
     return method
 
 

@@ -177,12 +177,14 @@ def _arm(scope: asyncio.Timeout, when: float | None) -> None:
         scope.reschedule(when)
 
 
-def encode_event(event: object, payload: object = _NOTHING) -> tuple[str, WireValue]:
+def encode_event(event: object, payload: object = _NOTHING, *more: object) -> tuple[str, WireValue]:
     """Return (name, wire value) of an event object, or of a name and a payload.
 
     Raises:
         ConfigurationError: neither an object of an event class nor a name with or without a payload.
     """
+    if more:
+        raise ConfigurationError("event", f"{event!r} takes one payload, got {1 + len(more)}: put them into a list")
     if isinstance(event, str):
         return event, None if payload is _NOTHING else dump_any(payload)
     if isinstance(event, type):

@@ -220,6 +220,11 @@ class ItemIterator(AsyncIterator[Any]):
             method = self._call.request.method
             raise TypeError(f"{method} returns a stream, so it is not awaited: write `async for item in {method}(...)`")
 
+        def __iter__(self) -> NoReturn:
+            """Say what was meant."""
+            method = self._call.request.method
+            raise TypeError(f"{method} returns a stream that comes by and by: write `async for item in {method}(...)`")
+
     def __del__(self) -> None:
         # `break` in `async for` leaves the iterator to the garbage collector: do not leave the other side running.
         call: StreamingCall | ChainedCall | None = getattr(self, "_call", None)
