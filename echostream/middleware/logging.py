@@ -79,7 +79,7 @@ class LoggingMiddleware(Middleware):
         try:
             return await call_next(thing)
         except BaseException as error:
-            status = _status_of(error)
+            status = _status_of(error, getattr(thing, "context", None))
             raise
         finally:
             seconds = clock.monotonic() - start
@@ -103,10 +103,14 @@ class LoggingMiddleware(Middleware):
             )
 
 
-def _status_of(error: BaseException) -> Status:
+def _status_of(error: BaseException, context: Context | None) -> Status:
     if isinstance(error, EchoStreamError):
         return error.code
-    return Status.CANCELLED if isinstance(error, asyncio.CancelledError) else Status.INTERNAL
+    if not isinstance(error, asyncio.CancelledError):
+        return Status.INTERNAL
+    # A handler is cancelled for either reason; a deadline never passes early.
+    late = context is not None and context.time_left == 0
+    return Status.DEADLINE_EXCEEDED if late else Status.CANCELLED
 
 
 def sane_request_id(value: str | bytes | None) -> str | None:
