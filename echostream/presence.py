@@ -91,25 +91,27 @@ class Publicity:
 
     def __init__(self) -> None:
         self.presence: Presence | None = None
+        self.open = False
+        """Whether the server listens, so that it can be announced."""
         self._changing = asyncio.Lock()
-        self._open = False
 
     async def begin(self, presence: Presence | None) -> None:
-        """The server starts, announced or not.
+        """The server listens, announced or not.
 
         Raises:
             TransportError: mDNS cannot be used here.
         """
-        self._open = True
-        if presence is not None:
-            self.presence = presence
-            await presence.start()
+        self.open = True
+        async with self._changing:
+            if presence is not None:
+                self.presence = presence
+                await presence.start()
 
     async def change(self, presence: Presence | None) -> None:
         """Announce this instead while the server runs; what goes wrong is logged."""
         async with self._changing:
             await self._withdraw()
-            if presence is None or not self._open:
+            if presence is None or not self.open:
                 return
             self.presence = presence
             try:
@@ -119,7 +121,7 @@ class Publicity:
 
     async def end(self) -> None:
         """Say goodbye: the server stops. Idempotent."""
-        self._open = False
+        self.open = False
         async with self._changing:
             await self._withdraw()
 

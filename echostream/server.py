@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from echostream.builder import Authenticate, ServerBuilder
 from echostream.config import DEFAULT_STOP_GRACE, Limits
 from echostream.errors import CloseCode, LocalProtocolError
-from echostream.hosting import check_early_data, until_stopped
+from echostream.hosting import Doors, until_stopped
 from echostream.introspection import offer_reflection
 from echostream.middleware.base import Middleware, compile_chains
 from echostream.plugin import Hooked, Lifespan, Plugin, middleware_of
@@ -23,15 +23,14 @@ from echostream.routing.router import Router
 from echostream.session.manager import BroadcastResult, SessionManager
 from echostream.session.runtime import Runtime
 from echostream.session.session import Session, checked_principal
-from echostream.transport.base import Address, Connection, Listener, Receiver, Transport
+from echostream.transport.base import Address, Connection, Listener, Receiver
 from echostream.types import Role, random_bytes
-from echostream.wiring import AGENT, EPOCH, make_transport
+from echostream.wiring import AGENT, EPOCH
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from echostream.introspection.model import ServiceDescription
-    from echostream.transport.tls import ServerTls
 
 __all__ = ("RpcServer",)
 
@@ -83,18 +82,12 @@ class RpcServer(Hooked):
             ConfigurationError: an address, certificate or engine is unusable, or a layer is no middleware.
         """
         super().__init__(plugins, lifespan)
-        self._addresses = [Address.parse(url) for url in urls or ("quic://127.0.0.1:0",)]
-        self._certificate = certificate
-        self._private_key = private_key
         self._authenticate = authenticate
         self._limits = limits or Limits()
         self._debug = debug
-        self._engine = engine
-        self._early_data = early_data
-        check_early_data(self._limits, early_data=early_data)
-        self._transports: dict[str, Transport[Any, Any]] = {}
-        for address in self._addresses:
-            self._transport(address.scheme)
+        self._doors = Doors(
+            engine, self._limits, early_data=early_data, certificate=certificate, private_key=private_key
+        )
         self._chains = compile_chains((*middleware_of(plugins), *middleware))
         self._router = Router()
         offer_reflection(self._router, self._may_hint)
@@ -102,11 +95,12 @@ class RpcServer(Hooked):
         self._arriving: dict[Session, None] = {}
         self._listeners: list[Listener] = []
         self._runtime: Runtime | None = None
-        self._tls: ServerTls | None = None
+        self._starting: asyncio.Task[Any] | None = None
         self._discovery: Announcement | None = None
         self._publicity = Publicity()
         self._stopping = False
         self._stopped = asyncio.Event()
+        self.bind(*urls or ("quic://127.0.0.1:0",))
         for plugin in plugins:
             self.register(*plugin.targets())
         if debug and not all(address.is_local for address in self._addresses):
@@ -160,7 +154,7 @@ class RpcServer(Hooked):
         metadata: Mapping[str, str] | None = None,
         interfaces: Sequence[str] | None = None,
     ) -> None:
-        """Announce this server on the local network by mDNS, once it starts or from now on; goodbye when it stops.
+        """Announce this server on the local network by mDNS, once it listens or from now on; goodbye when it stops.
 
         What is registered later, and how many sessions it has, is announced within some seconds.
 
@@ -174,14 +168,15 @@ class RpcServer(Hooked):
         Raises:
             ConfigurationError: the server runs, and this cannot be announced.
         """
-        self._discovery = Announcement(name, version, metadata, interfaces)
-        if self._runtime is not None:
-            self._runtime.tasks.start(self._publicity.change(self._presence(self._discovery)), "announce")
+        wanted = Announcement(name, version, metadata, interfaces)
+        if self._runtime is not None and self._publicity.open:
+            self._runtime.tasks.start(self._publicity.change(self._presence(wanted)), "announce")
+        self._discovery = wanted
 
     def disable_discovery(self) -> None:
         """Take this server off the network's list; sessions go on."""
         self._discovery = None
-        if self._runtime is not None:
+        if self._runtime is not None and self._publicity.open:
             self._runtime.tasks.start(self._publicity.change(None), "withdraw")
 
     def bind(self, *urls: str) -> None:
@@ -195,7 +190,7 @@ class RpcServer(Hooked):
             raise LocalProtocolError("the server runs already: call bind() before it starts")
         addresses = [Address.parse(url) for url in urls]
         for address in addresses:
-            self._transport(address.scheme)
+            self._doors.transport(address.scheme)
         self._addresses = addresses
 
     # While it runs
@@ -208,7 +203,7 @@ class RpcServer(Hooked):
     @property
     def fingerprint(self) -> str:
         """Hexadecimal SHA-256 of the certificate, for ``RpcClient.connect(..., fingerprint=...)``."""
-        return self._load_tls().fingerprint
+        return self._doors.tls().fingerprint
 
     @property
     def sessions(self) -> SessionManager:
@@ -229,40 +224,56 @@ class RpcServer(Hooked):
 
         Raises:
             ConnectError: an address cannot be bound.
-            LocalProtocolError: it runs already.
+            LocalProtocolError: it runs already, or was stopped before it had started.
         """
         if self._runtime is not None:
             raise LocalProtocolError("the server runs already: stop it first")
-        addresses = [Address.parse(url) for url in urls] or self._addresses
         self._stopping = False
         self._stopped = asyncio.Event()
-        self._runtime = Runtime(self._limits, debug=self._debug, chains=self._chains)
+        runtime = self._runtime = Runtime(self._limits, debug=self._debug, chains=self._chains)
+        task = self._starting = asyncio.current_task()
         try:
-            await self._hooks.start(self, self._runtime)
-            if any(address.scheme != "memory" for address in addresses):
-                await asyncio.to_thread(self._load_tls)  # may make keys
-            for address in addresses:
-                tls = self._load_tls() if address.scheme != "memory" else None
-                transport = self._transport(address.scheme)
-                self._listeners.append(await transport.listen(address, accept=self._accept, tls=tls))
-            announced = self._discovery if not urls else None
-            await self._publicity.begin(None if announced is None else self._presence(announced))
-        except BaseException:
-            await self.stop(grace=0.0)
+            await self._open(runtime, [Address.parse(url) for url in urls])
+        except BaseException as error:
+            stopped = self._stopping and isinstance(error, asyncio.CancelledError)
+            await self._end(runtime, 0.0)
+            if stopped and task is not None and not task.uncancel():
+                raise LocalProtocolError("the server was stopped before it had started") from None
             raise
+        finally:
+            self._starting = None
         _log.info("= serving at %s", ", ".join(self.addresses))
+
+    async def _open(self, runtime: Runtime, instead: Sequence[Address]) -> None:
+        await self._hooks.start(self, runtime)
+        for address in instead or self._addresses:
+            self._listeners.append(await self._doors.open(address, self._accept))
+        announced = None if instead else self._discovery
+        await self._publicity.begin(None if announced is None else self._presence(announced))
 
     async def stop(self, grace: float = DEFAULT_STOP_GRACE) -> None:
         """Stop: say goodbye, take no new calls, let running ones end for up to `grace` seconds.
 
-        Idempotent; a second call meanwhile waits for the first. When it is cancelled, the grace is over.
+        Idempotent; a second call meanwhile waits for the first. When it is cancelled, the grace is over. A start that
+        is not done is cancelled.
+
+        Raises:
+            LocalProtocolError: a hook of the start calls this.
         """
-        runtime = self._runtime
+        runtime, starting = self._runtime, self._starting
         if runtime is None:
             return
-        if self._stopping:
-            await self._stopped.wait()
+        if starting is None and not self._stopping:
+            await self._end(runtime, grace)
             return
+        if starting is asyncio.current_task():
+            raise LocalProtocolError("the server is starting: to keep it from that, raise an error in the hook")
+        if starting is not None and not self._stopping:
+            self._stopping = True
+            starting.cancel()
+        await self._stopped.wait()
+
+    async def _end(self, runtime: Runtime, grace: float) -> None:
         self._stopping = True
         try:
             await self._wind_down(grace)
@@ -383,15 +394,3 @@ class RpcServer(Hooked):
     def _presence(self, wanted: Announcement) -> Presence:
         load = self._sessions.__len__
         return Presence(wanted, self.addresses, self._router.services, self.fingerprint, load)
-
-    def _transport(self, scheme: str) -> Transport[Any, Any]:
-        if scheme not in self._transports:
-            self._transports[scheme] = make_transport(scheme, self._engine, self._limits, early_data=self._early_data)
-        return self._transports[scheme]
-
-    def _load_tls(self) -> ServerTls:
-        from echostream.transport.tls import ServerTls
-
-        if self._tls is None:
-            self._tls = ServerTls.load(self._certificate, self._private_key)
-        return self._tls

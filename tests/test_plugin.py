@@ -13,6 +13,7 @@ from echostream import (
     INJECTED,
     ConfigurationError,
     Context,
+    LocalProtocolError,
     Middleware,
     Plugin,
     Principal,
@@ -181,6 +182,37 @@ async def test_a_start_that_fails_is_no_start(book: list[str]) -> None:
             await server.start()
         assert server.addresses == []
     assert book == ["start", "start too"]
+
+
+async def test_a_start_that_is_not_done_can_be_stopped(book: list[str]) -> None:
+    server = hooked(book)
+    waits = asyncio.Event()
+
+    @server.on_start
+    async def hang() -> None:
+        waits.set()
+        await asyncio.Event().wait()
+
+    with nothing_left():
+        starting = asyncio.create_task(server.start())
+        await waits.wait()
+        await asyncio.gather(server.stop(), server.stop())
+        with pytest.raises(LocalProtocolError, match="the server was stopped before it had started"):
+            await starting
+        assert not starting.cancelled()
+        starting = asyncio.create_task(server.start())
+        await asyncio.sleep(0)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+    assert (server.addresses, book) == ([], ["start", "start too"] * 2)
+
+
+async def test_a_hook_of_the_start_cannot_stop_the_server() -> None:
+    server = RpcServer(memory_url())
+    server.on_start(server.stop)
+    with nothing_left(), pytest.raises(LocalProtocolError, match="raise an error in the hook"):
+        await server.start()
 
 
 def test_a_hook_that_hangs_does_not_hold_up_the_end(caplog: pytest.LogCaptureFixture) -> None:

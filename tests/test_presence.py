@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -143,10 +144,29 @@ async def test_what_does_not_fit_is_not_announced_and_said(
     assert "! the announcement stays as it was: " in caplog.text
 
 
+@pytest.mark.parametrize("hook", ["on_start", "lifespan"])
+async def test_a_hook_of_the_start_may_announce_the_server_or_not(name: str, hook: str) -> None:
+    @asynccontextmanager
+    async def lifespan(server: RpcServer) -> AsyncGenerator[None]:
+        server.enable_discovery(name, interfaces=LO)
+        yield
+
+    server = RpcServer(QUIC, lifespan=lifespan if hook == "lifespan" else None)
+    if hook == "on_start":
+        server.on_start(lambda: server.enable_discovery(name, interfaces=LO))
+    async with server, Browser(Query(name), timeout=8.0, interfaces=LO) as browser:
+        assert (await anext(browser)).service.name == name
+    server.on_start(server.disable_discovery)
+    async with server:
+        assert server._publicity.presence is None
+
+
 async def test_what_cannot_be_announced_is_refused_at_once() -> None:
     async with RpcServer(QUIC) as server:
         with pytest.raises(ConfigurationError, match="give a name: no service is registered"):
             server.enable_discovery()
+    async with server:  # what was refused is not tried again
+        assert server._publicity.presence is None
 
 
 async def test_a_network_that_cannot_be_used_is_said(name: str, caplog: pytest.LogCaptureFixture) -> None:

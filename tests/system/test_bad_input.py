@@ -591,7 +591,7 @@ async def untrusted(server: RpcServer, url: str | None = None, **trust: Any) -> 
 async def showing(issued: Issued, *, now: float | None = None) -> AsyncGenerator[RpcServer]:
     """A server that shows a certificate, even one that it would refuse to load today."""
     server = RpcServer(QUIC)
-    server._tls = ServerTls.load(issued.pem, issued.key_pem, now=now)
+    server._doors._tls = ServerTls.load(issued.pem, issued.key_pem, now=now)
     server.register(Files())
     async with server:
         yield server
