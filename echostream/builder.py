@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from echostream.middleware.base import Middleware
-from echostream.plugin import Plugin
+from echostream.plugin import Lifespan, Plugin
 from echostream.presence import Announcement
 from echostream.session.session import Principal
 
@@ -24,7 +24,7 @@ Authenticate = Callable[[str | None], Principal | Awaitable[Principal | None] | 
 class Buildable(Protocol):
     """What the builder needs of a server."""
 
-    def register(self, *targets: object) -> None:
+    def register(self, *targets: object, name: str | None = None, middleware: Sequence[Middleware] = ()) -> None:
         """Serve more."""
 
     def enable_discovery(
@@ -49,7 +49,7 @@ class ServerBuilder(Generic[ServerT]):
         self._make = make
         self._urls: list[str] = []
         self._options: dict[str, Any] = {}
-        self._targets: list[object] = []
+        self._registrations: list[tuple[tuple[object, ...], dict[str, Any]]] = []
         self._discovery: Announcement | None = None
 
     def bind(self, url: str) -> Self:
@@ -57,9 +57,9 @@ class ServerBuilder(Generic[ServerT]):
         self._urls.append(url)
         return self
 
-    def register(self, *targets: object) -> Self:
-        """Serve objects and functions; may be repeated."""
-        self._targets.extend(targets)
+    def register(self, *targets: object, name: str | None = None, middleware: Sequence[Middleware] = ()) -> Self:
+        """Serve objects and functions, as `RpcServer.register`; may be repeated."""
+        self._registrations.append((targets, {"name": name, "middleware": middleware}))
         return self
 
     def certificate(self, certificate: str | PathLike[str] | bytes, private_key: str | PathLike[str] | bytes) -> Self:
@@ -97,6 +97,16 @@ class ServerBuilder(Generic[ServerT]):
         self._options["plugins"] = (*self._options.get("plugins", ()), *plugins)
         return self
 
+    def lifespan(self, lifespan: Lifespan) -> Self:
+        """Run the server inside this block."""
+        self._options["lifespan"] = lifespan
+        return self
+
+    def reflection(self, reflection: bool = True) -> Self:
+        """Tell clients what is served here, or do not."""
+        self._options["reflection"] = reflection
+        return self
+
     def debug(self, debug: bool = True) -> Self:
         """Send the texts of unexpected errors to the peer."""
         self._options["debug"] = debug
@@ -121,7 +131,8 @@ class ServerBuilder(Generic[ServerT]):
             ConfigurationError, SignatureError: as `RpcServer` and `RpcServer.register`.
         """
         server = self._make(*self._urls, **self._options)
-        server.register(*self._targets)
+        for targets, options in self._registrations:
+            server.register(*targets, **options)
         if self._discovery is not None:
             name, version, metadata, interfaces = self._discovery
             server.enable_discovery(name, version=version, metadata=metadata, interfaces=interfaces)

@@ -57,6 +57,7 @@ class RpcServer(Hooked):
         limits: Limits | None = None,
         debug: bool = False,
         early_data: bool = False,
+        reflection: bool = True,
         middleware: Sequence[Middleware] = (),
         plugins: Sequence[Plugin] = (),
         lifespan: Lifespan | None = None,
@@ -74,6 +75,7 @@ class RpcServer(Hooked):
             early_data: run calls of methods that are marked safe before a handshake is done (0-RTT), which saves a
                 client that comes back a round trip or two. Such a call may run a second time: who saw the client's
                 first packets may send them again.
+            reflection: tell clients what is served here when they ask, and names near to one that they got wrong.
             middleware: layers around every call, event and item of every session, the outermost first.
             plugins: bundles of handlers, middleware and hooks.
             lifespan: ``lifespan(server)`` is the block in which the server runs.
@@ -88,9 +90,11 @@ class RpcServer(Hooked):
         self._doors = Doors(
             engine, self._limits, early_data=early_data, certificate=certificate, private_key=private_key
         )
+        self._reflection = reflection
         self._chains = compile_chains((*middleware_of(plugins), *middleware))
         self._router = Router()
-        offer_reflection(self._router, self._may_hint)
+        if reflection:
+            offer_reflection(self._router, self._may_hint)
         self._sessions = SessionManager(self._chains.outbound_event)
         self._arriving: dict[Session, None] = {}
         self._listeners: list[Listener] = []
@@ -387,7 +391,7 @@ class RpcServer(Hooked):
         _log.info("= session %s of %s opened", session.id, session.peer_address)
 
     def _may_hint(self, session: Session) -> bool:
-        return self._authenticate is None or session.principal is not None
+        return self._reflection and (self._authenticate is None or session.principal is not None)
 
     # Inside
 

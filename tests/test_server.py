@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from echostream import (
     ConnectionLostError,
     Limits,
     LocalProtocolError,
+    Middleware,
     Principal,
+    Request,
     RpcClient,
     RpcError,
     RpcServer,
@@ -32,6 +34,7 @@ from echostream import (
     service,
 )
 from echostream.errors import CloseCode, EchoStreamError
+from echostream.middleware import RequestNext
 from echostream.session.peer import Peer
 from echostream.transport.quic import QuicTransport
 from echostream.transport.tls import ClientTls
@@ -618,19 +621,40 @@ async def test_the_builder_says_the_same_as_keywords() -> None:
         .enable_discovery("work", version="1.2", metadata={"zone": "a"}, interfaces=["127.0.0.1"])
         .build()
     )
+    assert (built._doors._certificate, built._doors._private_key) == (own.pem, own.key_pem)
     said = RpcServer(
         QUIC, str(built._addresses[1]), certificate=own.pem, private_key=own.key_pem, authenticate=authenticate,
         engine="aioquic", limits=limits, debug=True,
     )  # fmt: skip
     said.register(work)
     said.enable_discovery("work", version="1.2", metadata={"zone": "a"}, interfaces=["127.0.0.1"])
-    for name in ("_addresses", "_certificate", "_private_key", "_authenticate", "_limits", "_debug", "_discovery"):
+    for name in ("_addresses", "_authenticate", "_limits", "_debug", "_discovery"):
         assert getattr(built, name) == getattr(said, name), name
     assert [route.name for route in built._router.methods()] == [route.name for route in said._router.methods()]
     assert built.fingerprint == said.fingerprint == own.fingerprint
     built._discovery = None
     async with built, RpcClient.connect(built.addresses[1]) as client:
         assert await client.request("work.quick") == 1
+
+
+async def test_the_builder_registers_as_a_server_does() -> None:
+    class Loud(Middleware):
+        async def inbound_request(self, request: Request, call_next: RequestNext) -> Any:
+            return str(await call_next(request)).upper()
+
+    @asynccontextmanager
+    async def lifespan(server: RpcServer) -> AsyncGenerator[None]:
+        server.register(Work())
+        yield
+
+    @handler("quiet")
+    async def quiet() -> str:
+        return "hush"
+
+    builder = RpcServer.builder().bind(memory_url()).register(quiet).lifespan(lifespan)
+    server: RpcServer = builder.register(quiet, name="loud", middleware=[Loud()]).build()
+    async with server, joined(server) as client:
+        assert [await client.request(name) for name in ("quiet", "loud", "work.quick")] == ["hush", "HUSH", 1]
 
 
 async def test_an_empty_builder_builds_the_default() -> None:

@@ -95,6 +95,25 @@ async def test_a_session_that_is_not_let_know_is_told_nothing() -> None:
             await anext(reflection.describe())
 
 
+@pytest.mark.parametrize("way", ["keyword", "builder"])
+async def test_a_server_may_keep_to_itself_what_it_serves(way: str) -> None:
+    @handler("secret.door")
+    async def door() -> str:
+        return "open"
+
+    url = memory_url()
+    built = RpcServer.builder().bind(url).reflection(False).build()
+    server = RpcServer(url, reflection=False) if way == "keyword" else built
+    server.register(door)
+    async with server, joined(server) as client:
+        assert await client.request("secret.door") == "open"
+        for method in (f"{REFLECTION}.ListServices", "secret.dor"):
+            with pytest.raises(RpcError) as caught:
+                await client.request(method)
+            assert (caught.value.code, caught.value.message) == (Status.UNIMPLEMENTED, f"unknown method {method!r}")
+        assert [item.name for item in server.describe()[0].methods] == ["secret.door"]
+
+
 async def test_the_service_is_neither_listed_nor_suggested() -> None:
     async with make_server(memory_url()) as server, joined(server) as client:
         await client.proxy(Reflection).list_services()
