@@ -45,10 +45,18 @@ async def describe_server(client: RpcClient) -> list[ServiceDescription]:
         RpcError: it does not say, or does not come to an end.
     """
     found: list[ServiceDescription] = []
-    async for item in client.proxy(Reflection).describe():
-        if len(found) == _MOST:
-            raise RpcError(Status.RESOURCE_EXHAUSTED, f"the server describes more than {_MOST} services")
-        found.append(item)
+    try:
+        async for item in client.proxy(Reflection).describe():
+            found.append(item)
+            if len(found) > _MOST:
+                break
+    except RpcError as error:
+        if error.code is not Status.UNIMPLEMENTED:
+            raise
+        text = "this server tells nobody what it serves (reflection=False): calls by name work all the same"
+        raise RpcError(Status.UNIMPLEMENTED, text) from None
+    if len(found) > _MOST:
+        raise RpcError(Status.RESOURCE_EXHAUSTED, f"the server describes more than {_MOST} services")
     return found
 
 

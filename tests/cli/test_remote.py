@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from echostream import RpcError, Status
+from echostream import RpcError, RpcServer, Status
 from echostream.cli import remote
 from echostream.cli.remote import describe_method, describe_server, remote_method
 from echostream.introspection.model import MethodDescription, ServiceDescription
+from echostream.testing import connect_in_memory
 from tests.cli.running import echostream
 
 
@@ -68,3 +69,11 @@ def test_nonsense_is_called_nonsense(name: str) -> None:
     client: Any = Client()
     with pytest.raises(RpcError, match=r"the server's description of x\.y makes no sense"):
         remote_method(client, method)
+
+
+async def test_a_server_without_reflection_is_named_as_one() -> None:
+    server = RpcServer("memory://unused", reflection=False)
+    async with connect_in_memory(server) as client:
+        with pytest.raises(RpcError, match="tells nobody what it serves") as caught:
+            await describe_server(client)
+        assert caught.value.code is Status.UNIMPLEMENTED
