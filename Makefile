@@ -6,12 +6,14 @@ PARALLEL := -n auto --maxprocesses 4
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install demo quickstart test test-slow test-all sim-full lint format types docs bench fuzz clean
+.PHONY: help install cli demo quickstart test test-slow test-all sim-full lint format types docs bench fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(STAMPS)/dev ## the .venv with every tool, for your editor
+install: $(STAMPS)/dev ## the .venv with every tool, to work on EchoStream itself
+
+cli: $(STAMPS)/cli ## the .venv with the command line, and no more: what you need to use EchoStream
 
 demo: $(STAMPS)/core ## a server and a client that find each other, call, emit and move a file
 	$(PYTHON) examples/demo.py
@@ -64,7 +66,7 @@ $(STAMPS)/core: pyproject.toml | $(VENV)/bin/pip
 	$(PYTHON) -m pip install --quiet --editable .
 	@mkdir -p $(@D) && touch $@
 
-$(STAMPS)/test $(STAMPS)/dev $(STAMPS)/bench $(STAMPS)/fuzz: pyproject.toml | $(VENV)/bin/pip
+$(STAMPS)/cli $(STAMPS)/test $(STAMPS)/dev $(STAMPS)/bench $(STAMPS)/fuzz: pyproject.toml | $(VENV)/bin/pip
 	$(PYTHON) -m pip install --quiet --editable '.[$(@F)]'
 	@mkdir -p $(@D) && touch $@
 

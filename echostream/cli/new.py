@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -14,6 +15,10 @@ from echostream.cli.console import Misuse, failures
 __all__ = ("new",)
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+_TAKEN: Final = frozenset({"client", "echostream", "pydantic", "pytest", "tests"})
+"""Beside those of Python: what the project's files import, or are called themselves."""
+_CLASSES: Final = frozenset({"Arrived", "Context", "Field", "Guest"})
+"""What app.py has already."""
 
 _FILES: Final = {
     "pyproject.toml": """\
@@ -46,14 +51,20 @@ app = "{package}.app:server"
     "README.md": """\
 # {title}
 
-    pip install -e '.[test]'
-    pytest
+The service is in `{package}/app.py`. Serve it:
+
     echostream serve --reload
 
 and in another terminal:
 
-    echostream describe --service {package}
-    echostream call {package}.hello world
+    python client.py
+    echostream describe {package}
+    echostream call {package}.hello '{{"name": "world"}}'
+
+Its tests:
+
+    pip install -e '.[test]'
+    pytest
 """,
     ".gitignore": """\
 __pycache__/
@@ -68,40 +79,84 @@ __pycache__/
 
 from collections.abc import AsyncIterator
 
-from echostream import RpcServer, handler, service
+from echostream import INJECTED, Context, RpcServer, event, handler, service
+from pydantic import BaseModel, Field
+
+
+class Guest(BaseModel):
+    name: str = Field(min_length=1)  # what does not fit is refused before the handler runs
+    visits: int = Field(default=1, ge=1, le=100)
+
+
+@event("{package}.arrived")
+class Arrived(BaseModel):
+    name: str
 
 
 @service("{package}")
 class {cls}:
-    """Greets people and counts."""
+    """Greets guests and counts."""
 
     @handler
-    async def hello(self, name: str) -> str:
-        """Greet somebody by name."""
-        return f"hello, {{name}}"
+    async def hello(self, guest: Guest, *, ctx: Context = INJECTED) -> str:
+        """Greet a guest."""
+        await ctx.session.emit(Arrived(name=guest.name))  # an event, to who called
+        return f"hello, {{guest.name}}"
 
     @handler
     async def count(self, upto: int) -> AsyncIterator[int]:
-        """Count from 1."""
+        """Count from 1: a stream of answers."""
         for number in range(1, upto + 1):
             yield number
 
 
-server = RpcServer("quic://127.0.0.1:4433")
+server = RpcServer("quic://127.0.0.1:0")  # any free port: it is found by name
 server.register({cls}())
 server.enable_discovery("{package}")
+''',
+    "client.py": '''\
+"""Calls {title} from another program, which it finds by name."""
+
+import asyncio
+
+from echostream import RpcClient, RpcError
+
+from {package}.app import Arrived, Guest, {cls}
+
+
+async def main() -> None:
+    async with RpcClient.discover("{package}") as client:
+        client.on(Arrived, lambda arrived: print("event:", arrived))
+        remote = client.proxy({cls})
+
+        print(await remote.hello(Guest(name="world")))
+        async for number in remote.count(3):
+            print(number)
+
+        try:
+            await client.request("{package}.hello", {{"name": ""}})
+        except RpcError as error:
+            print(error)
+
+
+asyncio.run(main())
 ''',
     "tests/test_app.py": '''\
 """What {title} promises. No network is needed for it."""
 
+import asyncio
+
 from echostream.testing import connect_in_memory
 
-from {package}.app import {cls}, server
+from {package}.app import Arrived, Guest, {cls}, server
 
 
 async def test_it_greets() -> None:
     async with connect_in_memory(server) as client:
-        assert await client.proxy({cls}).hello("world") == "hello, world"
+        heard: asyncio.Queue[Arrived] = asyncio.Queue()
+        client.on(Arrived, heard.put_nowait)
+        assert await client.proxy({cls}).hello(Guest(name="world")) == "hello, world"
+        assert await heard.get() == Arrived(name="world")
 
 
 async def test_it_counts() -> None:
@@ -110,32 +165,46 @@ async def test_it_counts() -> None:
 ''',
 }
 
+_NEXT: Final = """\
+made {made}: its service is in {package}/app.py
+
+    cd {made}
+    echostream serve --reload
+
+and there in another terminal
+
+    python client.py
+    echostream call {package}.hello '{{"name": "world"}}'
+
+Its tests: pip install -e '.[test]', then pytest"""
+
 
 def new(
     name: Annotated[str, typer.Argument(help="Name of the project and its folder: small letters, digits, - or _.")],
     folder: Annotated[Path, typer.Option("--folder", help="Where to make it.")] = Path(),
 ) -> None:
-    """Make a project with a service, a server and a test."""
+    """Make a project with a service, a server, a client and a test."""
     with failures():
         made = _make(name, folder)
-    typer.echo(
-        f"made {made}\n\n    cd {made}\n    pytest\n    echostream serve --reload\n\nand in another terminal\n\n"
-        f"    echostream call {name.replace('-', '_')}.hello world"
-    )
+    package = name.replace("-", "_")
+    typer.echo(_NEXT.format(made=made, package=package))
 
 
 def _make(name: str, folder: Path) -> Path:
     package = name.replace("-", "_")
-    if not _NAME.fullmatch(name) or keyword.iskeyword(package) or package == "echostream":
+    if not _NAME.fullmatch(name) or keyword.iskeyword(package):
         raise Misuse(
             f"{name!r} is no name for a project: small letters and digits, with - or _ between, such as my-app"
         )
+    if package in _TAKEN or package in sys.stdlib_module_names:
+        raise Misuse(f"{name!r} is the name of another module, which it would hide: choose another, such as my-{name}")
     words = package.split("_")
+    cls = "".join(map(str.title, words))
     fill = {
         "name": name,
         "package": package,
         "title": " ".join(words).capitalize(),
-        "cls": "".join(map(str.title, words)),
+        "cls": f"{cls}Service" if cls in _CLASSES else cls,
     }
     root = folder / name
     if root.exists():

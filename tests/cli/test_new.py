@@ -11,6 +11,15 @@ import pytest
 
 from tests.cli.running import ROOT, echostream, process, serving
 
+CALLED = """\
+event: name='world'
+hello, world
+1
+2
+3
+my_app.hello: INVALID_ARGUMENT: invalid my_app.hello: /guest/name: string should have at least 1 character
+"""
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
@@ -31,7 +40,17 @@ def test_a_new_project_passes_its_tests_and_serves(tmp_path: Path) -> None:
     assert tests.returncode == 0, tests.stdout
     assert "2 passed" in tests.stdout
     with serving("--bind", "quic://127.0.0.1:0", folder=project) as (_, url):
-        assert echostream("call", "-u", url, "my_app.hello", "world").out == '"hello, world"\n'
+        assert echostream("call", "-u", url, "my_app.hello", '{"name": "world"}').out == '"hello, world"\n'
+        called = subprocess.run(
+            [sys.executable, "client.py"],
+            cwd=project,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert called.stdout == CALLED, called.stderr
     linted = subprocess.run(
         [sys.executable, "-m", "ruff", "check", "--no-cache", "."],
         cwd=project,
@@ -43,7 +62,7 @@ def test_a_new_project_passes_its_tests_and_serves(tmp_path: Path) -> None:
     assert linted.returncode == 0 or "No module named" in linted.stderr, linted.stdout
 
 
-@pytest.mark.parametrize("name", ["My-App", "1app", "class", "echostream", "../app", ""])
+@pytest.mark.parametrize("name", ["My-App", "1app", "class", "../app", ""])
 def test_a_name_that_is_none_is_refused(name: str, tmp_path: Path) -> None:
     done = echostream("new", name, "--folder", str(tmp_path))
     assert done.code == 2
@@ -56,3 +75,16 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     done = echostream("new", "app", "--folder", str(tmp_path))
     assert done.code == 2
     assert "is there already" in done.err
+
+
+@pytest.mark.parametrize("name", ["echostream", "client", "tests", "asyncio", "http"])
+def test_a_name_that_would_hide_a_module_is_refused(name: str, tmp_path: Path) -> None:
+    done = echostream("new", name, "--folder", str(tmp_path))
+    assert done.code == 2
+    assert f"such as my-{name}" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_project_named_like_a_class_of_its_own_gets_another_class(tmp_path: Path) -> None:
+    assert echostream("new", "guest", "--folder", str(tmp_path)).code == 0
+    assert "class GuestService:" in (tmp_path / "guest" / "guest" / "app.py").read_text("utf-8")
