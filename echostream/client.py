@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from echostream.config import DEFAULT_CONNECT_TIMEOUT, DEFAULT_DISCOVER_TIMEOUT, Limits
 from echostream.connecting import Connecting
-from echostream.dialling import DialOptions, client_tls, refused, too_late
+from echostream.dialling import DialOptions, check_dialled, client_tls, refused, too_late
 from echostream.errors import ConnectError, ConnectionLostError
 from echostream.finding import MET_FIRST, Trust, find_servers, meet
 from echostream.middleware.base import Middleware, compile_chains
@@ -90,6 +90,7 @@ class RpcClient(Conversation):
             ConfigurationError: the URL or an option is unusable.
         """
         address = Address.parse(url)
+        check_dialled(address)
         dial = DialOptions(timeout, engine, limits, credentials, early_data, compile_chains(middleware))
 
         async def start() -> RpcClient:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from echostream.errors import CloseCode, ConnectError, ConnectionLostError, RpcError, Status, TransportError
+from echostream.errors import (
+    CloseCode,
+    ConfigurationError,
+    ConnectError,
+    ConnectionLostError,
+    RpcError,
+    Status,
+    TransportError,
+)
 from echostream.session.chains import NO_CHAINS, Chains
 from echostream.transport.base import Address
 
@@ -15,7 +23,7 @@ if TYPE_CHECKING:
     from echostream.config import Limits
     from echostream.transport.tls import ClientTls
 
-__all__ = ("DialOptions", "client_tls", "refused", "too_late")
+__all__ = ("DialOptions", "check_dialled", "client_tls", "refused", "too_late")
 
 
 class DialOptions(NamedTuple):
@@ -28,6 +36,18 @@ class DialOptions(NamedTuple):
     early_data: bool
     chains: Chains = NO_CHAINS
     """The client's middleware."""
+
+
+def check_dialled(address: Address) -> None:
+    """Refuse an address that only a server can use.
+
+    Raises:
+        ConfigurationError: it stands for all addresses of a machine.
+    """
+    if address.host in {"0.0.0.0", "::"}:
+        raise ConfigurationError(
+            "url", f"{address} is where a server listens: dial 127.0.0.1, or its machine's address"
+        )
 
 
 def client_tls(

@@ -188,6 +188,8 @@ class _HandlerReader:
         if result is inspect.Signature.empty:
             raise self._fault("the result has no annotation; write -> None, or the type that it returns")
         result = _resolved(result, function, self._scope)
+        if typing.get_origin(result) in {collections.abc.Iterator, collections.abc.Generator}:
+            raise self._fault("the result is an iterator that is not async; write -> AsyncIterator[...]")
         sends_items = any(item.role is ParameterRole.ITEMS for item in parameters)
         self._check_kind(sends_items=sends_items, returns_items=is_items(result))
         given: dict[str, Any] = {
@@ -305,15 +307,17 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
         found = list(_signature(function).parameters.values())
     except ValueError:  # a builtin that does not tell
         return [inspect.Parameter("payload", inspect.Parameter.POSITIONAL_ONLY)]
-    for item in found:
-        if getattr(item.default, "__echostream_role__", None) == "dependency":  # callers could pass another value
-            shown = f"{item.name}: Annotated[..., Depends(...)] = INJECTED"
-            raise _fault(function, f"parameter {item.name!r} has Depends(...) as its default; write {shown}")
     if not _is_method(function):
         return found
-    if not found or found[0].kind not in {found[0].POSITIONAL_ONLY, found[0].POSITIONAL_OR_KEYWORD}:
+    first = found[0] if found else None
+    if first is None or first.kind not in {first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD} or _is_typed(first):
         raise _fault(function, f"a method of a class needs self; write {_name(function)}(self, ...)")
     return found[1:]
+
+
+def _is_typed(first: inspect.Parameter) -> bool:
+    """Whether the first parameter of a method is an argument: nobody annotates ``self`` under another name."""
+    return first.annotation is not first.empty and first.name != "self"
 
 
 def _is_method(function: Callable[..., Any]) -> bool:

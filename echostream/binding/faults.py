@@ -40,7 +40,7 @@ def unfit_reply(what: str, error: ValueError, value: object) -> RpcError:
     found = violations(error, value)
     shown = "; ".join(f"{path or '/'}: {text}" for path, text in found[:_LISTED])
     details = {"field_violations": [{"field": path, "description": text} for path, text in found[:100]]}
-    text = f"the reply does not fit the type it is read as: {shown}"
+    text = f"the reply does not fit the type it is read as: {shown}; are both programs up to date?"
     return RpcError(Status.INTERNAL, text, details=details, operation=what)
 
 

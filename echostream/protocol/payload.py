@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 import msgpack  # type: ignore[import-untyped]
 
 from echostream.config import Limits
-from echostream.errors import InvalidArgumentError, ResourceError
+from echostream.errors import ConfigurationError, InvalidArgumentError, ResourceError
 from echostream.types import WireValue
 
 __all__ = ("MAX_NAME_BYTES", "PayloadCodec", "check_metadata", "encode_name", "shown")
@@ -26,6 +26,8 @@ MAX_NAME_BYTES: Final = 0xFFFF
 _MAX_KEPT_NAMES: Final = 1024
 _MAX_KEPT_NAME_BYTES: Final = 256
 _encoded_names: Final[dict[str, bytes]] = {}
+
+_BAD_KEY: Final = "payload is not valid msgpack: a key of a map is a list or a map; keys are text, numbers or bytes"
 
 _MAX_SHOWN: Final = 80
 """Characters of a peer's own words in an error: it goes to a log and perhaps back to the peer."""
@@ -59,7 +61,8 @@ class PayloadCodec:
         try:
             packed: bytes = self._packer.pack(value)  # resets itself when it raises
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise InvalidArgumentError(f"value cannot be serialised: {error}") from None
+            reason = "it is nested too deeply, or contains itself" if "recursion" in str(error) else error
+            raise InvalidArgumentError(f"value cannot be serialised: {reason}") from None
         return packed
 
     def decode(self, data: bytes) -> WireValue:
@@ -80,8 +83,10 @@ class PayloadCodec:
             return msgpack.unpackb(data, raw=False, strict_map_key=False, timestamp=3, ext_hook=_refuse_extension)
         except InvalidArgumentError:
             raise
-        # What msgpack documents, and what it lets through: bad UTF-8 (ValueError), unhashable keys (TypeError).
-        except (ValueError, TypeError, OverflowError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        except TypeError:
+            raise InvalidArgumentError(_BAD_KEY) from None
+        # What msgpack documents, and what it lets through: bad UTF-8.
+        except (ValueError, OverflowError, RecursionError, msgpack.exceptions.UnpackException) as error:
             raise InvalidArgumentError(f"payload is not valid msgpack: {_one_line(error)}") from None
 
 
@@ -100,6 +105,9 @@ def encode_name(name: str) -> bytes:
 
 
 def _encode_name(name: str) -> bytes:
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - functions come here
+        what = getattr(name, "__qualname__", repr(name))
+        raise ConfigurationError("name", f'{what} is no text: give "service.method", or call it on a proxy')
     try:
         raw = name.encode()
     except UnicodeEncodeError:

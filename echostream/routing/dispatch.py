@@ -214,7 +214,10 @@ class Dispatcher:
 
     async def _on_cancelled(self, invocation: Invocation) -> None:
         if invocation.expired:
-            await _fail(invocation, RpcError(Status.DEADLINE_EXCEEDED, "the deadline passed while the handler ran"))
+            await _fail(
+                invocation,
+                RpcError(Status.DEADLINE_EXCEEDED, "the deadline passed while the handler ran; timeout= gives it more"),
+            )
         elif not invocation.context.cancelled:  # by the handler's own doing, or because the server stops
             await _fail(invocation, RpcError(Status.CANCELLED, "the handler was cancelled"))
 
@@ -241,9 +244,11 @@ class Dispatcher:
         if names := near(name):
             return f"{text}; did you mean {' or '.join(names)}?"
         service, dot, _ = name.rpartition(".")
-        if what == "method" and dot and not self._router.serves(service):
-            return f"{text}; no service {service!r} is registered here: was server.register(...) forgotten?"
-        return text
+        if what != "method" or not dot:
+            return text
+        if self._router.serves(service):
+            return f"{text}; {service!r} here has nothing like it: are both programs up to date?"
+        return f"{text}; no service {service!r} is registered here: was {session.role}.register(...) forgotten?"
 
     # Application streams
 

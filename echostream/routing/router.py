@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 from echostream.binding import (
@@ -177,6 +178,10 @@ class Router:
                 f"{getattr(target, '__qualname__', repr(target))} is neither an object of a @service class nor marked"
                 " with @handler, @listener or @stream",
             )
+        whole: str = getattr(target, "__qualname__", "") if isinstance(target, FunctionType) else ""
+        owner = whole.rpartition(".")[0]
+        if owner and not owner.endswith("<locals>"):
+            raise ConfigurationError("register", f"{whole} is a method without its object: give {owner}()")
         return self._read_function(target, name, claimed, chains)
 
     def _read_service(self, target: object, cls: type, claimed: _Claimed, chains: Chains) -> list[Callable[[], None]]:
@@ -268,7 +273,9 @@ def _near(name: str, known: list[str]) -> list[str]:
     service, dot, last = name.rpartition(".")
     same = {item[len(service + dot) :]: item for item in known if item.startswith(service + dot)}
     near = [same[item] for item in difflib.get_close_matches(last, same, _NEAR_NAMES, _LIKENESS)]
-    return near or difflib.get_close_matches(name, known, _NEAR_NAMES, _LIKENESS)
+    if near or (dot and same):
+        return near
+    return difflib.get_close_matches(name, known, _NEAR_NAMES, _LIKENESS)
 
 
 _Claimed = set[tuple[str, str]]

@@ -359,7 +359,11 @@ def _proxy_method(method: Any) -> ProxyMethod:
 
 
 def _checked_timeout(timeout: float | None) -> float | None:
-    if timeout is not None and not 0 < timeout < math.inf:
+    try:
+        fits = timeout is None or 0 < timeout < math.inf
+    except TypeError:
+        raise ConfigurationError("timeout", f"{timeout!r} is no number of seconds") from None
+    if not fits:
         raise ConfigurationError("timeout", f"{timeout!r} must be above 0 seconds, or None for no deadline")
     return timeout
 

@@ -13,6 +13,7 @@ from echostream.errors import (
     ConnectionLostError,
     DeadlineExceededError,
     EchoStreamError,
+    LocalProtocolError,
     RpcError,
     Status,
     error_from_wire,
@@ -59,6 +60,12 @@ class Progress:
     progress: float
     total: float | None = None
     message: str | None = None
+
+
+_OTHER_LOOP: Final = (
+    "this session belongs to another event loop, that of the thread or asyncio.run() in which it was opened: connect"
+    " once in each, or hand the call over with asyncio.run_coroutine_threadsafe()"
+)
 
 
 @dataclass(slots=True)
@@ -210,6 +217,10 @@ async def call_unary(
     except asyncio.CancelledError:
         pending.give_up(Status.CANCELLED)
         raise
+    except RuntimeError:
+        if asyncio.get_running_loop() is loop:
+            raise
+        raise LocalProtocolError(_OTHER_LOOP, operation=request.method) from None
     finally:
         if timed:
             peer.runtime.deadlines.remove(pending)
@@ -218,7 +229,9 @@ async def call_unary(
     return decode(check_response(peer, frame, request))
 
 
-call_unary.__qualname__ = "call of a remote method"  # what is shown when `await` was forgotten
+call_unary.__qualname__ = (
+    "call of a remote method (write `await` in front of it)"  # what is shown when `await` was forgotten
+)
 
 
 def start_call(

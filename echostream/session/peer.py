@@ -136,7 +136,8 @@ class Peer:
     def closed(self, reason: CloseReason) -> None:
         """Tell everybody who still waits."""
         who = "the peer" if reason.by_peer else "this side"
-        text = f"connection closed by {who}: {reason.reason}" if reason.reason else f"connection closed by {who}"
+        why = reason.reason or ("" if reason.by_peer else "its block has ended, or close() was called; connect again")
+        text = f"connection closed by {who}: {why}" if why else f"connection closed by {who}"
         self._lose(ConnectionLostError(text, close_code=reason.code))
 
     # For the session layer

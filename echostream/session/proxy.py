@@ -13,7 +13,7 @@ from echostream.session.attempts import ChainedCall, call_through
 from echostream.session.calling import CallRequest, PendingCall, call_unary
 from echostream.session.chains import item_sender, item_taker
 from echostream.session.streaming import StreamingCall, call_with_items
-from echostream_derive import CallShape
+from echostream_derive import CallShape, is_service
 
 if TYPE_CHECKING:
     from echostream.protocol.frames import ResponseFrame
@@ -240,6 +240,8 @@ def make_proxy(session: Session, service: Any, options: CallOptions) -> Any:
         ConfigurationError: an object was given instead of its class.
     """
     if not isinstance(service, type):
-        shown = type(service).__name__
-        raise ConfigurationError("service", f"{shown} object given: give the class, client.proxy({shown})")
+        name = type(service).__name__
+        if is_service(type(service)):
+            raise ConfigurationError("service", f"{name} object given: give the class, client.proxy({name})")
+        raise ConfigurationError("service", f"{service!r} is no class: give that of the service, or use request()")
     return ServiceProxy(session, service, options)

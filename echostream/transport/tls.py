@@ -74,7 +74,7 @@ class ServerTls:
         key = load_private_key("private_key", certificate if private_key is None else private_key)
         check_key("private_key", chain, key)
         if wrong := check_dates(chain[0], at):
-            raise ConfigurationError("certificate", f"{wrong}, clients would refuse it")
+            raise ConfigurationError("certificate", f"{wrong}, clients would refuse it: have a new one made")
         return cls(chain, key, fingerprint_of(der_of(chain[0])))
 
     def to_pem(self) -> tuple[bytes, bytes]:

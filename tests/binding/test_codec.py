@@ -363,7 +363,8 @@ def test_a_reply_is_read_or_the_contract_is_broken() -> None:
         TypeCodec(Order).validate_reply({"symbol": "a"}, what="orders.place")
     assert caught.value.code is Status.INTERNAL
     assert str(caught.value) == (
-        "orders.place: INTERNAL: the reply does not fit the type it is read as: /qty: field required"
+        "orders.place: INTERNAL: the reply does not fit the type it is read as: /qty: field required;"
+        " are both programs up to date?"
     )
     assert caught.value.details == {"field_violations": [{"field": "/qty", "description": "field required"}]}
 

@@ -126,7 +126,9 @@ def test_a_value_without_a_form_is_refused_and_the_codec_goes_on(value: Any, tex
 def test_a_value_that_contains_itself_is_refused() -> None:
     value: list[Any] = []
     value.append(value)
-    with pytest.raises(InvalidArgumentError, match="value cannot be serialised: recursion limit exceeded"):
+    with pytest.raises(
+        InvalidArgumentError, match="value cannot be serialised: it is nested too deeply, or contains itself"
+    ):
         codec.encode(value)
 
 
@@ -141,8 +143,8 @@ def test_a_value_that_contains_itself_is_refused() -> None:
         (b"\x01\x01", "payload is not valid msgpack: unpack(b) received extra data."),
         (b"\xc1", "payload is not valid msgpack: FormatError"),
         (b"\xa1\xff", "payload is not valid msgpack: 'utf-8' codec can't decode byte 0xff"),
-        (b"\x81\x90\x01", "payload is not valid msgpack: unhashable type: 'list'"),
-        (b"\x81\x80\x01", "payload is not valid msgpack: unhashable type: 'dict'"),
+        (b"\x81\x90\x01", "payload is not valid msgpack: a key of a map is a list or a map"),
+        (b"\x81\x80\x01", "payload is not valid msgpack: a key of a map is a list or a map"),
         (b"\xd4\x05\x00", "extension type 5 is not allowed, only -1 (timestamp)"),
         (b"\xc7\x00\x7f", "extension type 127 is not allowed, only -1 (timestamp)"),
         (b"\xd4\xfe\x00", "extension type -2 is not allowed, only -1 (timestamp)"),

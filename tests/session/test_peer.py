@@ -315,7 +315,9 @@ async def test_everybody_who_waits_hears_why_it_ended(world: _World) -> None:
     assert world.connection.closes == []
 
 
-@pytest.mark.parametrize(("by_peer", "text"), [(True, "connection closed by the peer"), (False, "by this side")])
+@pytest.mark.parametrize(
+    ("by_peer", "text"), [(True, "connection closed by the peer"), (False, "called; connect again")]
+)
 async def test_an_end_without_words_is_told_too(world: _World, by_peer: bool, text: str) -> None:
     world.peer.closed(CloseReason(None, "", by_peer=by_peer))
     assert world.peer.lost is not None

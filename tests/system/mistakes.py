@@ -6,10 +6,13 @@ import asyncio
 import logging
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+from unittest.mock import patch
 
 from pydantic import BaseModel
 
@@ -17,7 +20,9 @@ from echostream import (
     INJECTED,
     ConfigurationError,
     Context,
+    Depends,
     Limits,
+    LoggingMiddleware,
     Principal,
     RpcClient,
     RpcError,
@@ -30,7 +35,15 @@ from echostream import (
     stream,
 )
 from echostream.discovery.query import Found, Query
+from echostream.protocol.hello import Hello
+from echostream.transport.tls import ClientTls
 from tests.serving import QUIC
+from tests.transport.authority import DAY, issue
+
+if TYPE_CHECKING:
+    from decimal import Decimal as Hidden
+
+NOW = time.time()
 
 __all__ = ("MISTAKES", "Mistake")
 
@@ -100,6 +113,21 @@ class Orders:
     async def on_ticks(self, receiver: StreamReceiver[int]) -> None:
         async for _ in receiver:
             pass
+
+
+class NewReceipt(BaseModel):
+    id: int
+
+
+@service("orders", version="2.0.0")
+class NewOrders(Protocol):
+    """What the client's program has by now."""
+
+    @handler
+    async def place(self, order: Order, gift: bool = False) -> NewReceipt: ...
+
+    @handler
+    async def refund(self, order_id: int) -> None: ...
 
 
 @asynccontextmanager
@@ -203,6 +231,48 @@ async def wrong_credentials() -> None:
         pass
 
 
+@mistake("the address at which the server listens is dialled")
+async def wildcard_is_dialled() -> None:
+    await RpcClient.connect("quic://0.0.0.0:4433", ca="dev")
+
+
+@mistake("a certificate that has expired")
+async def certificate_expired() -> None:
+    old = issue("server", "127.0.0.1", start=NOW - 2 * DAY, end=NOW - DAY)
+    await RpcServer(QUIC, certificate=old.pem, private_key=old.key_pem).start()
+
+
+@mistake("a certificate that expires while the server runs")
+async def certificate_expires() -> None:
+    authority = issue("authority", ca=True, start=NOW - DAY, end=NOW + DAY)
+    old = issue("server", "127.0.0.1", by=authority, start=NOW - 2 * DAY, end=NOW - 60.0)
+    ClientTls.load(ca=authority.pem).verify([old.der], "127.0.0.1", now=NOW)
+
+
+@mistake("a certificate for another name")
+async def certificate_of_another() -> None:
+    other = issue("server", "orders.example", start=NOW - DAY, end=NOW + DAY)
+    async with RpcServer(QUIC, certificate=other.pem, private_key=other.key_pem) as server:
+        await RpcClient.connect(server.addresses[0], ca=other.pem)
+
+
+@mistake("the two programs have versions of EchoStream that do not understand each other")
+async def other_protocol() -> None:
+    async with RpcServer(QUIC) as server:
+        with patch("echostream.client.Hello", partial(Hello, version=2)):
+            await RpcClient.connect(server.addresses[0], fingerprint=server.fingerprint)
+
+
+@mistake("a client is used in another thread, or in a second `asyncio.run`")
+async def other_loop() -> None:
+    async with served() as client:
+
+        def work() -> None:
+            asyncio.run(client.request("orders.place", {"symbol": "ACME", "qty": 1}))
+
+        await asyncio.to_thread(work)
+
+
 @mistake("the client is used after its block")
 async def client_is_closed() -> None:
     async with served() as client:
@@ -245,6 +315,34 @@ async def nothing_registered() -> None:
 
     async with served(other) as client:
         await client.proxy(Orders).place(Order(symbol="ACME", qty=1))
+
+
+@mistake("the client's register was forgotten, and the server calls it")
+async def nothing_registered_here() -> None:
+    @handler("ask")
+    async def ask(*, ctx: Context = INJECTED) -> str:
+        return await ctx.session.request("ui.name", returns=str)
+
+    async with served(ask) as client:
+        await client.request("ask")
+
+
+@mistake("the server is older: it lacks a method")
+async def newer_method() -> None:
+    async with served() as client:
+        await client.proxy(NewOrders).refund(5)
+
+
+@mistake("the server is older: it does not know an argument")
+async def newer_argument() -> None:
+    async with served() as client:
+        await client.proxy(NewOrders).place(Order(symbol="ACME", qty=1), gift=True)
+
+
+@mistake("the server is older: its result is another")
+async def newer_result() -> None:
+    async with served() as client:
+        await client.proxy(NewOrders).place(Order(symbol="ACME", qty=1))
 
 
 @mistake("a method's name is misspelt, in `request`")
@@ -300,6 +398,26 @@ async def cannot_travel() -> None:
         await client.request("orders.place", object())
 
 
+@mistake("a list that contains itself")
+async def circle() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    async with served() as client:
+        await client.request("orders.place", endless)
+
+
+@mistake("a dict with tuples as keys")
+async def tuple_key() -> None:
+    async with served() as client:
+        await client.request("orders.place", {(1, 2): "ACME"})
+
+
+@mistake("metadata with a capital letter")
+async def capital_metadata() -> None:
+    async with served() as client:
+        await client.request("orders.place", metadata={"Authorization": "Bearer 123"})
+
+
 @mistake("a payload that is too large")
 async def too_large() -> None:
     async with served(limits=Limits(max_payload_bytes=1024)) as client:
@@ -318,6 +436,18 @@ async def no_time() -> None:
         await client.request("orders.wait", timeout=0)
 
 
+@mistake("a timeout that is no number")
+async def timeout_of_delta() -> None:
+    async with served() as client:
+        await client.request("orders.wait", timeout=timedelta(seconds=5))  # type: ignore[call-overload]
+
+
+@mistake("`request` with a method instead of its name")
+async def method_in_request() -> None:
+    async with served() as client:
+        await client.request(Orders.place, Order(symbol="ACME", qty=1))  # type: ignore[call-overload]
+
+
 @mistake("a stream is called like a value")
 async def stream_by_request() -> None:
     async with served() as client:
@@ -329,6 +459,14 @@ async def stream_is_awaited() -> None:
     async with served() as client:
         orders: Any = client.proxy(Orders)
         await orders.watch("ACME")
+
+
+@mistake("`for` without `async` over a stream")
+async def plain_for() -> None:
+    async with served() as client:
+        orders: Any = client.proxy(Orders)
+        for _ in orders.watch("ACME"):
+            pass
 
 
 @mistake("`async for` over a call that returns one value")
@@ -368,6 +506,12 @@ async def object_in_proxy() -> None:
         client.proxy(Orders())  # type: ignore[arg-type]
 
 
+@mistake("`client.proxy` with a name")
+async def name_in_proxy() -> None:
+    async with served() as client:
+        client.proxy("orders")  # type: ignore[arg-type]
+
+
 @mistake("`client.proxy` with a class without `@service`")
 async def plain_class_in_proxy() -> None:
     async with served() as client:
@@ -388,6 +532,11 @@ async def class_is_registered() -> None:
     RpcServer(QUIC).register(Orders)
 
 
+@mistake("`server.register` with a method of the class")
+async def method_is_registered() -> None:
+    RpcServer(QUIC).register(Orders.place)
+
+
 @mistake("`server.register` with a function without `@handler`")
 async def plain_function() -> None:
     async def place() -> None: ...
@@ -398,6 +547,26 @@ async def plain_function() -> None:
 @mistake("two services of one name")
 async def name_is_taken() -> None:
     RpcServer(QUIC).register(Orders(), Orders())
+
+
+@mistake("two handlers of one name")
+async def method_is_taken() -> None:
+    @service("taken")
+    class Taken:
+        @handler("place")
+        async def first(self) -> None: ...
+
+        @handler("place")
+        async def second(self) -> None: ...
+
+
+@mistake("a handler without `self`")
+async def no_self() -> None:
+    @service("selfless")
+    class Selfless:
+        @handler
+        async def place(order: Order) -> int:  # type: ignore[misc]  # noqa: N805
+            return order.qty
 
 
 @mistake("a handler that is not `async`")
@@ -419,6 +588,63 @@ async def star_arguments() -> None:
     @handler("add")
     async def add(*numbers: int) -> int:
         return sum(numbers)
+
+
+@mistake("a result without a type")
+async def no_result() -> None:
+    @handler("add")
+    async def add(a: int, b: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        return a + b
+
+
+@mistake("a type that is imported under `TYPE_CHECKING` only")
+async def hidden_type() -> None:
+    @handler("take")
+    async def take(it: Hidden) -> None: ...
+
+    RpcServer(QUIC).register(take)
+
+
+@mistake("a handler that returns a list where it promises a stream")
+async def list_for_stream() -> None:
+    @handler("count")
+    async def count() -> AsyncIterator[int]:
+        return [1, 2, 3]  # type: ignore[return-value]
+
+
+@mistake("a handler that yields, and promises one value")
+async def stream_for_value() -> None:
+    @handler("count")
+    async def count() -> int:  # type: ignore[misc]
+        yield 1
+
+
+@mistake("a stream of a plain iterator")
+async def plain_iterator() -> None:
+    @handler("count")
+    async def count() -> Iterator[int]:
+        return iter([1])
+
+
+@mistake("`Depends` as a default, as in FastAPI of old")
+async def depends_as_default() -> None:
+    @handler("count")
+    async def count(database: int = Depends(lambda: 1)) -> int:  # type: ignore[assignment]
+        return database
+
+
+@mistake("`thread=True` on a handler that is `async`")
+async def async_in_thread() -> None:
+    @handler("count", thread=True)
+    async def count() -> int:
+        return 1
+
+
+@mistake("`raises=` with an exception of Python")
+async def python_error() -> None:
+    @handler("count", raises=[ValueError])
+    async def count() -> int:
+        return 1
 
 
 @mistake("a parameter with a name that calls need themselves")
@@ -490,10 +716,21 @@ async def nothing_to_announce() -> None:
     await server.start()
 
 
+@mistake("the private key of another certificate")
+async def key_of_another() -> None:
+    one, two = issue("one", "127.0.0.1", start=NOW - DAY), issue("two", "127.0.0.1", start=NOW - DAY)
+    await RpcServer(QUIC, certificate=one.pem, private_key=two.key_pem).start()
+
+
 @mistake("a private key without its certificate")
 async def key_alone() -> None:
     server = RpcServer(QUIC, private_key=b"-----BEGIN PRIVATE KEY-----")
     await server.start()
+
+
+@mistake("a middleware's class instead of an object")
+async def middleware_class() -> None:
+    RpcServer(QUIC, middleware=[LoggingMiddleware])  # type: ignore[list-item]
 
 
 @mistake("`debug=True` on a public address (in the log)")
@@ -505,6 +742,12 @@ async def debug_in_public() -> str:
 
 
 # Events and streams
+
+
+@mistake("`@event` without a name")
+async def event_without_name() -> None:
+    @event  # type: ignore[arg-type]
+    class Nameless(BaseModel): ...
 
 
 @mistake("`emit` with the class")
@@ -529,6 +772,12 @@ async def event_and_payload() -> None:
 async def listens_to_plain_class() -> None:
     async with served() as client:
         client.on(Order, print)
+
+
+@mistake("a callback that takes nothing")
+async def callback_takes_nothing() -> None:
+    async with served() as client:
+        client.on(PriceChanged, lambda: None)
 
 
 @mistake("a stream's name is misspelt")
