@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import pytest
+from pydantic import BaseModel
 
 from echostream import (
     ConfigurationError,
@@ -15,6 +16,7 @@ from echostream import (
     RpcServer,
     Session,
     SignatureError,
+    event,
     handler,
     listener,
     service,
@@ -23,8 +25,16 @@ from echostream.habits import OF_SERVERS, OF_SESSIONS
 from tests.serving import linked
 
 
+@event("order.placed")
+class Placed(BaseModel):
+    number: int
+
+
 @service("orders")
 class Orders:
+    @listener(Placed)
+    async def on_placed(self, placed: Placed) -> None: ...
+
     @handler
     async def add(self, a: int) -> int:
         return a
@@ -64,6 +74,8 @@ async def test_what_is_written_otherwise_elsewhere() -> None:
                 pass
         with pytest.raises(ConfigurationError, match=r"or call by name with request\('orders\.add', \.\.\.\)"):
             client.call("orders.add", 1)  # type: ignore[arg-type]
+        with pytest.raises(RpcError, match=r"unknown method 'order\.placed'; it is an event here: emit\(\) it"):
+            await client.request("order.placed", {"number": 7})
         with pytest.raises(ConfigurationError, match="'chat' takes one payload, got 2: put them into a list"):
             await client.emit("chat", "ann", "hello")
 

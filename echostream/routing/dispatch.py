@@ -241,6 +241,8 @@ class Dispatcher:
         text = f"unknown {what} {name!r}"
         if not self._hints(session):
             return text
+        if what == "method" and self.listeners.binding(name) is not None:
+            return f"{text}; it is an event here: emit() it"
         if names := near(name):
             return f"{text}; did you mean {' or '.join(names)}?"
         service, dot, _ = name.rpartition(".")
