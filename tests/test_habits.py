@@ -95,13 +95,13 @@ def get_account(name: str = Depends(get_name)) -> str:  # type: ignore[assignmen
 
 
 def test_a_dependency_as_a_default_is_refused_because_callers_could_pass_another_value() -> None:
-    with pytest.raises(SignatureError, match=r"'name' has Depends\(\.\.\.\) as its default; write name: Annotated\["):
+    with pytest.raises(SignatureError, match=r"'name' has Depends as its default; write name: Annotated\["):
 
         @handler("whose")
         async def whose(name: str = Depends(get_name)) -> str:  # type: ignore[assignment]
             return name
 
-    with pytest.raises(SignatureError, match=r"parameter 'name' has Depends\(\.\.\.\) as its default"):
+    with pytest.raises(SignatureError, match=r"parameter 'name' has Depends as its default"):
 
         @listener("opened")
         async def opened(payload: int, name: str = Depends(get_name)) -> None: ...  # type: ignore[assignment]
@@ -110,5 +110,5 @@ def test_a_dependency_as_a_default_is_refused_because_callers_could_pass_another
     async def mine(account: Annotated[str, Depends(get_account)]) -> str:
         return account
 
-    with pytest.raises(SignatureError, match=r"get_account: parameter 'name' has Depends\(\.\.\.\) as its default"):
+    with pytest.raises(SignatureError, match=r"get_account: parameter 'name' has Depends as its default"):
         RpcServer("memory://habits").register(mine)

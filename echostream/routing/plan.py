@@ -168,8 +168,6 @@ class _Planner:
         sessions: list[str] = []
         values: list[tuple[str, int]] = []
         for name, parameter in _parameters(function).items():
-            if isinstance(parameter.default, Depends):
-                raise _fault(function, name, "has Depends(...) as its default; write Annotated[T, Depends(function)]")
             annotation = _annotation(function, parameter)
             if problem := misplaced_dependency(parameter, annotation):
                 raise fault(location_of(function), label_of(function), problem)
