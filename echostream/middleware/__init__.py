@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from echostream.middleware.retry import Retry
     from echostream.middleware.size_limit import SizeLimit
     from echostream.middleware.timeout import DeadlineMiddleware, TimeoutMiddleware
-    from echostream.session.chains import Item, ItemNext, Notice, NoticeNext, Request, RequestNext
+    from echostream.session.chains import Item, ItemNext, Notice, NoticeNext, Opening, OpeningNext, Request, RequestNext
 
 __all__ = (
     "BearerToken",
@@ -27,6 +27,8 @@ __all__ = (
     "Middleware",
     "Notice",
     "NoticeNext",
+    "Opening",
+    "OpeningNext",
     "RateLimit",
     "Request",
     "RequestNext",
@@ -44,7 +46,16 @@ _MODULES = {
     "echostream.middleware.retry": ("Retry",),
     "echostream.middleware.size_limit": ("SizeLimit",),
     "echostream.middleware.timeout": ("DeadlineMiddleware", "TimeoutMiddleware"),
-    "echostream.session.chains": ("Item", "ItemNext", "Notice", "NoticeNext", "Request", "RequestNext"),
+    "echostream.session.chains": (
+        "Item",
+        "ItemNext",
+        "Notice",
+        "NoticeNext",
+        "Opening",
+        "OpeningNext",
+        "Request",
+        "RequestNext",
+    ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from echostream.errors import CertificateError, ConfigurationError, RpcError, Status
 from echostream.middleware.base import Middleware
-from echostream.session.chains import Item, ItemNext, Notice, NoticeNext, Request, RequestNext
+from echostream.session.chains import Item, ItemNext, Notice, NoticeNext, Opening, OpeningNext, Request, RequestNext
 from echostream.session.context import Context
 from echostream.session.session import Principal, Session, checked_principal
 from echostream.types import Metadata
@@ -85,7 +85,7 @@ class TokenAuthentication(Middleware):
 
 
 class BearerToken(Middleware):
-    """Sends a token along with every call and event of this side, as `TokenAuthentication` wants it.
+    """Sends a token along with every call, event and stream of this side, as `TokenAuthentication` wants it.
 
     To a server that was found by name and met for the first time it sends nothing and raises `CertificateError`.
     """
@@ -114,6 +114,10 @@ class BearerToken(Middleware):
         if notice.session is not None:  # a broadcast goes to many
             await self._add(notice.session, notice.metadata)
         return await call_next(notice)
+
+    async def outbound_stream(self, opening: Opening, call_next: OpeningNext) -> Any:
+        await self._add(opening.session, opening.metadata)
+        return await call_next(opening)
 
     async def _add(self, session: Session, metadata: Metadata) -> None:
         if not session.trusted:

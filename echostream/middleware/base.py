@@ -15,6 +15,8 @@ from echostream.session.chains import (
     ItemNext,
     Notice,
     NoticeNext,
+    Opening,
+    OpeningNext,
     Request,
     RequestNext,
     both,
@@ -49,6 +51,10 @@ class Middleware:
     async def outbound_event(self, notice: Notice, call_next: NoticeNext, /) -> Any:
         """Around `emit` and `broadcast` (once for all its sessions; it waits for nobody, so do not wait in it)."""
         return await call_next(notice)
+
+    async def outbound_stream(self, opening: Opening, call_next: OpeningNext, /) -> Any:
+        """Around `open_stream` of this side: `call_next` returns when the other side took the stream."""
+        return await call_next(opening)
 
     async def inbound_item(self, item: Item, call_next: ItemNext, /) -> Any:
         """Around an item that came: return what its reader gets."""
@@ -107,7 +113,9 @@ def _check(layer: Middleware) -> None:
         try:
             inspect.signature(method).bind(None, None)
         except TypeError:
-            thing = {"request": "request", "event": "notice", "item": "item"}[kind.rpartition("_")[2]]
+            thing = {"request": "request", "event": "notice", "stream": "opening", "item": "item"}[
+                kind.rpartition("_")[2]
+            ]
             raise ConfigurationError(
                 "middleware", f"{cls.__name__}.{kind} must be written as `async def {kind}(self, {thing}, call_next)`"
             ) from None

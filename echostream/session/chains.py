@@ -20,6 +20,8 @@ __all__ = (
     "Next",
     "Notice",
     "NoticeNext",
+    "Opening",
+    "OpeningNext",
     "Request",
     "RequestNext",
     "both",
@@ -90,6 +92,21 @@ class Notice:
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
+class Opening:
+    """The opening of an application stream on its way through the middleware of the side that opens it.
+
+    Attributes:
+        session: the session that it goes through.
+        name: the stream's name.
+        metadata: the short strings sent along. May be changed.
+    """
+
+    session: Session
+    name: str
+    metadata: Metadata
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
 class Item:
     """One item of a streaming call or of an application stream on its way through the middleware.
 
@@ -111,6 +128,7 @@ Next = Callable[[T], Awaitable[Any]]
 RequestNext = Next[Request]
 NoticeNext = Next[Notice]
 ItemNext = Next[Item]
+OpeningNext = Next[Opening]
 
 Chain = Callable[[T, Next[T]], Coroutine[Any, Any, Any]]
 """A compiled chain: given the thing and what is at the end of the chain."""
@@ -128,6 +146,7 @@ class Chains:
     outbound_request: Chain[Request] | None = None
     inbound_event: Chain[Notice] | None = None
     outbound_event: Chain[Notice] | None = None
+    outbound_stream: Chain[Opening] | None = None
     inbound_item: Chain[Item] | None = None
     outbound_item: Chain[Item] | None = None
     inbound_answer: Chain[Item] | None = None

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 
 from echostream.binding import TypeCodec
 from echostream.config import DEFAULT_STREAM_CLOSE_TIMEOUT
-from echostream.errors import DeadlineExceededError, EchoStreamError, Status, StreamResetError
+from echostream.errors import DeadlineExceededError, EchoStreamError, LocalProtocolError, Status, StreamResetError
+from echostream.session.chains import Chain, Opening
 from echostream.session.channel import Channel, make_channel
 
 if TYPE_CHECKING:
+    from echostream.session.peer import Peer
     from echostream.session.session import Session
     from echostream.types import Metadata
 
@@ -168,20 +170,16 @@ async def open_channel(session: Session, name: str, metadata: Metadata | None, t
         DeadlineExceededError: no answer within `timeout` seconds.
         ConnectionLostError: the connection ended first.
     """
-    peer, session_id = session.peer, session.id
+    peer, session_id, chain = session.peer, session.id, session.runtime.chains.outbound_stream
     channel = make_channel(session, name)
     if peer.lost is not None:
         raise peer.lost.again(operation=name, session=session_id)
     try:
         async with asyncio.timeout(timeout):
-            stream_id = await peer.open_transport_stream()
-            try:
-                channel.stream = peer.protocol.streams.open(name, stream_id, channel, metadata)
-            except EchoStreamError:
-                peer.give_back(stream_id)
-                raise
-            peer.touch()
-            await channel.wait_accepted()
+            if chain is None:
+                await _open(peer, channel, name, metadata)
+            else:
+                await _open_through(chain, channel, Opening(session=session, name=name, metadata=metadata or {}))
     except TimeoutError:
         channel.reset(StreamResetError("not accepted in time", code=Status.DEADLINE_EXCEEDED))
         raise DeadlineExceededError(
@@ -191,3 +189,32 @@ async def open_channel(session: Session, name: str, metadata: Metadata | None, t
         channel.reset(StreamResetError("the opener gave up", code=Status.CANCELLED))
         raise
     return channel
+
+
+async def _open(peer: Peer, channel: Channel, name: str, metadata: Metadata | None) -> None:
+    stream_id = await peer.open_transport_stream()
+    try:
+        channel.stream = peer.protocol.streams.open(name, stream_id, channel, metadata)
+    except EchoStreamError:
+        peer.give_back(stream_id)
+        raise
+    peer.touch()
+    await channel.wait_accepted()
+
+
+async def _open_through(chain: Chain[Opening], channel: Channel, opening: Opening) -> None:
+    """Open a stream inside the layers, which must do so once; what one raises afterwards resets it."""
+
+    async def call_next(changed: Opening) -> None:
+        if channel.stream is not None:
+            raise LocalProtocolError("a middleware opened the stream twice", operation=opening.name)
+        await _open(opening.session.peer, channel, opening.name, changed.metadata)
+
+    try:
+        await chain(opening, call_next)
+    except Exception:
+        channel.reset(StreamResetError("a middleware raised while it was opened", code=Status.CANCELLED))
+        raise
+    if not channel.accepted:
+        text = "a middleware did not open the stream; write `return await call_next(opening)`"
+        raise LocalProtocolError(text, operation=opening.name)

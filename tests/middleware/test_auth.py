@@ -104,6 +104,14 @@ async def test_events_and_streams_need_a_token_too() -> None:
     assert server.desk.heard == [2, 4, 5]
 
 
+async def test_the_token_goes_along_when_a_stream_is_opened() -> None:
+    server, connecting = who(BearerToken("key of ann"))
+    async with connecting as client, client.open_stream("belt", metadata={"kind": "new"}) as sender:
+        await sender.send(3)
+        assert await sender.receiver.recv() == 3
+    assert server.desk.heard == [3]
+
+
 async def test_a_fresh_token_each_time() -> None:
     tokens = iter(["key of ann", "key of bob"])
 
@@ -179,6 +187,8 @@ async def test_no_token_goes_to_a_server_that_was_met_for_the_first_time() -> No
             await client.proxy(Desk).who()
         with pytest.raises(CertificateError):
             await client.emit("thing", 1)
+        with pytest.raises(CertificateError):
+            await client.open_stream("belt")
         client.session.trusted = True
         assert (await client.proxy(Desk).who())[0] == "ann"
     assert asked == ["token"]

@@ -26,7 +26,17 @@ from echostream import (
     service,
 )
 from echostream.errors import ConnectionLostError
-from echostream.middleware import Item, ItemNext, Middleware, Notice, NoticeNext, Request, RequestNext
+from echostream.middleware import (
+    Item,
+    ItemNext,
+    Middleware,
+    Notice,
+    NoticeNext,
+    Opening,
+    OpeningNext,
+    Request,
+    RequestNext,
+)
 from echostream.middleware.base import compile_chains
 from echostream.session.attempts import Attempts
 from echostream.session.calling import CallRequest
@@ -89,7 +99,7 @@ async def yielding(self: Any, thing: Any, call_next: Any) -> AsyncIterator[Any]:
 async def alone(self: Any, thing: Any) -> Any: ...
 
 
-ALL = "inbound_request, outbound_request, inbound_event, outbound_event, inbound_item, outbound_item"
+ALL = "inbound_request, outbound_request, inbound_event, outbound_event, outbound_stream, inbound_item, outbound_item"
 
 
 @pytest.mark.parametrize(
@@ -142,7 +152,7 @@ async def test_the_client_sees_every_kind() -> None:
     async with connect_in_memory(server, middleware=[Scribe("c", book)]) as client:
         await everything(client)
     other = {OTHER_WAY[name.partition("_")[0]] + "_" + name.partition("_")[2]: n for name, n in INBOUND.items()}
-    assert seen(book) == other
+    assert seen(book) == other | {"outbound_stream belt": 1}
 
 
 async def test_the_server_calls_through_its_layers_too() -> None:
@@ -852,3 +862,35 @@ def test_a_caller_cancelled_while_its_layers_hang_is_cancelled() -> None:
             assert not isinstance(caught.value, RpcError)
 
     virtually(scenario)
+
+
+class _Opener(Middleware):
+    """Opens streams as often as it is told to, and raises afterwards if it is told to."""
+
+    def __init__(self, times: int, error: Exception | None = None) -> None:
+        self.times = times
+        self.error = error
+
+    async def outbound_stream(self, opening: Opening, call_next: OpeningNext) -> Any:
+        for _ in range(self.times):
+            await call_next(opening)
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        (_Opener(0), r"did not open the stream; write `return await call_next\(opening\)`"),
+        (_Opener(2), "opened the stream twice"),
+        (_Opener(1, RpcError(Status.ABORTED, "no more")), "no more"),
+    ],
+)
+async def test_a_layer_opens_a_stream_once_or_nothing_of_it_stays(layer: Middleware, text: str) -> None:
+    server, desk = make_server()
+    async with connect_in_memory(server, middleware=[layer], raise_server_exceptions=False) as client:
+        with pytest.raises((RpcError, LocalProtocolError), match=text):
+            await client.open_stream("belt")
+        assert await client.proxy(Desk).add(1) == 1  # the session goes on
+        await until(lambda: not server.sessions or not next(iter(server.sessions)).peer.protocol.streams.streams)
+    assert desk.heard == []

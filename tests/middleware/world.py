@@ -7,7 +7,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from echostream import INJECTED, Context, RpcClient, RpcServer, handler, listener, service, stream
-from echostream.middleware import Item, ItemNext, Middleware, Notice, NoticeNext, Request, RequestNext
+from echostream.middleware import (
+    Item,
+    ItemNext,
+    Middleware,
+    Notice,
+    NoticeNext,
+    Opening,
+    OpeningNext,
+    Request,
+    RequestNext,
+)
 from echostream.session.streams import StreamReceiver
 from echostream.testing import SimNetwork
 
@@ -85,6 +95,9 @@ class Scribe(Middleware):
 
     async def outbound_event(self, notice: Notice, call_next: NoticeNext) -> Any:
         return await self._pass("outbound_event", notice, call_next)
+
+    async def outbound_stream(self, opening: Opening, call_next: OpeningNext) -> Any:
+        return await self._pass("outbound_stream", opening, call_next)
 
     async def inbound_item(self, item: Item, call_next: ItemNext) -> Any:
         return await self._pass("inbound_item", item, call_next)
