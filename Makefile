@@ -13,9 +13,9 @@ help: ## list the targets
 
 install: $(STAMPS)/dev ## the .venv with every tool, to work on EchoStream itself
 
-cli: $(STAMPS)/cli ## the .venv with the command line, and no more: what you need to use EchoStream
+cli: $(STAMPS)/cli ## the .venv with EchoStream and its command line, and no more
 
-demo: $(STAMPS)/core ## a server and a client that find each other, call, emit and move a file
+demo: $(STAMPS)/cli ## a server and a client that find each other, call, emit and move a file
 	$(PYTHON) examples/demo.py
 
 quickstart: ## the quick start, exactly as its pages print it, on a clean clone; checks what comes out
@@ -62,10 +62,6 @@ clean: ## remove what was made, the .venv included
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamped after it is filled, and pip comes last into a new .venv: what was interrupted is tried again.
-$(STAMPS)/core: pyproject.toml | $(VENV)/bin/pip
-	$(PYTHON) -m pip install --quiet --editable .
-	@mkdir -p $(@D) && touch $@
-
 $(STAMPS)/cli $(STAMPS)/test $(STAMPS)/dev $(STAMPS)/bench $(STAMPS)/fuzz: pyproject.toml | $(VENV)/bin/pip
 	$(PYTHON) -m pip install --quiet --editable '.[$(@F)]'
 	@mkdir -p $(@D) && touch $@
