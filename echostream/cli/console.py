@@ -51,6 +51,7 @@ _WAYS_OUT: Final = (
     ('RpcClient.connect("quic://host:4433")', "--url quic://host:4433"),
     ('say trust="first-use"', "say --first-use"),
     ("name its ca or fingerprint", "name its --ca or --fingerprint"),
+    ("'Bearer <token>'", "'Bearer <token>' (--token)"),
 )
 """What errors tell programmers to write, and what it is here."""
 

@@ -35,6 +35,7 @@ class Target:
     insecure: bool
     first_use: bool
     credentials: str | None
+    token: str | None
     wait: float
 
     def must_be_named(self) -> None:
@@ -53,9 +54,12 @@ class Target:
             service: what to look for on the local network when the options name neither address nor service.
         """
         from echostream.client import RpcClient
+        from echostream.middleware import BearerToken
 
         ca = self.ca if self.ca in (None, "dev") else str(Path(self.ca).expanduser())
         trust: dict[str, Any] = {"ca": ca, "fingerprint": self.fingerprint or None, "credentials": self.credentials}
+        if self.token is not None:
+            trust["middleware"] = [BearerToken(self.token)]
         if self.url is None:
             if self.insecure:
                 raise Misuse("--insecure goes with --url: a server that is found announces its certificate")
@@ -115,12 +119,16 @@ def _options(
         typer.Option(
             "--first-use",
             rich_help_panel=_PANEL,
-            help="Send credentials also to a server that is found for the first time, and trusted from then on.",
+            help="Send credentials and token also to a server met for the first time, and trusted from then on.",
         ),
     ] = False,
     credentials: Annotated[
         str | None,
         typer.Option(envvar="ECHOSTREAM_CREDENTIALS", rich_help_panel=_PANEL, help="What its authenticate= gets."),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="ECHOSTREAM_TOKEN", rich_help_panel=_PANEL, help="What its TokenAuthentication gets."),
     ] = None,
     wait: Annotated[
         float, typer.Option(rich_help_panel=_PANEL, min=0.1, help="Seconds to find it, and to connect.")

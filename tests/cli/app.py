@@ -9,7 +9,19 @@ from datetime import date
 
 from pydantic import BaseModel
 
-from echostream import INJECTED, Context, Principal, RpcError, RpcServer, Status, event, handler, listener, service
+from echostream import (
+    INJECTED,
+    Context,
+    Principal,
+    RpcError,
+    RpcServer,
+    Status,
+    TokenAuthentication,
+    event,
+    handler,
+    listener,
+    service,
+)
 
 
 class Order(BaseModel):
@@ -119,6 +131,10 @@ server.register(Shop(), ping)
 
 closed = RpcServer("quic://127.0.0.1:0", authenticate=authenticate)
 closed.register(ping)
+
+
+guarded = RpcServer("quic://127.0.0.1:0", middleware=[TokenAuthentication({"key": Principal("ann")})])
+guarded.register(Shop())
 
 
 def make() -> RpcServer:

@@ -185,6 +185,16 @@ def test_credentials_come_from_an_option_or_the_environment() -> None:
 
 
 @pytest.mark.slow
+def test_a_token_goes_along_with_the_call_and_with_the_question_what_it_takes() -> None:
+    with serving("tests.cli.app:guarded") as (_, url):
+        assert echostream("call", "-u", url, "shop.count", "2", "--token", "key").out == "1\n2\n"
+        assert "count(upto: int)" in echostream("describe", ECHOSTREAM_TOKEN="key", ECHOSTREAM_URL=url).out
+        done = echostream("describe", "-u", url)
+        assert (done.code, done.out) == (1, "")
+        assert "(--token)" in done.err
+
+
+@pytest.mark.slow
 def test_ctrl_c_cancels_the_call_and_exits_with_130(url: str) -> None:
     with started("call", "-u", url, "shop.count", "1000000000") as running:
         assert running.stdout is not None

@@ -9,11 +9,11 @@ import pytest
 from echostream.cli.console import Misuse, failures
 from echostream.cli.target import Target
 from echostream.client import RpcClient
-from echostream.errors import CertificateError
+from echostream.errors import CertificateError, RpcError, Status
 
 NOTHING: dict[str, Any] = {
     "url": None, "service": None, "ca": None, "fingerprint": [], "insecure": False, "first_use": False,
-    "credentials": None, "wait": 5.0,
+    "credentials": None, "token": None, "wait": 5.0,
 }  # fmt: skip
 
 
@@ -65,3 +65,9 @@ def test_the_way_out_of_an_error_is_an_option(capsys: pytest.CaptureFixture[str]
     with pytest.raises(Exception, match="1"), failures():
         raise CertificateError('met for the first time: say trust="first-use", or name its ca or fingerprint')
     assert "say --first-use, or name its --ca or --fingerprint\n" in capsys.readouterr().err
+
+
+def test_where_a_token_is_needed_the_option_for_it_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Exception, match="1"), failures():
+        raise RpcError(Status.UNAUTHENTICATED, "shop.say needs the metadata 'authorization': 'Bearer <token>'")
+    assert capsys.readouterr().err.endswith("'Bearer <token>' (--token)\n")
