@@ -229,6 +229,15 @@ def test_canary_derive_reset_tokens(tls: ServerTls) -> None:
     assert [item.stateless_reset_token for item in ids] == [item.cid * 2 for item in ids]
 
 
+def test_canary_keep_groups(tls: ServerTls) -> None:
+    lab = Lab(tls)
+    lab.run()
+    keys = lab.client._quic.tls
+    assert len(keys._ec_private_keys) == 1
+    assert keys._x25519_private_key is not None
+    assert keys._x448_private_key is None
+
+
 def test_packets_stay_within_what_aioquic_can_write(tls: ServerTls) -> None:
     lab = Lab(tls, max_datagram_bytes=60_000)
     lab.run()

@@ -26,6 +26,7 @@ def install_qh3(monkeypatch: pytest.MonkeyPatch, found: str | None) -> None:
         return found
 
     monkeypatch.setattr(engines_module, "version", version)
+    monkeypatch.setattr(engines_module, "_missing_qh3", engines_module._missing_qh3.__wrapped__)  # asks each time
 
 
 def test_an_unknown_engine_is_refused() -> None:

@@ -19,6 +19,9 @@ from echostream.transport.quic.engine_aioquic_connection import (
     CONGESTION_CONTROL,
     AioquicEngine,
     AioquicTrace,
+)
+from echostream.transport.quic.engine_aioquic_tls import (
+    ClientOfTwoGroups,
     ServerWithoutEarlyData,
     derive_reset_tokens,
 )
@@ -48,7 +51,7 @@ class AioquicEngines(CommonEngines):
         configuration.server_name = server_name
         configuration.verify_mode = ssl.CERT_NONE  # the chain only: that the peer owns the key is always checked
         configuration.session_ticket = self._ticket_to_offer(resumption)
-        quic = QuicConnection(configuration=configuration, session_ticket_handler=self._keeper(resumption))
+        quic = ClientOfTwoGroups(configuration=configuration, session_ticket_handler=self._keeper(resumption))
         engine = AioquicEngine(quic, self._settings)
         quic.connect(address, now)
         if resumption is not None and resumption.early_data:

@@ -29,12 +29,11 @@ from aioquic.quic.stream import QuicStream
 
 from echostream.config import QuicSettings
 from echostream.transport.quic.diagnostics import QlogFile
-from echostream.transport.quic.engine import ResetToken
 from echostream.transport.quic.engine_common import MAX_PROBE_DOUBLINGS, CommonEngine, EndOfConnection
 from echostream.transport.quic.paths import BASE_DATAGRAM_BYTES, MAX_LARGE_LOSSES, datagram_bytes
 from echostream.transport.sockets import SocketAddress
 
-__all__ = ("CONGESTION_CONTROL", "AioquicEngine", "AioquicTrace", "ServerWithoutEarlyData", "derive_reset_tokens")
+__all__ = ("CONGESTION_CONTROL", "AioquicEngine", "AioquicTrace")
 
 # aioquic warns about every malformed peer; without a handler of the application that would go to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
@@ -184,14 +183,6 @@ class AioquicEngine(CommonEngine):
         return None if event is None else (event, _is_draining(self._quic))
 
 
-class ServerWithoutEarlyData(QuicConnection):
-    """aioquic's server invites everybody who gets a ticket to send early data with it."""
-
-    def _initialize(self, peer_cid: bytes) -> None:
-        super()._initialize(peer_cid)
-        _withhold_early_data(self)
-
-
 class _Congestion(RenoCongestionControl):
     """aioquic's congestion control, which also looks whether large packets pass."""
 
@@ -291,10 +282,6 @@ def _peer_stream_limit(quic: QuicConnection, *, unidirectional: bool) -> int:
     return quic._remote_max_streams_uni if unidirectional else quic._remote_max_streams_bidi
 
 
-def _withhold_early_data(quic: QuicConnection) -> None:
-    quic.tls._max_early_data = None
-
-
 def _application_space(quic: QuicConnection) -> QuicPacketSpace:
     return quic._spaces[aioquic_tls.Epoch.ONE_RTT]
 
@@ -380,18 +367,3 @@ def _peer_reset_tokens(quic: QuicConnection) -> list[bytes]:
     """Return the tokens of the peer's ids in use: aioquic keeps them and never looks at them."""
     ids = [quic._peer_cid, *(path.peer_cid for path in quic._network_paths if path.peer_cid is not None)]
     return [item.stateless_reset_token for item in ids if item.stateless_reset_token]
-
-
-def derive_reset_tokens(quic: QuicConnection, reset_token: ResetToken) -> None:
-    """Give the own ids tokens of ours, now and whenever more are issued; aioquic draws them at random."""
-    replenish = quic._replenish_connection_ids
-
-    def replenish_and_derive() -> None:
-        replenish()
-        for item in quic._host_cids:
-            if not item.was_sent:
-                item.stateless_reset_token = reset_token(item.cid)
-
-    quic._replenish_connection_ids = replenish_and_derive  # type: ignore[method-assign]
-    first = quic._host_cids[0]
-    first.stateless_reset_token = reset_token(first.cid)

@@ -1,0 +1,59 @@
+"""What of aioquic's TLS is other than we want it: key shares that nobody takes, early data for all, random tokens."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aioquic.quic.connection import QuicConnection
+from aioquic.tls import Group
+
+from echostream.transport.quic.engine import ResetToken
+
+__all__ = ("ClientOfTwoGroups", "ServerWithoutEarlyData", "derive_reset_tokens")
+
+_GROUPS: Final = (Group.SECP256R1, Group.X25519)
+"""Whose keys a client makes: every server has one of them (RFC 8446 section 9.1 demands the first). aioquic would make
+four; P-384 and X448 take 0.25 ms each, a sixth of all that a handshake costs a client, and after a Retry once more."""
+
+
+class ClientOfTwoGroups(QuicConnection):
+    """A client that makes keys which are likely to be used."""
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        _keep_groups(self)
+
+
+class ServerWithoutEarlyData(QuicConnection):
+    """aioquic's server invites everybody who gets a ticket to send early data with it."""
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        _withhold_early_data(self)
+
+
+# The private attributes of aioquic, one function each.
+# pyright: reportPrivateUsage=false
+
+
+def _keep_groups(quic: QuicConnection) -> None:
+    quic.tls._supported_groups = [group for group in quic.tls._supported_groups if group in _GROUPS]
+
+
+def _withhold_early_data(quic: QuicConnection) -> None:
+    quic.tls._max_early_data = None
+
+
+def derive_reset_tokens(quic: QuicConnection, reset_token: ResetToken) -> None:
+    """Give the own ids tokens of ours, now and whenever more are issued; aioquic draws them at random."""
+    replenish = quic._replenish_connection_ids
+
+    def replenish_and_derive() -> None:
+        replenish()
+        for item in quic._host_cids:
+            if not item.was_sent:
+                item.stateless_reset_token = reset_token(item.cid)
+
+    quic._replenish_connection_ids = replenish_and_derive  # type: ignore[method-assign]
+    first = quic._host_cids[0]
+    first.stateless_reset_token = reset_token(first.cid)
