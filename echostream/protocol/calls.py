@@ -87,24 +87,32 @@ class CallTable:
             InvalidArgumentError: the method's name or the metadata have no form on the wire.
         """
         link = self._link
-        link.require_ready("call")
-        link.check_payload(len(payload))
-        flags = (_SENDS if sends_items else 0) | (_ACCEPTS if accepts_items else 0) | (_RAW if raw else 0)
-        frame = link.codec.request(
-            link.next_id, encode_name(method), payload, timeout_ns=timeout_ns, metadata=metadata, flags=flags
-        )
-        call_id = link.take_id()
-        call = self.outgoing[call_id] = OutgoingCall(
-            call_id, stream_id, method, sends_items=sends_items, accepts_items=accepts_items, handle=handle
-        )
+        if not link.ready:
+            link.require_ready("call")
+        if len(payload) > link.peer_limits.max_payload_bytes:
+            link.check_payload(len(payload))
+        flags = _RAW if raw else 0
         if sends_items:
+            flags |= _SENDS
+        if accepts_items:
+            flags |= _ACCEPTS
+        call_id = link.next_id
+        frame = link.codec.request(call_id, encode_name(method), payload, timeout_ns, metadata, flags)
+        link.next_id = call_id + 2
+        call = self.outgoing[call_id] = OutgoingCall(call_id, stream_id, method)
+        call.handle = handle
+        if sends_items:
+            call.input_open = True
             call.send_credit = SendCredit(link.peer_limits.call_window_bytes)
         if accepts_items:
             call.receive_credit = ReceiveCredit(link.limits.call_window_bytes, held=link.held)
         if stream_id not in link.lanes:
             link.owners[stream_id] = call
-        call.request_stream = request_stream
-        link.out.write(stream_id if request_stream is None else request_stream, frame, fin=request_stream is not None)
+        if request_stream is None:
+            link.out.write(stream_id, frame)
+        else:
+            call.request_stream = request_stream
+            link.out.write(request_stream, frame, fin=True)
         return call
 
     def end_input(self, call: OutgoingCall) -> None:
@@ -191,15 +199,17 @@ class CallTable:
         if self.incoming.get(call.id) is not call:
             return False
         link = self._link
-        link.check_payload(len(payload))
-        frame = link.codec.response(
-            call.id, status, payload, metadata=metadata, initial=initial, flags=_RAW if raw else 0
-        )
+        if len(payload) > link.peer_limits.max_payload_bytes:
+            link.check_payload(len(payload))
+        frame = link.codec.response(call.id, status, payload, metadata, initial, _RAW if raw else 0)
         del self.incoming[call.id]
         if call.receive_credit is not None or call.held_bytes:
             self._release(call)
         if call.stream_id in link.peer_lanes:
-            link.out.write(call.stream_id if own_stream is None else own_stream, frame, fin=own_stream is not None)
+            if own_stream is None:
+                link.out.write(call.stream_id, frame)
+            else:
+                link.out.write(own_stream, frame, fin=True)
             return True
         link.owners.pop(call.stream_id, None)
         link.out.write(call.stream_id, frame, fin=True)
@@ -230,56 +240,65 @@ class CallTable:
 
     def on_request(self, stream_id: int, frame: f.RequestFrame, events: list[ev.ProtocolEvent]) -> None:
         """A call begins."""
-        link = self._link
-        link.note_remote_id(frame.id, "request")
+        link, number = self._link, frame.id
+        if number > link.last_remote_id and number & 1 != link.bit:
+            link.last_remote_id = number
+        else:  # large requests overtake one another
+            link.note_remote_id(number, "request")
         shared = stream_id in link.peer_lanes
         if shared or link.is_remote_one_way(stream_id):
             if frame.sends_items or frame.accepts_items:
                 raise RemoteProtocolError(f"streaming call on stream {stream_id}: it needs a two-way one of its own")
-            if link.was_cancelled(frame.id):
+            if number in link.cancelled:
                 return
-            if not shared:
-                stream_id = LANE
-        elif not link.claim(stream_id, "request"):
+            call = self.incoming[number] = IncomingCall(number, stream_id if shared else LANE, frame.method)
+        elif link.claim(stream_id, "request"):
+            call = self._take_stream(stream_id, frame)
+        else:
             return
-        call = self.incoming[frame.id] = IncomingCall(
-            frame.id, stream_id, frame.method, sends_items=frame.sends_items, accepts_items=frame.accepts_items
-        )
-        if stream_id not in link.peer_lanes:
-            link.owners[stream_id] = call
-        if frame.sends_items:
-            call.receive_credit = ReceiveCredit(link.limits.call_window_bytes, held=link.held)
-        if frame.accepts_items:
-            call.send_credit = SendCredit(link.peer_limits.call_window_bytes)
-        size = len(frame.payload)
-        large = size > link.limits.large_payload_bytes
-        call.held_bytes = size if large else 0
-        limit = link.limits.max_concurrent_calls
-        if large and link.held.add(size):
+        limits, size = link.limits, len(frame.payload)
+        if size > limits.large_payload_bytes and self._hold(call, size):
             self.respond(call, Status.RESOURCE_EXHAUSTED, link.no_room(call.method, events))
-        elif link.is_refused(frame.id):
+        elif link.go_away_id is not None and number > link.go_away_id:
             text = "this side takes no new calls: it is shutting down"
             self.respond(call, Status.UNAVAILABLE, link.failure(text))
-        elif len(self.incoming) > limit:
-            text = f"more than {limit} calls at once (max_concurrent_calls)"
+        elif len(self.incoming) > limits.max_concurrent_calls:
+            text = f"more than {limits.max_concurrent_calls} calls at once (max_concurrent_calls)"
             self.respond(call, Status.RESOURCE_EXHAUSTED, link.failure(text))
         else:
             events.append(ev.RequestReceived(call, frame))
 
+    def _take_stream(self, stream_id: int, frame: f.RequestFrame) -> IncomingCall:
+        """Note a call that has a two-way transport stream of its own."""
+        link = self._link
+        call = self.incoming[frame.id] = IncomingCall(frame.id, stream_id, frame.method)
+        link.owners[stream_id] = call
+        if frame.sends_items:
+            call.input_open = True
+            call.receive_credit = ReceiveCredit(link.limits.call_window_bytes, held=link.held)
+        if frame.accepts_items:
+            call.send_credit = SendCredit(link.peer_limits.call_window_bytes)
+        return call
+
+    def _hold(self, call: IncomingCall, size: int) -> bool:
+        """Count a large request; return whether the connection now holds more than it may."""
+        call.held_bytes = size
+        return self._link.held.add(size)
+
     def on_response(self, _stream_id: int, frame: f.ResponseFrame, events: list[ev.ProtocolEvent]) -> None:
         """A call of this side ended."""
-        call = self.outgoing.pop(frame.id, None)
+        link, call = self._link, self.outgoing.pop(frame.id, None)
         if call is None:
-            self._link.late_or_wrong(frame.id, "response", local=True)
+            link.late_or_wrong(frame.id, "response", local=True)
             return
         if call.receive_credit is not None:
             self._release(call)
-        if call.stream_id not in self._link.lanes:
-            self._link.owners.pop(call.stream_id, None)
+        if call.stream_id not in link.lanes:
+            link.owners.pop(call.stream_id, None)
             if call.input_open:
-                self._link.out.abort(call.stream_id, reset=True, stop=False, code=Status.CANCELLED)
+                link.out.abort(call.stream_id, reset=True, stop=False, code=Status.CANCELLED)
             elif call.output_open:
-                self._link.out.write(call.stream_id, b"", fin=True)
+                link.out.write(call.stream_id, b"", fin=True)
         events.append(ev.ResponseReceived(call, frame))
 
     def on_item(self, _stream_id: int, frame: f.ItemFrame, events: list[ev.ProtocolEvent]) -> None:

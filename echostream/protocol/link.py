@@ -183,10 +183,6 @@ class Link:
         self.late_frames += 1
         _remember(self.cancelled, number)
 
-    def was_cancelled(self, number: int) -> bool:
-        """Whether a call was cancelled before its request came."""
-        return number in self.cancelled
-
     def is_refused(self, number: int) -> bool:
         """Whether the peer uses an id above the one this side said would be the last."""
         return self.go_away_id is not None and number > self.go_away_id

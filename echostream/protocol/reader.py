@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from echostream.errors import CloseCode, RemoteProtocolError
 from echostream.protocol.codec import FrameCodec
 from echostream.protocol.frames import Frame
+from echostream.protocol.layout import LENGTH_BYTES
 
 if TYPE_CHECKING:
     from echostream.protocol.account import Share
 
 __all__ = ("FrameReader", "StreamReaders")
-
-_LENGTH: Final = Struct(">I")
-_LENGTH_BYTES: Final = _LENGTH.size
 
 
 class StreamReaders:
@@ -98,7 +95,7 @@ class FrameReader:
     def __init__(self, codec: FrameCodec) -> None:
         self._codec = codec
         self._rest = bytearray()  # not a list of pieces: a million pieces of one byte would cost many times their bytes
-        self._needed = _LENGTH_BYTES
+        self._needed = LENGTH_BYTES
         self.buffered_bytes = 0
 
     def feed(self, data: bytes) -> list[Frame]:
@@ -116,25 +113,9 @@ class FrameReader:
             data = bytes(rest)
             rest.clear()
         frames: list[Frame] = []
-        position, size = 0, len(data)
-        while size - position >= _LENGTH_BYTES:
-            (length,) = _LENGTH.unpack_from(data, position)
-            if length > self._codec.max_frame_bytes:
-                raise RemoteProtocolError(
-                    f"frame of {length} bytes is over the limit of {self._codec.max_frame_bytes}",
-                    close_code=CloseCode.LIMIT_EXCEEDED,
-                )
-            end = position + _LENGTH_BYTES + length
-            if end > size:
-                self._needed = end - position
-                break
-            frame = self._codec.decode(data, position, end)
-            if frame is not None:
-                frames.append(frame)
-            position = end
-        else:
-            self._needed = _LENGTH_BYTES
-        if position < size:
+        position = self._codec.cut(data, frames)
+        left = self.buffered_bytes = len(data) - position
+        if left:
             rest += data[position:]
-        self.buffered_bytes = size - position
+        self._needed = LENGTH_BYTES if left < LENGTH_BYTES else LENGTH_BYTES + int.from_bytes(rest[:LENGTH_BYTES])
         return frames

@@ -10,71 +10,46 @@ __all__ = ("AppStream", "Call", "IncomingCall", "OutgoingCall")
 
 
 class Call:
-    """One call that has not ended."""
+    """One call that has not ended.
 
-    __slots__ = (
-        "accepts_items",
-        "handle",
-        "id",
-        "input_open",
-        "method",
-        "output_open",
-        "receive_credit",
-        "send_credit",
-        "stream_id",
-    )
+    One is made for every call, and most are plain: what only some calls have is a default of the class.
+    """
 
-    def __init__(
-        self,
-        call_id: int,
-        stream_id: int,
-        method: str,
-        *,
-        sends_items: bool,
-        accepts_items: bool,
-        handle: Any = None,
-    ) -> None:
+    input_open = False
+    """Whether the caller may still send items."""
+    accepts_items = False
+    """Whether the responder may send items before its response."""
+    output_open = True
+    """Whether the transport stream still takes frames of this side: the peer may have stopped it."""
+    send_credit: SendCredit | None = None
+    """For the items of this side, where the call has any."""
+    receive_credit: ReceiveCredit | None = None
+    """For the items of the other side, where the call has any."""
+    handle: Any = None
+    """Whatever the driver wants to find again when frames of this call arrive."""
+
+    def __init__(self, call_id: int, stream_id: int, method: str) -> None:
         self.id = call_id
         self.stream_id = stream_id
         """Transport stream that its frames travel on."""
         self.method = method
-        self.input_open = sends_items
-        """Whether the caller may still send items."""
-        self.accepts_items = accepts_items
-        """Whether the responder may send items before its response."""
-        self.output_open = True
-        """Whether the transport stream still takes frames of this side: the peer may have stopped it."""
-        self.handle = handle
-        """Whatever the driver wants to find again when frames of this call arrive."""
-        self.send_credit: SendCredit | None = None
-        """For the items of this side, where the call has any."""
-        self.receive_credit: ReceiveCredit | None = None
-        """For the items of the other side, where the call has any."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.method} on stream {self.stream_id}>"
 
 
 class OutgoingCall(Call):
-    """A call that this side made.
+    """A call that this side made."""
 
-    Attributes:
-        request_stream: one-way transport stream that a large request travels on by itself, or None.
-    """
-
-    __slots__ = ("request_stream",)
-    request_stream: int | None
+    request_stream: int | None = None
+    """One-way transport stream that a large request travels on by itself, or None."""
 
 
 class IncomingCall(Call):
-    """A call that the peer made.
+    """A call that the peer made."""
 
-    Attributes:
-        held_bytes: of its arguments, where they are large.
-    """
-
-    __slots__ = ("held_bytes",)
-    held_bytes: int
+    held_bytes = 0
+    """Of its arguments, where they are large."""
 
 
 class AppStream:

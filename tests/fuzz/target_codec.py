@@ -63,7 +63,7 @@ def _frames(source: Source) -> None:
     assert first == second, (first, second)
     for frame in cut_up:
         _again(frame)
-    assert len(CODEC._names) <= _MAX_INTERNED
+    assert len(CODEC.names) <= _MAX_INTERNED
 
 
 def _read(pieces: list[bytes]) -> tuple[list[f.Frame], str | None]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from echostream.protocol.codec import _DECODERS, FrameCodec
+from echostream.protocol.codec import FrameCodec
+from echostream.protocol.decoders import DECODERS
 from echostream.protocol.hello import Hello
 from echostream.protocol.payload import PayloadCodec
 from echostream.types import Role
@@ -54,7 +55,7 @@ def _frame(ordeal: Ordeal, source: Source) -> None:
     stream_id, kind, flags, number = source.number(), source.number(), source.number(), source.number()
     number = number if number < 250 else source.number(8)
     fields = source.piece()
-    _, shortest, _ = _DECODERS.get(kind & 0x7F, (0, 10, None))
+    _, shortest, _ = DECODERS.get(kind & 0x7F, (0, 10, None))
     fields = fields.ljust(shortest - 10, b"\0")
     frame = FrameCodec.plain(ordeal.side.codec, kind & 0x7F, number, fields, flags & 0x3F)
     ordeal.receive(stream_id, frame, fin=bool(flags & 0x80))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from echostream.config import Limits
 from echostream.errors import CloseCode, InvalidArgumentError, RemoteProtocolError, ResourceError
 from echostream.protocol import frames as f
-from echostream.protocol.codec import _DECODERS, HEADER_BYTES, FrameCodec
+from echostream.protocol.codec import HEADER_BYTES, FrameCodec
+from echostream.protocol.decoders import DECODERS
 from echostream.protocol.payload import PayloadCodec
 from echostream.protocol.reader import FrameReader
 from tests.protocol import page
@@ -155,13 +156,13 @@ def decode_or_refuse(data: bytes) -> None:
 
 def shortest(kind: f.FrameKind, flags: int = 0, behind: bytes = b"") -> bytes:
     """The shortest frame of a kind, all its fields 0."""
-    _, length, _ = _DECODERS[kind]
+    _, length, _ = DECODERS[kind]
     return (length + len(behind)).to_bytes(4, "big") + bytes((kind, flags)) + bytes(length - 2) + behind
 
 
 @pytest.mark.parametrize("kind", list(f.FrameKind))
 def test_a_flag_that_a_kind_does_not_have_is_refused_and_an_optional_one_ignored(kind: f.FrameKind) -> None:
-    allowed, _, _ = _DECODERS[kind]
+    allowed, _, _ = DECODERS[kind]
     plain = codec.decode(shortest(kind), 0, len(shortest(kind)))
     for flag in (1 << bit for bit in range(8)):
         data = shortest(kind, flag)

@@ -6,7 +6,7 @@ import re
 
 from echostream.config import ALPN, PROTOCOL_VERSION, Limits
 from echostream.errors import CloseCode, Status
-from echostream.protocol.codec import _DECODERS, _OPTIONAL_FLAGS, _OPTIONAL_KINDS
+from echostream.protocol.decoders import _OPTIONAL_FLAGS, _OPTIONAL_KINDS, DECODERS
 from echostream.protocol.flow import ITEM_COST_BYTES
 from echostream.protocol.frames import Flag, FrameKind
 from echostream.protocol.hello import _MAX_FEATURES, _MAX_TEXT, FEATURES, Hello, PeerLimits
@@ -24,7 +24,7 @@ def test_the_kinds_and_their_flags_are_those_of_the_codec() -> None:
     names = {kind: kind.name.title().replace("_", "") for kind in FrameKind}
     assert {number: kind for number, (kind, _) in listed.items()} == names
     flags = {number: sum(Flag[name] for name in re.findall(r"[A-Z_]+", cell)) for number, (_, cell) in listed.items()}
-    assert flags == {number: allowed for number, (allowed, _, _) in _DECODERS.items()}
+    assert flags == {number: allowed for number, (allowed, _, _) in DECODERS.items()}
 
 
 def test_the_flags_are_those_of_the_code() -> None:
