@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -24,7 +25,7 @@ from echostream.routing.depends import Overrides
 from echostream.routing.invocation import Invocation
 from echostream.routing.once import Once, request_of
 from echostream.routing.router import MethodRoute, Router, StreamRoute
-from echostream.routing.stall import watched
+from echostream.routing.running import Run, run_together
 from echostream.session.chains import NO_CHAINS, Chains, Request, both, item_sender, item_taker
 from echostream.session.channel import Channel, make_channel
 from echostream.session.context import Context, enter_context
@@ -48,7 +49,7 @@ _HIDDEN: Final = "internal error; its cause is in the log of the side that serve
 class Dispatcher:
     """Serves the calls and streams of one session (`Services` of `session.py`)."""
 
-    __slots__ = ("_chain", "_hints", "_router", "_runtime", "_streams", "_withheld")
+    __slots__ = ("_chain", "_hints", "_router", "_runtime", "_starting", "_streams", "_withheld")
 
     def __init__(self, router: Router, runtime: Runtime, *, hints: Callable[[Session], bool]) -> None:
         """Make one.
@@ -63,6 +64,7 @@ class Dispatcher:
         self._chain = runtime.chains.inbound_request
         self._hints = hints
         self._withheld: str | None = None
+        self._starting: deque[Run] = deque()
         self._streams = 0
 
     @property
@@ -98,22 +100,25 @@ class Dispatcher:
     # Calls
 
     def on_request(self, session: Session, event: ev.RequestReceived) -> None:
-        """Start serving a call; what never waits is answered before this returns."""
-        call, frame = event.call, event.frame
-        invocation = Invocation(session, call, frame)
-        task = session.tasks.start(self._serve(session, invocation, frame), call.method)
-        if not task.done():
-            invocation.task = task
-            invocation.watch_deadline()
+        """Take a call; `start` runs it."""
+        invocation = Invocation(session, event.call, event.frame)
+        self._starting.append((invocation, self._serve(invocation, event.frame), copy_context()))
 
-    async def _serve(self, session: Session, invocation: Invocation, frame: RequestFrame) -> None:
-        enter_context(invocation.context)
+    def start(self, session: Session) -> None:
+        """Serve the calls that came; those that never wait are answered before this returns."""
+        if self._starting:
+            run_together(self._starting, session.tasks, self._runtime.clock.monotonic)
+
+    async def _serve(self, invocation: Invocation, frame: RequestFrame) -> None:
+        enter_context(invocation)
         try:
+            if invocation.cancelled:  # before it began
+                return
             route = self._router.method(frame.method)
             if self._chain is not None or route is None or route.chains is not None:
-                result = await self._serve_through(session, route, invocation, frame)
+                result = await self._serve_through(route, invocation, frame)
             else:
-                result = await self._run(route, invocation, frame)
+                result = route.encode(await self._run(route, invocation, frame))
             rest = invocation.respond(result)
             if rest is not None:
                 await rest
@@ -122,7 +127,7 @@ class Dispatcher:
         except ConnectionLostError:  # of another session, that the handler used, or of this one
             await _fail(invocation, RpcError(Status.UNAVAILABLE, "a connection behind this handler was lost"))
         except Exception as error:  # noqa: BLE001 - the user's own code
-            await _fail(invocation, self._public(invocation.context, error, invocation.context.method))
+            await _fail(invocation, self._public(invocation, error, invocation.method))
         finally:
             invocation.finish()
 
@@ -141,8 +146,8 @@ class Dispatcher:
 
     def _run(
         self, route: MethodRoute, invocation: Invocation, frame: RequestFrame, request: Request | None = None
-    ) -> Awaitable[WireValue]:
-        """Return the handler's run, which gives its result as it travels, or None when it has sent items.
+    ) -> Any:
+        """Return the handler's run: to be awaited, gives its result, or None when it has sent items.
 
         Args:
             route: leads to the handler.
@@ -150,36 +155,38 @@ class Dispatcher:
             frame: the call as it came.
             request: the call as the middleware left it.
         """
-        binding, context = route.binding, invocation.context
+        binding = route.binding
         if binding.spec.requires is not None:
-            _check_permission(context, binding.name, binding.spec.requires)
+            _check_permission(invocation, binding.name, binding.spec.requires)
         if binding.returns_items != frame.accepts_items or binding.sends_items != frame.sends_items:
             raise _wrong_shape(binding, frame)
         positional, keyword = self._unpack(frame) if request is None else (request.args, request.kwargs)
         args, kwargs = binding.decode_arguments(positional, keyword)
+        if route.is_plain:
+            return route.function(*args, **kwargs)
         if binding.items_parameter is not None:
             chain = both(self._runtime.chains.inbound_item, route.chains.inbound_item if route.chains else None)
-            take = item_taker(chain, context.session, binding.name, context)
+            take = item_taker(chain, invocation.session, binding.name, invocation)
             kwargs[binding.items_parameter] = invocation.items(binding.decode_item, take)
         if binding.context_parameter is not None:
-            kwargs[binding.context_parameter] = context
+            kwargs[binding.context_parameter] = invocation
         if binding.returns_items:
-            return watched(self._serve_items(route, invocation, args, kwargs), binding.name, self._runtime.clock)
+            return self._serve_items(route, invocation, args, kwargs)
         if route.thread:
             return self._run_in_thread(route, args, kwargs)
-        return watched(route.function(*args, **kwargs), binding.name, self._runtime.clock, binding.encode_result)
+        return route.function(*args, **kwargs)
 
-    async def _run_in_thread(self, route: MethodRoute, args: list[Any], kwargs: dict[str, Any]) -> WireValue:
+    async def _run_in_thread(self, route: MethodRoute, args: list[Any], kwargs: dict[str, Any]) -> Any:
         work = partial(copy_context().run, partial(route.function, *args, **kwargs))
-        return route.binding.encode_result(await self._runtime.loop.run_in_executor(self._runtime.threads, work))
+        return await self._runtime.loop.run_in_executor(self._runtime.threads, work)
 
     async def _serve_items(
         self, route: MethodRoute, invocation: Invocation, args: list[Any], kwargs: dict[str, Any]
     ) -> None:
         items: AsyncIterator[Any] = route.function(*args, **kwargs)
-        encode, send, context = route.binding.encode_item, invocation.send_item, invocation.context
+        encode, send = route.binding.encode_item, invocation.send_item
         chain = both(route.chains.outbound_answer if route.chains else None, self._runtime.chains.outbound_answer)
-        through = item_sender(chain, context.session, context.method, context)
+        through = item_sender(chain, invocation.session, invocation.method, invocation)
         try:
             async for item in items:
                 await (send(encode(item)) if through is None else through(encode(item), send))
@@ -188,14 +195,13 @@ class Dispatcher:
             if close is not None:
                 await close()
 
-    async def _serve_through(
-        self, session: Session, route: MethodRoute | None, invocation: Invocation, frame: RequestFrame
-    ) -> WireValue:
+    async def _serve_through(self, route: MethodRoute | None, invocation: Invocation, frame: RequestFrame) -> WireValue:
         """Run the middleware around a call, the server's and then the service's; return what travels back."""
+        session = invocation.session
         if self._chain is None and route is None:
             raise self._unknown_method(session, frame.method)
         positional, keyword = self._unpack(frame)
-        request = request_of(invocation.context, frame, positional, keyword, route)
+        request = request_of(invocation, frame, positional, keyword, route)
         guard = Once(request)
 
         async def handle(request: Request) -> WireValue:
@@ -205,7 +211,7 @@ class Dispatcher:
 
             async def run(request: Request) -> WireValue:
                 guard.enter(request)
-                return guard.leave(await self._run(found, invocation, frame, request))
+                return guard.leave(found.encode(await self._run(found, invocation, frame, request)))
 
             chain = found.chains.inbound_request if found.chains is not None else None
             return await (run(request) if chain is None else chain(request, run))
@@ -213,12 +219,12 @@ class Dispatcher:
         return guard.check(await (handle(request) if self._chain is None else self._chain(request, handle)), route)
 
     async def _on_cancelled(self, invocation: Invocation) -> None:
-        if invocation.expired:
+        if invocation.is_expired:
             await _fail(
                 invocation,
                 RpcError(Status.DEADLINE_EXCEEDED, "the deadline passed while the handler ran; timeout= gives it more"),
             )
-        elif not invocation.context.cancelled:  # by the handler's own doing, or because the server stops
+        elif not invocation.cancelled:  # by the handler's own doing, or because the server stops
             await _fail(invocation, RpcError(Status.CANCELLED, "the handler was cancelled"))
 
     def _public(self, context: Context, error: Exception, what: str) -> EchoStreamError:

@@ -32,34 +32,30 @@ if TYPE_CHECKING:
 __all__ = ("Invocation",)
 
 
-class Invocation:
-    """The responder's side of a call."""
+class Invocation(Context):
+    """The responder's side of a call: what its handler sees of it, and the means to answer."""
 
-    __slots__ = (
-        "_arrived",
-        "_entry",
-        "_expired",
-        "_inbox",
-        "_input_ended",
-        "_peer",
-        "_sendable",
-        "call",
-        "context",
-        "task",
-    )
+    is_call = True
+    is_expired = False
+    """Whether the deadline passed."""
+    task: asyncio.Task[None] | None = None
+    """Where it runs, once it waits for something."""
+    _arrived: asyncio.Event | None = None
+    _sendable: asyncio.Event | None = None
+    _inbox: deque[f.ItemFrame]
+    _input_ended = False
+    _entry: Entry | None = None
 
     def __init__(self, session: Session, call: IncomingCall, frame: f.RequestFrame) -> None:
-        self.call = call
-        self.task: asyncio.Task[None] | None = None
-        self._peer: Peer = session.peer
-        self._inbox: deque[f.ItemFrame] = deque()
-        self._arrived: asyncio.Event | None = asyncio.Event() if frame.sends_items else None
-        self._sendable: asyncio.Event | None = asyncio.Event() if frame.accepts_items else None
-        self._input_ended = False
-        self._entry: Entry | None = None
-        self._expired = False
         deadline = session.loop.time() + frame.timeout_ns / 1e9 if frame.timeout_ns else None
-        self.context = Context(session, call.method, frame.metadata, deadline=deadline, report=self._report)
+        super().__init__(session, call.method, frame.metadata, deadline)
+        self.call = call
+        self._peer: Peer = session.peer
+        if frame.sends_items:
+            self._inbox = deque()
+            self._arrived = asyncio.Event()
+        if frame.accepts_items:
+            self._sendable = asyncio.Event()
         call.handle = self
 
     # The handle
@@ -88,24 +84,18 @@ class Invocation:
 
     # For the dispatcher
 
-    def watch_deadline(self) -> None:
-        """Cancel the handler when the caller's time is over; called once it is known to take a while."""
-        deadline = self.context.deadline
-        if deadline is not None:
-            self._entry = self._peer.runtime.deadlines.add(deadline, self._expire)
-
-    @property
-    def expired(self) -> bool:
-        """Whether the deadline passed."""
-        return self._expired
+    def on_waiting(self, task: asyncio.Task[None]) -> None:
+        """The handler waits for something, in this task: from now on it can be cancelled, and its deadline counts."""
+        self.task = task
+        if self._deadline is not None:
+            self._entry = self._peer.runtime.deadlines.add(self._deadline, self._expire)
 
     def finish(self) -> None:
         """The handler has ended."""
         if self._entry is not None:
             self._peer.runtime.deadlines.remove(self._entry)
-        # Both point back here: such cycles would wait for the garbage collector.
-        self.context.end()
-        self.call.handle = _ENDED
+        self._deadline = None  # a task that the handler has left behind may go on calling
+        self.call.handle = _ENDED  # it pointed back here: such a cycle would wait for the garbage collector
 
     async def items(
         self, decode: Callable[[WireValue], Any], take: Callable[[WireValue], Awaitable[WireValue]] | None = None
@@ -139,9 +129,9 @@ class Invocation:
             await peer.drain(call.stream_id)
         if wants_turn(peer, len(payload)):
             async with turn(peer, call.stream_id, len(payload)):
-                peer.protocol.calls.send_item(call, payload, raw=raw, initial=self.context.take_initial())
+                peer.protocol.calls.send_item(call, payload, raw=raw, initial=self.take_initial())
             return
-        peer.protocol.calls.send_item(call, payload, raw=raw, initial=self.context.take_initial())
+        peer.protocol.calls.send_item(call, payload, raw=raw, initial=self.take_initial())
         peer.touch()
         if peer.is_blocked(call.stream_id):
             await peer.drain(call.stream_id)
@@ -160,7 +150,7 @@ class Invocation:
             raise
         except EchoStreamError:
             # Too large, or details, text or metadata that nothing can carry: the caller must not wait for ever.
-            self.context.drop_metadata()
+            self.drop_metadata()
             await self._send_failure(code, least_text(message), {})
 
     # Inside
@@ -173,21 +163,21 @@ class Invocation:
 
     def _send_response(self, status: int, payload: bytes, *, raw: bool) -> Awaitable[None] | None:
         """Answer; return what is left to wait for: a coroutine costs, and most answers need none."""
-        peer, call, context = self._peer, self.call, self.context
+        peer, call = self._peer, self.call
         if len(payload) > peer.runtime.limits.large_payload_bytes:
             peer.protocol.link.check_payload(len(payload))
             return self._send_large_response(status, payload, raw=raw)
         if peer.is_blocked(call.stream_id):
             return self._send_response_later(status, payload, raw=raw)
-        peer.protocol.calls.respond(call, status, payload, raw=raw, initial=context.initial, metadata=context.trailing)
+        peer.protocol.calls.respond(call, status, payload, raw=raw, initial=self.initial, metadata=self.trailing)
         peer.touch()
         return None
 
     async def _send_response_later(self, status: int, payload: bytes, *, raw: bool) -> None:
         """Answer when the stream takes more: until then the call counts, and the peer may have only so many."""
-        peer, call, context = self._peer, self.call, self.context
+        peer, call = self._peer, self.call
         await peer.drain(call.stream_id)
-        peer.protocol.calls.respond(call, status, payload, raw=raw, initial=context.initial, metadata=context.trailing)
+        peer.protocol.calls.respond(call, status, payload, raw=raw, initial=self.initial, metadata=self.trailing)
         peer.touch()
 
     async def _send_large_response(self, status: int, payload: bytes, *, raw: bool) -> None:
@@ -201,7 +191,7 @@ class Invocation:
                 peer.large.release(size)
 
     async def _send_by_itself(self, status: int, payload: bytes, *, raw: bool) -> None:
-        peer, call, context = self._peer, self.call, self.context
+        peer, call = self._peer, self.call
         own_stream = None
         if peer.protocol.link.is_lane(call.stream_id):
             own_stream = await peer.open_transport_stream(unidirectional=True)
@@ -212,8 +202,8 @@ class Invocation:
                 status,
                 payload,
                 raw=raw,
-                initial=context.take_initial(),
-                metadata=context.trailing,
+                initial=self.take_initial(),
+                metadata=self.trailing,
                 own_stream=own_stream,
             )
         finally:
@@ -222,6 +212,8 @@ class Invocation:
         await peer.drain_whole(call.stream_id if own_stream is None else own_stream)
 
     def _report(self, progress: float, total: float | None, message: str | None) -> None:
+        if self.call.handle is _ENDED:
+            return  # nobody hears of it any more
         # A report that would have to wait is of no use later.
         if "progress" in self._peer.protocol.features and not self._peer.is_blocked(self.call.stream_id):
             self._peer.protocol.calls.send_progress(
@@ -230,13 +222,13 @@ class Invocation:
             self._peer.touch()
 
     def _expire(self) -> None:
-        self._expired = True
+        self.is_expired = True
         self._stop()
 
     def _stop(self) -> None:
         """Cancel the handler, once: its cleaning up is not disturbed by the next reason to."""
-        if not self.context.cancelled:
-            self.context.cancelled = True
+        if not self.cancelled:
+            self.cancelled = True
             if self.task is not None:
                 self.task.cancel()
 

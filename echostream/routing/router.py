@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
 
@@ -21,6 +21,7 @@ from echostream.errors import ConfigurationError
 from echostream.routing.depends import Overrides, injected, injected_items
 from echostream.session.chains import NO_CHAINS, Chains
 from echostream.session.listeners import Listener, ListenerTable
+from echostream.types import WireValue
 from echostream_derive import (
     HandlerSpec,
     ListenerSpec,
@@ -50,6 +51,16 @@ class MethodRoute:
     """The middleware of its service; None without any."""
     thread: bool = False
     """Whether the function is to be called in a thread."""
+    is_plain: bool = field(init=False)
+    """Whether the function gets arguments alone, and gives its result when it is awaited."""
+    encode: Callable[[Any], WireValue] = field(init=False)
+    """Makes what travels of what the function gave; nothing, where it sends items."""
+
+    def __post_init__(self) -> None:
+        binding = self.binding
+        special = (binding.returns_items, self.thread, binding.items_parameter, binding.context_parameter)
+        object.__setattr__(self, "is_plain", not any(special))
+        object.__setattr__(self, "encode", _nothing if binding.returns_items else binding.encode_result)
 
     @property
     def name(self) -> str:
@@ -112,12 +123,12 @@ class Router:
 
     def method(self, name: str) -> MethodRoute | None:
         """Return the route of a method."""
-        route = self._methods.get(name)
-        if route is None and self._parent is not None:
-            return self._parent.method(name)
-        if route is None and self._offered:
-            offered = self._offered.get(name.rpartition(".")[0])
-            return offered().method(name) if offered is not None else None
+        router = self
+        while (route := router._methods.get(name)) is None:
+            if router._parent is None:
+                offered = router._offered.get(name.rpartition(".")[0])
+                return offered().method(name) if offered is not None else None
+            router = router._parent
         return route
 
     def stream(self, name: str) -> StreamRoute | None:
@@ -266,6 +277,10 @@ class Router:
             chain=chains.inbound_event,
             name=name,
         )
+
+
+def _nothing(_: object) -> None:
+    """Return what travels at the end of a stream of items."""
 
 
 def _near(name: str, known: list[str]) -> list[str]:

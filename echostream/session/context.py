@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,43 +28,30 @@ class Context:
     """
 
     __echostream_role__ = "context"
-    __slots__ = (
-        "_deadline",
-        "_principal",
-        "_progress",
-        "_report",
-        "_reported",
-        "_state",
-        "cancelled",
-        "initial",
-        "metadata",
-        "method",
-        "session",
-        "trailing",
-    )
+    is_call = False
+    """Whether this is a call, and not an event or an application stream."""
+
+    # What most of them never have is a default of the class.
+    cancelled = False
+    """Whether the caller gave up, or the deadline passed."""
+    initial: Metadata | None = None
+    """The initial metadata that has not been sent; for the dispatcher."""
+    trailing: Metadata | None = None
+    """The trailing metadata so far; for the dispatcher."""
+    _progress = 0.0
+    _reported: float | None = None
 
     def __init__(
         self,
         session: Session,
         method: str,
         metadata: Mapping[str, str | bytes] | None = None,
-        *,
         deadline: float | None = None,
-        report: Callable[[float, float | None, str | None], None] | None = None,
     ) -> None:
         self.session = session
         self.method = method
         self.metadata: Mapping[str, str | bytes] = metadata if metadata is not None else {}
-        self.cancelled = False
-        """Whether the caller gave up, or the deadline passed."""
         self._deadline = deadline
-        self._report = report
-        self.initial: Metadata | None = None
-        """The initial metadata that has not been sent; for the dispatcher."""
-        self.trailing: Metadata | None = None
-        """The trailing metadata so far; for the dispatcher."""
-        self._progress = 0.0
-        self._reported: float | None = None
 
     def __repr__(self) -> str:
         return f"<Context {self.method} of session {self.session.id}>"
@@ -80,11 +67,6 @@ class Context:
         if context is None:
             raise LookupError("no EchoStream handler runs here: Context.current() works inside handlers and listeners")
         return context
-
-    @property
-    def is_call(self) -> bool:
-        """Whether this is a call, and not an event or an application stream."""
-        return self._report is not None
 
     # Not set before somebody asks: most calls have neither.
 
@@ -139,11 +121,6 @@ class Context:
         initial, self.initial = self.initial, None
         return initial
 
-    def end(self) -> None:
-        """The call is over: nobody waits for it or hears of its progress any more; for the dispatcher."""
-        self._report = _unheard  # and what it pointed to can go
-        self._deadline = None  # a task that the handler has left behind may go on calling
-
     def drop_metadata(self) -> None:
         """Forget what was to travel, because it cannot; for the dispatcher."""
         self.initial = self.trailing = None
@@ -158,7 +135,7 @@ class Context:
             ResourceError: the message is over the peer's payload limit.
             InvalidArgumentError: the message has lone surrogates.
         """
-        if self._report is None:
+        if not self.is_call:
             raise ConfigurationError("progress", f"{self.method} is not a call: only calls report progress")
         if not progress >= self._progress:  # nor is it no number
             raise ConfigurationError("progress", f"{progress:g} falls behind {self._progress:g}: progress only rises")
@@ -168,6 +145,10 @@ class Context:
             return
         self._reported = now
         self._report(progress, total, message)
+
+    def _report(self, progress: float, total: float | None, message: str | None) -> None:
+        """Send a report, where this is a call."""
+        raise NotImplementedError
 
 
 _current: ContextVar[Context | None] = ContextVar("echostream_context", default=None)
@@ -187,10 +168,6 @@ def current_deadline() -> float | None:
     """Return the deadline that nested calls inherit, or None."""
     context = _current.get()
     return None if context is None else context._deadline
-
-
-def _unheard(_progress: float, _total: float | None, _message: str | None) -> None:
-    """Where reports of a call that is over go."""
 
 
 def _keys(metadata: Mapping[str, str | bytes]) -> Metadata:

@@ -82,6 +82,7 @@ class EarlyGate:
         self._session.peer.owner = self._session
         for enter in self._held:
             enter()
+        self._session.on_told()
 
     def on_hello(self) -> None:
         """Let the client introduce itself."""
@@ -102,6 +103,10 @@ class EarlyGate:
         else:
             held = call.handle = _HeldCall()
             self._held.append(lambda: None if held.is_over else session.on_request(event))
+
+    def on_told(self) -> None:
+        """Let the safe calls begin."""
+        self._session.on_told()
 
     def on_event(self, frame: f.EventFrame) -> None:
         """Events do not travel early."""

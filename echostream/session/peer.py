@@ -327,6 +327,7 @@ class Peer:
                 is_broken = True
             if self._out.frames >= self._early_push_frames:
                 self.flush()
+        self.owner.on_told()
         if is_broken:  # after the rest: whose call has ended is not told again
             self._lose(ConnectionLostError("internal error", close_code=CloseCode.INTERNAL))
 

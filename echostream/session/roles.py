@@ -29,6 +29,9 @@ class PeerOwner(Protocol):
     def on_request(self, event: ev.RequestReceived) -> None:
         """The peer calls."""
 
+    def on_told(self) -> None:
+        """All that came together was told: calls may begin."""
+
     def on_event(self, frame: f.EventFrame) -> None:
         """The peer's application gave notice."""
 

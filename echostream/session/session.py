@@ -70,7 +70,10 @@ class Services(Protocol):
         ...
 
     def on_request(self, session: Session, event: ev.RequestReceived) -> None:
-        """Serve a call."""
+        """Take a call."""
+
+    def start(self, session: Session) -> None:
+        """Serve the calls that were taken."""
 
     def on_stream(self, session: Session, event: ev.StreamOpened) -> None:
         """Serve an application stream."""
@@ -231,6 +234,10 @@ class Session(Conversation):
     def on_request(self, event: ev.RequestReceived) -> None:
         """Hand a call to the services."""
         self.services.on_request(self, event)
+
+    def on_told(self) -> None:
+        """Let the services begin."""
+        self.services.start(self)
 
     def on_event(self, frame: f.EventFrame) -> None:
         """Hand an event to the listeners."""

@@ -70,10 +70,10 @@ def _own_step(task: asyncio.Task[Any], caught: _Caught, loop: asyncio.AbstractEv
 class TaskSet:
     """Tasks with one owner, which ends them."""
 
-    __slots__ = ("_loop", "_tasks")
+    __slots__ = ("_tasks", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._tasks: dict[asyncio.Task[Any], None] = {}  # no set: they are cancelled in order
 
     def __len__(self) -> int:
@@ -81,17 +81,20 @@ class TaskSet:
 
     def start(self, coroutine: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
         """Start eagerly; keep the task until it is done."""
-        task = start_eagerly(coroutine, loop=self._loop, name=name)
+        task = start_eagerly(coroutine, loop=self.loop, name=name)
+        self.own(task)
+        return task
+
+    def own(self, task: asyncio.Task[Any]) -> None:
+        """Keep a task until it is done."""
         if not task.done():
             self._tasks[task] = None
             task.add_done_callback(self._tasks.pop)
-        return task
 
     def adopt(self, others: TaskSet) -> None:
         """Own the tasks of another set too."""
         for task in others._tasks:
-            self._tasks[task] = None
-            task.add_done_callback(self._tasks.pop)
+            self.own(task)
 
     async def wait(self, timeout: float | None = None) -> bool:
         """Wait until all ended; return whether they did within `timeout` seconds. The caller's own task is left out."""
