@@ -63,7 +63,7 @@ class Command(NamedTuple):
     @property
     def serves(self) -> bool:
         """Whether it goes on until it is stopped."""
-        return self.text.startswith("echostream serve ") or self.text == "echostream serve"
+        return self.text.split()[:2] == ["echostream", "serve"] and "--check" not in self.text
 
 
 def name_of(page: Path) -> str:

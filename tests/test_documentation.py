@@ -42,13 +42,10 @@ from tests.pages import (
 )  # fmt: skip
 
 MAKE = re.compile(r"^make ([a-z-]+)", re.MULTILINE)
-TIMEOUT = 10.0
+TIMEOUT = 20.0
 
-SLOW = frozenset(
-    f"docs/{name}.md"
-    for name in ("how-to/testing", "reference/command-line", "topics/discovery", "tutorial/quickstart")
-)
-"""Pages whose programs wait for answers from the network, or that type many commands."""
+SLOW = ("docs/how-to/deploy.md", "docs/how-to/testing.md", "docs/reference/command-line.md", "docs/topics/discovery.md")
+"""Pages whose programs wait for answers from the network, or that type many commands; the tutorial does so, too."""
 
 BEFORE = {
     "docs/how-to/packets.md": ROOT / "README.md",
@@ -112,11 +109,8 @@ def _shells(page: Path) -> list[Block]:
 
 
 def pages_with(blocks: Callable[[Path], list[Block]]) -> list[ParameterSet]:
-    return [
-        pytest.param(page, marks=[pytest.mark.slow] if name_of(page) in SLOW else [], id=name_of(page))
-        for page in PAGES
-        if blocks(page)
-    ]
+    slow = {page: [pytest.mark.slow] for page in PAGES if name_of(page).startswith((*SLOW, "docs/tutorial/"))}
+    return [pytest.param(page, marks=slow.get(page, []), id=name_of(page)) for page in PAGES if blocks(page)]
 
 
 @pytest.mark.parametrize("page", pages_with(pieces_of))
@@ -202,6 +196,7 @@ class Reader:
             return
         self.prepare(block, running)
         if block.language == "python" and block.title != "server.py" and not block.title.startswith("test_"):
+            self.wait_for_servers()
             self._run([sys.executable, block.title], block.prints, where)
 
     def prepare(self, block: Block, running: contextlib.ExitStack) -> None:
@@ -264,7 +259,10 @@ class Reader:
         while self._starting:
             process = self._starting.pop()
             assert process.stderr is not None
-            assert any("= serving at " in line for line in process.stderr), "echostream serve ended"
+            log = ""
+            while "serving at " not in log:
+                log += (line := process.stderr.readline())
+                assert line, f"echostream serve ended: {log}"
 
 
 def is_plain(line: tuple[str, str, str]) -> bool:
