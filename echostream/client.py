@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from echostream.config import DEFAULT_CONNECT_TIMEOUT, DEFAULT_DISCOVER_TIMEOUT, Limits
 from echostream.connecting import Connecting
 from echostream.dialling import DialOptions, check_dialled, client_tls, refused, too_late
-from echostream.errors import ConnectError, ConnectionLostError
+from echostream.errors import ConfigurationError, ConnectError, ConnectionLostError
 from echostream.finding import MET_FIRST, Trust, find_servers, meet
 from echostream.middleware.base import Middleware, compile_chains
 from echostream.protocol.hello import Hello, PeerLimits
@@ -40,7 +40,13 @@ class RpcClient(Conversation):
     """A connection to a server, made by `connect` or `discover`. Its verbs are those of `Session`."""
 
     def __init__(self, runtime: Runtime) -> None:
-        """For `connect` and `discover`."""
+        """For `connect` and `discover`.
+
+        Raises:
+            ConfigurationError: somebody else calls it.
+        """
+        if not isinstance(runtime, Runtime):  # pyright: ignore[reportUnnecessaryIsInstance] - URLs come here
+            raise ConfigurationError("client", "make one with RpcClient.connect(url) or RpcClient.discover(name)")
         self._runtime = runtime
         self._current: Session | None = None
         self._services = Dispatcher(Router(), runtime, hints=lambda _: True)

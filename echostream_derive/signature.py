@@ -186,6 +186,8 @@ class _HandlerReader:
         self._check_roles(parameters)
         result = _signature(function).return_annotation
         if result is inspect.Signature.empty:
+            if inspect.isasyncgenfunction(function):
+                raise self._fault("the result has no annotation; it yields, so write -> AsyncIterator[...]")
             raise self._fault("the result has no annotation; write -> None, or the type that it returns")
         result = _resolved(result, function, self._scope)
         if typing.get_origin(result) in {collections.abc.Iterator, collections.abc.Generator}:

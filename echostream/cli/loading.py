@@ -144,7 +144,13 @@ def _only_server(module: ModuleType) -> Loaded:
     name = module.__name__
     if servers:
         raise Misuse(f"{name} has several servers: say {' or '.join(f'{name}:{item}' for item in servers)}")
-    raise Misuse(f"{name} has no RpcServer: say which object to serve, {name}:OBJECT")
+    services = [f"{name}:{item}" for item, value in vars(module).items() if _is_service_of(value, name)]
+    which = " or ".join(services) or f"{name}:OBJECT"
+    raise Misuse(f"{name} has no RpcServer at module level: say which object to serve, {which}")
+
+
+def _is_service_of(value: object, module: str) -> bool:
+    return isinstance(value, type) and value.__module__ == module and is_service(value)
 
 
 def _servers(module: ModuleType) -> Iterator[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from echostream.discovery.service import ServiceInfo, safe_text
-from echostream.errors import ServiceNotFoundError
+from echostream.errors import ConfigurationError, ServiceNotFoundError
 
 __all__ = ("Found", "Query", "not_found_error")
 
@@ -37,6 +37,16 @@ class Query:
     version: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     where: Callable[[ServiceInfo], bool] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the name, before anybody waits for it.
+
+        Raises:
+            ConfigurationError: it is a class, or something else that is no text.
+        """
+        if self.name is not None and not isinstance(self.name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            shown = getattr(self.name, "__name__", repr(self.name))
+            raise ConfigurationError("name", f'{shown} is no text: give the name that is announced, discover("orders")')
 
     def fits(self, info: ServiceInfo) -> bool:
         """Whether a server is wanted and can be dialled."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Generator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Generator, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar, overload
 
@@ -22,7 +22,7 @@ from echostream.session.call import Call
 from echostream.session.calling import CallRequest, call_unary
 from echostream.session.chains import item_sender
 from echostream.session.emitter import EventAck, encode_event
-from echostream.session.proxy import UNSET, CallOptions, ItemIterator, ProxyMethod, iterate, make_proxy
+from echostream.session.proxy import UNSET, CallOptions, ItemBlock, ItemIterator, ProxyMethod, iterate, make_proxy
 from echostream.session.streams import StreamSender, open_channel
 from echostream.types import random_bytes
 
@@ -151,11 +151,11 @@ class Conversation(Habits, ABC):
         items as ``returns=``, ``timeout=`` and ``metadata=``; an async iterator among the arguments is its input.
         """
         if isinstance(method, str):
-            return _stream_context(self._iterate_by_name(method, args, **kwargs))
+            return ItemBlock(self._iterate_by_name(method, args, **kwargs))
         bound = _proxy_method(method)
         if not bound.binding.shape.returns_items:
             raise ConfigurationError("method", f"{bound.binding.name} returns one value: await it, or use call()")
-        return _stream_context(bound(*args, **kwargs))
+        return ItemBlock(bound(*args, **kwargs))
 
     def _iterate_by_name(
         self,
@@ -337,15 +337,6 @@ class OpenStream:
     ) -> None:
         if self._sender is not None:
             await self._sender.__aexit__(kind, error, traceback)
-
-
-@asynccontextmanager
-async def _stream_context(items: ItemIterator) -> AsyncGenerator[AsyncIterator[Any], None]:
-    try:
-        await items.start()
-        yield items
-    finally:
-        await items.aclose()
 
 
 def _proxy_method(method: Any) -> ProxyMethod:

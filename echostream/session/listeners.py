@@ -167,6 +167,8 @@ def event_key(event: type | str) -> tuple[str, EventBinding | None]:
 
 def _takes_context(callback: Callable[..., Any], name: str) -> bool:
     """Whether a callback wants ``(payload, ctx)``."""
+    if not callable(callback):
+        raise ConfigurationError("callback", f"{callback!r} for {name!r} is no function, plain or async")
     try:
         parameters = inspect.signature(callback).parameters.values()
     except (TypeError, ValueError):

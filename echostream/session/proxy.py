@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -159,6 +160,32 @@ def iterate(
     else:
         call = StreamingCall(session.peer, request)
     return ItemIterator(call, decode, item_taker(chains.inbound_answer, session, request.method))
+
+
+class ItemBlock(AbstractAsyncContextManager[AsyncIterator[Any]]):
+    """What `stream` returns: the block begins the call, and closes the remote generator at its end."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: ItemIterator) -> None:
+        self._items = items
+
+    async def __aenter__(self) -> ItemIterator:
+        try:
+            await self._items.start()
+        except BaseException:
+            await self._items.aclose()
+            raise
+        return self._items
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._items.aclose()
+
+    if not TYPE_CHECKING:  # checkers find this slip by themselves, unless somebody defines what is missing
+
+        def __aiter__(self) -> NoReturn:
+            """Say what was meant."""
+            raise TypeError("stream() is a block: write `async with client.stream(...) as items:`, then `async for`")
 
 
 class ItemIterator(AsyncIterator[Any]):

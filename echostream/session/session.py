@@ -37,7 +37,17 @@ class Principal:
 
     name: str
     permissions: frozenset[str] = frozenset()
-    """What ``requires=`` of handlers is checked against."""
+    """What ``requires=`` of handlers is checked against; any collection of texts is taken."""
+
+    def __post_init__(self) -> None:
+        """Make a set of any collection.
+
+        Raises:
+            ConfigurationError: `permissions` is one text, of which each part would be a permission.
+        """
+        if isinstance(self.permissions, str):
+            raise ConfigurationError("permissions", f"{self.permissions!r} is one text: give a set, {{...}}")
+        object.__setattr__(self, "permissions", frozenset(self.permissions))
 
 
 def checked_principal(answer: object, field: str) -> Principal | None:

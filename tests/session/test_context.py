@@ -130,3 +130,9 @@ async def test_a_deadline_is_only_brought_forward(session: Session) -> None:
 async def test_only_calls_are_calls(session: Session) -> None:
     assert not Context(session, "a").is_call
     assert Job(session, "a", []).is_call
+
+
+def test_the_permissions_of_a_principal_are_a_set_of_whatever_was_given() -> None:
+    given: Any = ["orders:read", "orders:write"]
+    assert Principal("ann", given).permissions == frozenset(given)
+    assert hash(Principal("ann", given)) == hash(Principal("ann", frozenset(given)))

@@ -167,6 +167,11 @@ async def connect_in_a_plain_with() -> None:
         client.close()
 
 
+@mistake("`RpcClient(url)`")
+async def client_by_name_of_class() -> None:
+    RpcClient("quic://127.0.0.1:4433")  # type: ignore[arg-type]
+
+
 @mistake("the server does not run")
 async def nobody_listens() -> None:
     async with RpcServer(QUIC) as server:
@@ -288,6 +293,11 @@ async def unknown_engine() -> None:
 @mistake("a service that is not on the network")
 async def not_found() -> None:
     await RpcClient.discover("no.such.service.here", resolvers=[Silent()])
+
+
+@mistake("`discover` with the class")
+async def class_in_discover() -> None:
+    await RpcClient.discover(Orders)  # type: ignore[arg-type]
 
 
 # Calling
@@ -493,6 +503,14 @@ async def value_in_stream() -> None:
         client.stream(client.proxy(Orders).place, Order(symbol="ACME", qty=1))  # type: ignore[call-overload]
 
 
+@mistake("`async for` over `client.stream(...)`, which is a block")
+async def stream_without_block() -> None:
+    async with served() as client:
+        stream: Any = client.stream(client.proxy(Orders).watch, "ACME")
+        async for _ in stream:
+            pass
+
+
 @mistake("`client.call` with the method of the class")
 async def class_in_call() -> None:
     async with served() as client:
@@ -619,6 +637,13 @@ async def stream_for_value() -> None:
         yield 1
 
 
+@mistake("a handler that yields, and promises nothing")
+async def stream_for_nothing() -> None:
+    @handler("count")
+    async def count():  # type: ignore[no-untyped-def]  # noqa: ANN202
+        yield 1
+
+
 @mistake("a stream of a plain iterator")
 async def plain_iterator() -> None:
     @handler("count")
@@ -733,6 +758,11 @@ async def middleware_class() -> None:
     RpcServer(QUIC, middleware=[LoggingMiddleware])  # type: ignore[list-item]
 
 
+@mistake("one permission in the place of a set")
+async def permission_is_text() -> None:
+    Principal("ann", permissions="orders:write")  # type: ignore[arg-type]
+
+
 @mistake("`debug=True` on a public address (in the log)")
 async def debug_in_public() -> str:
     async def make() -> None:
@@ -778,6 +808,12 @@ async def listens_to_plain_class() -> None:
 async def callback_takes_nothing() -> None:
     async with served() as client:
         client.on(PriceChanged, lambda: None)
+
+
+@mistake("a callback that is called instead of given")
+async def callback_is_called() -> None:
+    async with served() as client:
+        client.on(PriceChanged, print("changed"))  # type: ignore[arg-type]
 
 
 @mistake("a stream's name is misspelt")
