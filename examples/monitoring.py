@@ -62,11 +62,12 @@ async def follow(server: ServiceInfo, show: Show) -> None:
                 RpcClient.connect(server.urls[0], ca="dev") as client,
                 client.stream(client.proxy(Monitor).watch, 0.5) as healths,
             ):
-                async for health in healths:
-                    trip = await client.ping()  # seconds, without the time that the server took
+                while True:
+                    async with asyncio.timeout(3.0):  # a report is due twice a second: silence says something, too
+                        health, trip = await anext(healths), await client.ping()  # one round trip, in seconds
                     show({"server": server.escaped, "state": "up", "round_trip": trip, **asdict(health)})
-        except EchoStreamError as error:  # killed, or out of reach: on the network's list until it expires there
-            show({"server": server.escaped, "state": "lost", "error": str(error)})
+        except (EchoStreamError, TimeoutError) as error:  # killed, say: on the network's list until it expires there
+            show({"server": server.escaped, "state": "lost", "error": str(error) or "silent"})
             await asyncio.sleep(2.0)
 
 
