@@ -56,6 +56,10 @@ async def find_servers(
     settle = 0.0 if choose == "first" else DISCOVER_SETTLE  # who answers first is known at once
     found = await resolve(query, resolvers or [MdnsResolver(interfaces)], timeout=timeout, settle=settle)
     servers = order(found)
+    if not isinstance(servers, Sequence):
+        raise ConfigurationError(
+            "choose", f"it returned {type(servers).__name__}: let it return a list, the best first"
+        )
     if not servers:
         raise ConfigurationError("choose", f"it took none of the {len(found)} servers that fit: let it return some")
     return servers

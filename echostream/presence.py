@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from echostream.errors import ConfigurationError, EchoStreamError, TransportError
@@ -57,7 +58,8 @@ class Presence:
         """
         self._services = services
         self._load = load
-        self._advertiser = _advertiser(wanted, urls, services, fingerprint)
+        self._make = partial(_advertiser, wanted, urls, services, fingerprint)
+        self._advertiser = self._make()
         self._refresher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -81,9 +83,20 @@ class Presence:
         while True:
             await asyncio.sleep(_REFRESH_INTERVAL)
             try:
+                await self._follow()
                 await self._advertiser.update(services=list(self._services), load=self._load())
+            except TransportError as error:
+                _log.warning("! not announced for now: %s", error.message)
             except EchoStreamError as error:
                 _log.warning("! the announcement stays as it was: %s", error.message)
+
+    async def _follow(self) -> None:
+        """Announce this server anew where the machine's addresses have changed: it is in another network, perhaps."""
+        fresh = self._make()
+        if fresh.service.addresses != self._advertiser.service.addresses:
+            old, self._advertiser = self._advertiser, fresh
+            await old.close()
+        await self._advertiser.start()  # nothing, where it runs; else the network could not be used the last time
 
 
 class Publicity:

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from echostream import Arrived, ConfigurationError, Departed, RpcClient, RpcServer, handler, presence, service
+from echostream.discovery.mdns_advertiser import Advertiser
 from echostream.discovery.mdns_browser import Browser
 from echostream.discovery.query import Query
+from echostream.errors import TransportError
 from echostream.presence import Announcement, Presence
 from echostream.types import random_bytes
 from echostream.wiring import EPOCH
 from echostream_derive import ServiceSpec, service_spec
-from tests.serving import QUIC
+from tests.serving import QUIC, until
 
 LO = ["127.0.0.1"]
 FINGERPRINT = random_bytes(32).hex()
@@ -123,6 +125,36 @@ async def test_what_changes_is_announced(name: str, monkeypatch: pytest.MonkeyPa
         for load in (1, 2):
             await clients.enter_async_context(RpcClient.connect(server.addresses[0], fingerprint=server.fingerprint))
             assert (await anext(browser)).service.load == load
+
+
+async def test_a_machine_that_comes_into_another_network_announces_its_new_addresses(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def moved(*addresses: str) -> None:
+        monkeypatch.setattr("echostream.transport.interfaces.local_addresses", lambda: addresses)
+
+    monkeypatch.setattr(presence, "_REFRESH_INTERVAL", 0.05)
+    moved("192.0.2.1")
+    everywhere = Presence(Announcement(name, None, None, LO), ["quic://0.0.0.0:4433"], SERVICES, FINGERPRINT, lambda: 3)
+    await everywhere.start()
+    try:
+        async with Browser(Query(name), timeout=8.0, interfaces=LO) as browser:
+            arrived = await anext(browser)
+            assert arrived.service.addresses == ("192.0.2.1",)
+            with monkeypatch.context() as patch:  # there is no network for a while
+                patch.setattr(Advertiser, "start", unusable)
+                moved("192.0.2.2")
+                assert type(await anext(browser)) is Departed
+                await until(lambda: "! not announced for now: no network" in caplog.text)
+            while (arrived := await anext(browser)).service.load != 3:
+                pass
+            assert (type(arrived), arrived.service.urls) == (Arrived, ("quic://192.0.2.2:4433",))
+    finally:
+        await everywhere.close()
+
+
+async def unusable(advertiser: Advertiser) -> None:
+    raise TransportError("no network")
 
 
 async def test_what_does_not_fit_is_not_announced_and_said(

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
-from echostream.errors import TransportError
+from echostream.errors import ConfigurationError, TransportError
 
 __all__ = ("DEFAULT_INTERFACES", "LOOPBACK", "announced_addresses", "unusable", "usable_interfaces")
 
@@ -44,7 +44,10 @@ def usable_interfaces(wanted: Sequence[str]) -> tuple[str, ...]:
 
     Raises:
         TransportError: one that was named does not work.
+        ConfigurationError: it is no list.
     """
+    if isinstance(wanted, str):
+        raise ConfigurationError("interfaces", f"give a list of addresses: [{wanted!r}]")
     try:
         for address in wanted:
             _try_multicast(address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -10,7 +11,7 @@ from typing import Final
 from echostream.discovery.service import ServiceInfo, safe_text
 from echostream.errors import ConfigurationError, ServiceNotFoundError
 
-__all__ = ("Found", "Query", "not_found_error")
+__all__ = ("Found", "Query", "checked_timeout", "not_found_error")
 
 _MAX_LISTED: Final = 10
 """Servers that an error lists."""
@@ -31,6 +32,9 @@ class Query:
         version: the whole version or its first parts; None for any.
         metadata: entries that it must have announced.
         where: any further condition.
+
+    Raises:
+        ConfigurationError: what must be a text is none.
     """
 
     name: str | None = None
@@ -39,10 +43,10 @@ class Query:
     where: Callable[[ServiceInfo], bool] | None = None
 
     def __post_init__(self) -> None:
-        """Check the name, before anybody waits for it.
+        """Check what was given, before anybody waits for it.
 
         Raises:
-            ConfigurationError: it is a class, or something else that is no text.
+            ConfigurationError: the name is a class, or something is no text.
         """
         if self.name is not None and not isinstance(self.name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             shown = getattr(self.name, "__name__", repr(self.name))
@@ -76,6 +80,17 @@ class Found:
     """All."""
     where: str
     """Where was looked, in words."""
+
+
+def checked_timeout(timeout: float) -> float:
+    """Return the seconds to look for servers.
+
+    Raises:
+        ConfigurationError: there are none.
+    """
+    if not 0 < timeout < math.inf:
+        raise ConfigurationError("timeout", f"{timeout!r} must be above 0 seconds")
+    return timeout
 
 
 def not_found_error(query: Query, found: Iterable[Found], timeout: float) -> ServiceNotFoundError:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-from echostream.discovery.query import Found, Query, not_found_error
+from echostream.discovery.query import Found, Query, checked_timeout, not_found_error
 from echostream.discovery.service import ServiceInfo
 from echostream.errors import ConfigurationError
 
@@ -68,7 +68,11 @@ async def resolve(
     Raises:
         ServiceNotFoundError: none found any; says what was seen instead and why it was not taken.
         TransportError: one cannot be used here.
+        ConfigurationError: there is no time to look, or the resolvers are no list.
     """
+    checked_timeout(timeout)
+    if hasattr(resolvers, "find"):
+        raise ConfigurationError("resolvers", f"give a list of them: [{type(resolvers).__name__}(...)]")
     attempts: list[Found] = []
     for resolver in resolvers:
         found = await resolver.find(query, timeout=timeout, settle=settle)

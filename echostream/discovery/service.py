@@ -90,6 +90,8 @@ class ServiceInfo:
             raise ConfigurationError(
                 "name", f"{name[:80]!r} cannot be announced, expected 1 to {MAX_NAME_BYTES} bytes of printable text"
             )
+        if not isinstance(version, str):
+            raise ConfigurationError("version", f"{version!r} is no text, expected such as '1.4.2'")
         info = cls(
             name=name,
             instance=f"{name}-{random_bytes(4).hex()}",
@@ -185,8 +187,8 @@ def encode_txt(info: ServiceInfo) -> dict[str, str]:
             raise ConfigurationError(
                 "metadata", f"key {key[:80]!r} cannot be announced, expected 1 to 64 of a-z, 0-9, '_', '.', '-'"
             )
-        if any("\ud800" <= char <= "\udfff" for char in value):
-            raise ConfigurationError("metadata", f"the value of {key!r} is no text: {value[:80]!r}")
+        if not isinstance(value, str) or any("\ud800" <= char <= "\udfff" for char in value):
+            raise ConfigurationError("metadata", f"the value of {key!r} is no text: {str(value)[:80]!r}")
         entries[_METADATA_PREFIX + key] = value
     entries = {key: value for key, value in entries.items() if value or key.startswith(_METADATA_PREFIX)}
     sizes = {key: len(key.encode()) + 1 + len(value.encode()) for key, value in entries.items()}

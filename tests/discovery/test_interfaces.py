@@ -10,7 +10,7 @@ import pytest
 
 from echostream.discovery import interfaces
 from echostream.discovery.interfaces import DEFAULT_INTERFACES, LOOPBACK, announced_addresses, usable_interfaces
-from echostream.errors import Status, TransportError
+from echostream.errors import ConfigurationError, Status, TransportError
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,11 @@ def test_named_interface_that_does_not_work_is_refused(wrong: str) -> None:
         usable_interfaces([wrong])
     assert e.value.code is Status.UNAVAILABLE
     assert 'RpcClient.connect("quic://host:4433")' in e.value.message
+
+
+def test_interfaces_are_a_list() -> None:
+    with pytest.raises(ConfigurationError, match=r"interfaces: give a list of addresses: \['127.0.0.1'\]"):
+        usable_interfaces("127.0.0.1")
 
 
 def test_failed_try_leaves_no_socket_open(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from echostream.discovery.query import Found, Query, not_found_error
 from echostream.discovery.service import ServiceInfo
-from echostream.errors import Status
+from echostream.errors import ConfigurationError, Status
 
 
 def server(name: str = "orders", *, address: str = "127.0.0.1", version: str = "1.4.2", **more: str) -> ServiceInfo:
@@ -29,6 +31,19 @@ def test_why_a_server_is_not_taken(query: Query, reason: str | None) -> None:
     info = server(zone="a")
     assert query.misfit(info) == reason
     assert query.fits(info) == (reason is None)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"name": Query}, "name: <class .*> is no text"),
+        ({"version": 1.4}, "version: 1.4 is no text"),
+        ({"metadata": {"zone": 1}}, "metadata: the value of 'zone' is no text: 1"),
+    ],
+)
+def test_what_is_no_text_is_refused(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        Query(**options)
 
 
 def test_a_server_that_cannot_be_dialled_does_not_fit() -> None:

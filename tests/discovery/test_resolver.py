@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 
+from echostream.discovery.mdns_browser import Browser
 from echostream.discovery.query import Found, Query
 from echostream.discovery.resolver import Resolver, StaticResolver, resolve
 from echostream.errors import ConfigurationError, ServiceNotFoundError
@@ -41,6 +45,17 @@ async def test_when_all_find_nothing_the_error_tells_of_each() -> None:
         ServiceNotFoundError, match=r"within 1 s on nowhere, the static list; seen instead: 'orders', 'stock'"
     ):
         await urls(Query("printer"), Nothing(), LISTED)
+
+
+async def test_there_are_a_list_of_resolvers_and_a_time() -> None:
+    one: Any = LISTED
+    with pytest.raises(ConfigurationError, match=r"resolvers: give a list of them: \[StaticResolver\(\.\.\.\)\]"):
+        await resolve(Query(), one, timeout=1.0)
+    for timeout in (0, -1.0, math.inf, math.nan):
+        with pytest.raises(ConfigurationError, match=r"timeout: .* must be above 0 seconds"):
+            await resolve(Query(), [LISTED], timeout=timeout)
+        with pytest.raises(ConfigurationError, match=r"timeout: .* must be above 0 seconds"):
+            Browser(timeout=timeout)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,8 @@ def test_name_that_cannot_be_announced_is_refused(name: str) -> None:
         ({"metadata": {"Zone": "a"}}, "metadata: key 'Zone' cannot be announced, expected 1 to 64 of a-z"),
         ({"metadata": {"": "a"}}, "metadata: key '' cannot be announced"),
         ({"metadata": {"zone": "\ud800"}}, "metadata: the value of 'zone' is no text"),
+        ({"metadata": {"zone": 1}}, "metadata: the value of 'zone' is no text: '1'"),
+        ({"version": 1.4}, "version: 1.4 is no text, expected such as '1.4.2'"),
         ({"services": ["a,b"]}, "services: 'a,b' cannot be announced: a comma, or not printable"),
         ({"services": ["a\n"]}, "services: .* cannot be announced: a comma, or not printable"),
     ],

@@ -157,6 +157,8 @@ async def test_a_strategy_that_takes_none_is_told(name: str) -> None:
     async with announced(name):
         with pytest.raises(ConfigurationError, match="choose: it took none of the 1 servers that fit"):
             await discover(name, choose=lambda _: [])
+        with pytest.raises(ConfigurationError, match="choose: it returned ServiceInfo: let it return a list"):
+            await discover(name, choose=lambda found: found[0])
 
 
 async def test_lists_and_changes_are_filtered(name: str) -> None:
