@@ -9,6 +9,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Final
 
 from echostream.config import MAX_TXT_BYTES, PROTOCOL_VERSION
@@ -178,7 +179,7 @@ def encode_txt(info: ServiceInfo) -> dict[str, str]:
         "id": info.id,
         "name": info.name,
         "ver": info.version,
-        "svc": ",".join(info.services),
+        **_service_entries(info.services),
         "fp": info.fingerprint or "",
         "load": str(info.load) if info.load else "",
     }
@@ -235,7 +236,7 @@ def decode_txt(
         port=port,
         scheme=scheme,
         version=entries.get("ver", ""),
-        services=tuple(item for item in entries.get("svc", "").split(",") if item),
+        services=_services_of(entries),
         metadata={
             key.removeprefix(_METADATA_PREFIX): value
             for key, value in entries.items()
@@ -262,6 +263,27 @@ def _escape(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 
 
+def _service_entries(services: Iterable[str]) -> dict[str, str]:
+    """Return the entries ``svc``, ``svc2``, ... that list services, as many as are needed."""
+    lines = [""]
+    for service in services:
+        longer = f"{lines[-1]},{service}" if lines[-1] else service
+        if lines[-1] and len(f"svc99={longer}".encode()) > MAX_ENTRY_BYTES:
+            lines.append(service)
+        else:
+            lines[-1] = longer
+    return {_service_key(number): line for number, line in enumerate(lines, 1)}
+
+
+def _services_of(entries: Mapping[str, str]) -> tuple[str, ...]:
+    lines = (entries.get(_service_key(number), "") for number in range(1, len(entries) + 1))
+    return tuple(item for line in takewhile(bool, lines) for item in line.split(",") if item)
+
+
+def _service_key(number: int) -> str:
+    return "svc" if number == 1 else f"svc{number}"
+
+
 def _usable(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(text)
@@ -280,5 +302,7 @@ def _count(text: str) -> int:
 
 
 def _field_of(key: str) -> str:
-    names = {"svc": "services", "ver": "version", "fp": "fingerprint"}
+    if key.startswith("svc"):
+        return "services"
+    names = {"ver": "version", "fp": "fingerprint"}
     return "metadata" if key.startswith(_METADATA_PREFIX) else names.get(key, key)

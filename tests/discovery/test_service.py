@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import pytest
@@ -85,8 +86,8 @@ def test_name_that_cannot_be_announced_is_refused(name: str) -> None:
             "metadata: takes 256 bytes with its key 'm.zone', an announcement has room",
         ),
         (
-            {"services": ["s" * 60] * 5},
-            "services: takes 308 bytes with its key 'svc', an announcement has room for 255",
+            {"services": ["orders", "s" * 260]},
+            "services: takes 265 bytes with its key 'svc2', an announcement has room for 255",
         ),
         ({"version": "1" * 300}, "version: takes 304 bytes with its key 'ver'"),
         ({"fingerprint": "a" * 300}, "fingerprint: takes 303 bytes"),
@@ -107,6 +108,14 @@ def test_name_that_cannot_be_announced_is_refused(name: str) -> None:
 def test_what_does_not_fit_an_announcement_names_the_field(changes: dict[str, object], text: str) -> None:
     with pytest.raises(ConfigurationError, match=text):
         describe(**changes)
+
+
+@pytest.mark.parametrize("count", [1, 9, 40])
+def test_many_services_take_several_entries(count: int) -> None:
+    services = tuple(f"service.{number:017}" for number in range(count))
+    txt = encode_txt(described := describe(services=services))
+    assert [key for key in txt if key.startswith("svc")] == ["svc", "svc2", "svc3", "svc4", "svc5"][: -(-count // 9)]
+    assert decode(raw(txt)) == dataclasses.replace(described, instance="orders-1")
 
 
 def test_largest_entry_of_255_bytes_fits() -> None:
