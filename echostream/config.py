@@ -22,6 +22,7 @@ __all__ = (
     "MAX_CERTIFICATE_CHAIN",
     "MAX_DISCOVERED_SERVICES",
     "MAX_EARLY_BYTES",
+    "MAX_ERROR_HOOKS",
     "MAX_QLOG_BYTES",
     "MAX_RATE_LIMIT_KEYS",
     "MAX_RETRY_ATTEMPTS",
@@ -60,6 +61,9 @@ DEFAULT_STOP_GRACE = 15.0
 
 LOST_CALL_GRACE = 1.0
 """Seconds that the middleware of a call may go on after its connection ended: to log it, not to wait for anything."""
+
+MAX_ERROR_HOOKS = 1000
+"""Hooks for errors that run at once: a handler that fails at every call must not fill the memory with slow reports."""
 
 RESOURCE_CLOSE_TIMEOUT = 5.0
 """Seconds that the clean-up of one dependency of a session or a server may take: well under `DEFAULT_STOP_GRACE`."""

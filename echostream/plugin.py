@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar
 
-from echostream.config import RESOURCE_CLOSE_TIMEOUT
+from echostream.config import MAX_ERROR_HOOKS, RESOURCE_CLOSE_TIMEOUT
 from echostream.errors import ConfigurationError
 from echostream.habits import OF_SERVERS, Habits
 from echostream.middleware.base import Middleware
@@ -25,7 +26,14 @@ __all__ = ("Hooked", "Host", "Lifespan", "Plugin", "middleware_of")
 
 _log = logging.getLogger("echostream.server")
 
-_KINDS: Final = ("on_start", "on_stop", "on_connect", "on_disconnect", "on_error")
+_KINDS: Final = {
+    "on_start": "()",
+    "on_stop": "()",
+    "on_connect": "(session)",
+    "on_disconnect": "(session)",
+    "on_error": "(error, context)",
+}
+"""The hooks, and what they are called with."""
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -83,6 +91,12 @@ class Plugin:
     async def on_disconnect(self, session: Session, /) -> None:
         """A client that was let in has gone; ``session.ending`` says how."""
 
+    if not TYPE_CHECKING:  # checkers find this slip by themselves, unless somebody defines what is missing
+
+        def __iter__(self) -> NoReturn:
+            """Say that plugins come in a list."""
+            raise ConfigurationError("plugins", f"give a list of plugins: [{type(self).__name__}(...)]")
+
     async def on_error(self, error: Exception, context: Context | None, /) -> None:
         """A handler, listener, stream handler, hook or ``authenticate=`` raised what it did not mean to."""
 
@@ -93,7 +107,7 @@ class Hooked(Habits):
     _habits = OF_SERVERS
 
     def __init__(self, plugins: Iterable[Plugin], lifespan: Lifespan | None) -> None:
-        self._hooks = _Hooks(lifespan)
+        self._hooks = _Hooks(_checked_lifespan(lifespan))
         for plugin in plugins:
             _check(plugin)
             for kind in _KINDS:
@@ -133,11 +147,16 @@ class _Hooks:
         self._lifespan = lifespan
         self._functions: dict[str, list[Callable[..., Any]]] = {kind: [] for kind in _KINDS}
         self._started = False
+        self._errors = 0
 
     def add(self, kind: str, function: FunctionT) -> FunctionT:
         """Call a function from now on."""
         if not callable(function):
             raise ConfigurationError(kind, f"{function!r} is no function: write @server.{kind} above one")
+        given = _KINDS[kind]
+        if not _takes(function, given.count(",") + 1 if given != "()" else 0):
+            shown = getattr(function, "__qualname__", function)
+            raise ConfigurationError(kind, f"{shown} cannot be called with {given}: write it so")
         self._functions[kind].append(function)
         return function
 
@@ -170,9 +189,20 @@ class _Hooks:
 
     def failed(self, runtime: Runtime, error: BaseException, context: Context | None) -> None:
         """Something raised unexpectedly."""
-        if isinstance(error, Exception):
-            for function in self._functions["on_error"]:
-                runtime.tasks.start(self._run(None, function, error, context), "on_error")
+        if not isinstance(error, Exception):
+            return
+        for function in self._functions["on_error"]:
+            if self._errors >= MAX_ERROR_HOOKS:
+                _log.warning(
+                    "! %d hooks for errors run already (MAX_ERROR_HOOKS): one error is logged only", self._errors
+                )
+                return
+            self._errors += 1
+            task = runtime.tasks.start(self._run(None, function, error, context), "on_error")
+            task.add_done_callback(self._error_told)
+
+    def _error_told(self, _task: asyncio.Task[None]) -> None:
+        self._errors -= 1
 
     async def _after(self, session: Session, functions: Iterable[Callable[..., Any]]) -> None:
         await session.tasks.wait()
@@ -197,6 +227,30 @@ async def _call(function: Callable[..., Any], *args: Any) -> None:
     result = function(*args)
     if isawaitable(result):
         await result
+
+
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with so many arguments; True where it does not say."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
+
+
+def _checked_lifespan(lifespan: Lifespan | None) -> Lifespan | None:
+    if lifespan is None:
+        return None
+    if inspect.isasyncgenfunction(lifespan) or inspect.isgeneratorfunction(lifespan):
+        raise ConfigurationError("lifespan", f"{lifespan.__qualname__} needs @asynccontextmanager above it")
+    if not callable(lifespan) or not _takes(lifespan, 1):
+        shown = getattr(lifespan, "__qualname__", repr(lifespan))
+        raise ConfigurationError("lifespan", f"{shown} is no function of the server: write lifespan(server)")
+    return lifespan
 
 
 def _check(plugin: object) -> None:

@@ -331,6 +331,70 @@ def test_what_is_no_plugin_or_no_function_is_refused() -> None:
         RpcServer("memory://unused").on_start(None)  # type: ignore[type-var]
 
 
+@pytest.mark.parametrize(
+    ("kind", "function", "given"),
+    [
+        ("on_start", lambda server: None, r"\(\)"),
+        ("on_stop", lambda server: None, r"\(\)"),
+        ("on_connect", lambda: None, r"\(session\)"),
+        ("on_disconnect", lambda one, two: None, r"\(session\)"),
+        ("on_error", lambda error: None, r"\(error, context\)"),
+    ],
+)
+def test_a_hook_that_cannot_be_called_is_refused_at_once(kind: str, function: Any, given: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"{kind}: .*<lambda> cannot be called with {given}: write it so"):
+        getattr(RpcServer("memory://unused"), kind)(function)
+
+
+async def plain_generator(server: RpcServer) -> AsyncGenerator[None]:
+    yield
+
+
+@pytest.mark.parametrize(
+    ("lifespan", "text"),
+    [
+        (plain_generator, "plain_generator needs @asynccontextmanager above it"),
+        (lambda: None, r".*<lambda> is no function of the server: write lifespan\(server\)"),
+        ("text", r"'text' is no function of the server: write lifespan\(server\)"),
+    ],
+)
+def test_a_lifespan_that_is_none_is_refused_at_once(lifespan: Any, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"lifespan: {text}"):
+        RpcServer("memory://unused", lifespan=lifespan)
+
+
+def test_plugins_come_in_a_list() -> None:
+    one: Any = Plugin()
+    with pytest.raises(ConfigurationError, match=r"plugins: give a list of plugins: \[Plugin\(\.\.\.\)\]"):
+        RpcServer("memory://unused", plugins=one)
+
+
+async def test_hooks_for_errors_do_not_pile_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("echostream.plugin.MAX_ERROR_HOOKS", 2)
+    gate, told = asyncio.Event(), list[str]()
+    server = RpcServer(memory_url())
+    server.register(Desk())
+
+    @server.on_error
+    async def slow(error: Exception, context: Context | None) -> None:
+        told.append(repr(error))
+        await gate.wait()
+
+    async with server, RpcClient.connect(server.addresses[0]) as client:
+        for _ in range(3):
+            with pytest.raises(RpcError):
+                await client.request("desk.fail")
+        await until(lambda: len(told) == 2)
+        assert "! 2 hooks for errors run already (MAX_ERROR_HOOKS): one error is logged only" in caplog.text
+        gate.set()
+        await until(lambda: server._hooks._errors == 0)
+        with pytest.raises(RpcError):
+            await client.request("desk.fail")
+        await until(lambda: len(told) == 3)
+
+
 async def test_a_plugin_without_hooks_adds_none() -> None:
     server = RpcServer("memory://unused", plugins=[Plugin()])
     assert not any(server._hooks._functions.values())
