@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -58,13 +59,26 @@ def injected(
         async with AsyncExitStack() as stack:
             filled = partial(function, *args, **kwargs, **await injector.plan.fill(context, stack))
             if thread:
-                runtime = context.session.runtime
-                return await runtime.loop.run_in_executor(runtime.threads, partial(copy_context().run, filled))
+                return await _in_thread(context, filled)
             result = filled()
             return await result if hasattr(result, "__await__") else result
         raise injector.swallowed()
 
     return run
+
+
+async def _in_thread(context: Context, filled: Callable[[], Any]) -> Any:
+    """Call in a thread. It cannot be cancelled, so wait for its end: what it uses is cleaned up after it."""
+    runtime = context.session.runtime
+    thread = runtime.threads.submit(copy_context().run, filled)
+    work = asyncio.wrap_future(thread, loop=runtime.loop)
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not thread.cancel() and not work.done():
+            with suppress(asyncio.CancelledError):  # once is enough: the session may end meanwhile
+                await asyncio.wait({work})
+        raise
 
 
 def injected_items(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from echostream import (
 )
 from echostream.routing.plan import make_plan
 from echostream.testing import SimNetwork, connect_in_memory
-from tests.serving import nothing_left, until
+from tests.serving import PATIENCE, linked, nothing_left, until
 
 book: list[str] = []
 """What the dependencies of these tests did."""
@@ -274,6 +275,41 @@ async def test_threads_bare_parameters_listeners_and_streams() -> None:
             await sender.send(3)
     for line in ("1 thing generator", "2 waiting", "[3] async generator"):
         assert line in book
+
+
+@pytest.mark.parametrize("end", ["cancelled", "disconnected"])
+async def test_what_a_thread_uses_is_cleaned_up_after_the_thread(end: str) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def tidy() -> Iterator[str]:
+        try:
+            yield "it"
+        finally:
+            book.append("cleaned up")
+
+    @handler("slow", thread=True)
+    def slow(*, it: Annotated[str, Depends(tidy)] = INJECTED) -> None:
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        book.append(f"used {it}")
+
+    async with linked(slow) as (server, client):
+        call = asyncio.create_task(client.request("slow"))
+        await until(begun.is_set)
+        call.cancel()
+        await asyncio.wait([call])
+        [session] = server.sessions
+        if end == "disconnected":
+            closing = asyncio.create_task(client.close())
+            await session.wait_closed()
+        else:
+            await client.ping()
+        assert book == []
+        go_on.set()
+        await until(lambda: len(book) == 2)
+        if end == "disconnected":
+            await closing
+    assert book == ["used it", "cleaned up"]
 
 
 async def test_what_a_dependency_raises_is_the_answer() -> None:
