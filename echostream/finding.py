@@ -56,7 +56,7 @@ async def find_servers(
     settle = 0.0 if choose == "first" else DISCOVER_SETTLE  # who answers first is known at once
     found = await resolve(query, resolvers or [MdnsResolver(interfaces)], timeout=timeout, settle=settle)
     servers = order(found)
-    if not isinstance(servers, Sequence):
+    if not hasattr(servers, "__len__"):
         raise ConfigurationError(
             "choose", f"it returned {type(servers).__name__}: let it return a list, the best first"
         )

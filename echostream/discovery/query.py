@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from echostream.discovery.service import ServiceInfo, safe_text
+from echostream.discovery.service import ServiceInfo, check_text, safe_text
 from echostream.errors import ConfigurationError, ServiceNotFoundError
 
 __all__ = ("Found", "Query", "checked_timeout", "not_found_error")
@@ -32,9 +32,6 @@ class Query:
         version: the whole version or its first parts; None for any.
         metadata: entries that it must have announced.
         where: any further condition.
-
-    Raises:
-        ConfigurationError: what must be a text is none.
     """
 
     name: str | None = None
@@ -51,6 +48,10 @@ class Query:
         if self.name is not None and not isinstance(self.name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             shown = getattr(self.name, "__name__", repr(self.name))
             raise ConfigurationError("name", f'{shown} is no text: give the name that is announced, discover("orders")')
+        if self.version is not None:
+            check_text("version", self.version)
+        for key, value in self.metadata.items():
+            check_text("metadata", value, f"the value of {key!r}")
 
     def fits(self, info: ServiceInfo) -> bool:
         """Whether a server is wanted and can be dialled."""

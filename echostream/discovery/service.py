@@ -21,6 +21,7 @@ __all__ = (
     "BrowseEvent",
     "Departed",
     "ServiceInfo",
+    "check_text",
     "decode_txt",
     "encode_txt",
     "safe_text",
@@ -91,8 +92,7 @@ class ServiceInfo:
             raise ConfigurationError(
                 "name", f"{name[:80]!r} cannot be announced, expected 1 to {MAX_NAME_BYTES} bytes of printable text"
             )
-        if not isinstance(version, str):
-            raise ConfigurationError("version", f"{version!r} is no text, expected such as '1.4.2'")
+        check_text("version", version)
         info = cls(
             name=name,
             instance=f"{name}-{random_bytes(4).hex()}",
@@ -188,8 +188,9 @@ def encode_txt(info: ServiceInfo) -> dict[str, str]:
             raise ConfigurationError(
                 "metadata", f"key {key[:80]!r} cannot be announced, expected 1 to 64 of a-z, 0-9, '_', '.', '-'"
             )
-        if not isinstance(value, str) or any("\ud800" <= char <= "\udfff" for char in value):
-            raise ConfigurationError("metadata", f"the value of {key!r} is no text: {str(value)[:80]!r}")
+        check_text("metadata", value, f"the value of {key!r}")
+        if any("\ud800" <= char <= "\udfff" for char in value):
+            raise ConfigurationError("metadata", f"the value of {key!r} is no text: {value[:80]!r}")
         entries[_METADATA_PREFIX + key] = value
     entries = {key: value for key, value in entries.items() if value or key.startswith(_METADATA_PREFIX)}
     sizes = {key: len(key.encode()) + 1 + len(value.encode()) for key, value in entries.items()}
@@ -246,6 +247,12 @@ def decode_txt(
         id=entries.get("id", ""),
         load=_count(entries.get("load", "")),
     )
+
+
+def check_text(field: str, value: object, what: str = "this") -> None:
+    """Raise ConfigurationError where a value that somebody gave is no text: a version of 1.4, say."""
+    if not isinstance(value, str):
+        raise ConfigurationError(field, f"{what} must be a text, got {value!r}: put it in quotes")
 
 
 def safe_text(text: str, limit: int = 500) -> str:
