@@ -70,7 +70,10 @@ class _Calling:
         from echostream.cli.remote import describe_method
         from echostream.cli.values import parse_arguments
 
-        async with target.connect(self._method.rpartition(".")[0] or None) as client:
+        service = self._method.rpartition(".")[0] or None
+        if service is None:
+            target.must_be_named()
+        async with target.connect(service) as client:
             known = await describe_method(client, self._method)
             document = all_of_stdin() if self._texts == ["-"] else None
             if document is not None and known is not None and known.sends_items:
@@ -94,7 +97,7 @@ class _Calling:
         if known.sends_items:
             if stdin_is_terminal():
                 typer.echo("items, one line of JSON each; end with Ctrl-D:", err=True)
-            kwargs[ITEMS] = self._items()
+            kwargs[ITEMS] = self._items(known)
         try:
             if known.returns_items:
                 await self._print_items(method(*args, **kwargs))
@@ -109,14 +112,15 @@ class _Calling:
                 error.message += f"\n{expected(known)}"
             raise
 
-    async def _items(self) -> AsyncIterator[Any]:
+    async def _items(self, method: MethodDescription) -> AsyncIterator[Any]:
         from echostream.cli.lines import json_lines
+        from echostream.cli.values import expected
 
         try:
-            async for item in json_lines():
+            async for item in json_lines(method.input_item):
                 yield item
         except Misuse as fault:
-            self._fault = fault
+            self._fault = Misuse(f"{fault}\n{expected(method)}")
             raise
 
     async def _print_items(self, items: AsyncIterator[Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import re
 import signal
 import sys
@@ -52,6 +53,10 @@ _WAYS_OUT: Final = (
     ('say trust="first-use"', "say --first-use"),
     ("name its ca or fingerprint", "name its --ca or --fingerprint"),
     ("'Bearer <token>'", "'Bearer <token>' (--token)"),
+    ("timeout= gives", "--timeout gives"),
+    ("credentials=...", "--credentials"),
+    ('use ca="dev" for your own development servers, ca=, or fingerprint=', "use --ca or --fingerprint "),
+    ("or use fingerprint=", "or use --fingerprint "),
 )
 """What errors tell programmers to write, and what it is here."""
 
@@ -72,7 +77,7 @@ def fail(text: str) -> None:
     """Print why a command failed; what a server said in it is only shown by the terminal, never obeyed."""
     from echostream.discovery.service import safe_text
 
-    typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    typer.secho("error: ", fg=None if os.environ.get("NO_COLOR") else "red", bold=True, nl=False, err=True)
     for line in text.splitlines():
         typer.echo(safe_text(line, _LONGEST), err=True)
 
@@ -84,26 +89,31 @@ def failures(*, as_json: bool = False) -> Generator[None]:
     Args:
         as_json: print errors of EchoStream as JSON.
     """
-    from echostream.errors import ConfigurationError, EchoStreamError, ServiceNotFoundError
+    from echostream.errors import ConfigurationError, EchoStreamError, ServiceNotFoundError, Status
     from echostream_derive import SignatureError
 
     try:
         yield
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-    except (Misuse, SignatureError) as error:
-        fail(str(error))
-        raise typer.Exit(MISUSED) from None
-    except ConfigurationError as error:
-        fail(error.message)
+    except (Misuse, SignatureError, ConfigurationError) as error:
+        text = error.message if isinstance(error, ConfigurationError) else str(error)
+        if as_json:
+            _fail_as_json(Status.INVALID_ARGUMENT, text)
+        else:
+            fail(text)
         raise typer.Exit(MISUSED) from None
     except EchoStreamError as error:
         if as_json:
-            facts = {"code": str(error.code), "message": error.message, "operation": error.operation}
-            typer.echo(to_json({**facts, "details": error.details}), err=True)
+            _fail_as_json(error.code, error.message, error.operation, error.details)
         else:
             fail(_in_options(error.message if isinstance(error, ServiceNotFoundError) else str(error)))
         raise typer.Exit(FAILED) from None
+
+
+def _fail_as_json(code: object, message: str, operation: str | None = None, details: object = None) -> None:
+    facts = {"code": str(code), "message": message, "operation": operation, "details": details or {}}
+    typer.echo(to_json(facts), err=True)
 
 
 def _in_options(text: str) -> str:

@@ -38,7 +38,7 @@ def describe(
             from echostream.discovery.service import safe_text
 
             for line in _lines(chosen, in_full=name is not None):
-                typer.echo(safe_text(line))  # the network wrote it
+                typer.echo(safe_text(line).rstrip())  # the network wrote it
 
 
 async def _ask(target: Target, name: str | None) -> list[ServiceDescription]:
@@ -85,7 +85,7 @@ def _lines(services: Sequence[ServiceDescription], *, in_full: bool) -> Iterator
 
 
 def _method(method: MethodDescription, *, in_full: bool) -> Iterator[str]:
-    from echostream.introspection.text import fields_of, signature
+    from echostream.introspection.text import choices_of, fields_of, signature
 
     yield f"  {signature(method)}"
     yield from _doc(method.doc, 6, in_full=in_full)
@@ -93,16 +93,31 @@ def _method(method: MethodDescription, *, in_full: bool) -> Iterator[str]:
         return
     if method.requires is not None:
         yield f"      requires {method.requires}"
+    yield from _arguments(method)
     seen: set[str] = set()
     for name, fields in (*fields_of(method.arguments), *fields_of(method.input_item), *fields_of(method.result)):
         if name == "object" or name in seen:
             continue
         seen.add(name)
         yield f"      {name}"
-        for field, kind, note in fields:
-            yield f"          {field}: {kind}" + (f"  ({note})" if note else "")
+        yield from _rows(fields, 10)
+    choices = dict((*choices_of(method.arguments), *choices_of(method.input_item), *choices_of(method.result)))
+    for name, values in choices.items():
+        yield f"      {name}: {values}"
     for error in method.errors:
         yield f"      raises {error.reason} ({error.code})" + (f": {error.doc}" if error.doc else "")
+
+
+def _arguments(method: MethodDescription) -> Iterator[str]:
+    """The arguments that have more to say than their name, type and default, which the signature shows."""
+    from echostream.introspection.text import notes_of
+
+    for name, notes in notes_of(method.arguments):
+        yield f"      {name}: {notes}"
+
+
+def _rows(fields: Sequence[tuple[str, str, str]], indent: int) -> Iterator[str]:
+    return (f"{'':{indent}}{field}: {kind}" + (f"  ({note})" if note else "") for field, kind, note in fields)
 
 
 def _doc(doc: str, indent: int, *, in_full: bool) -> Iterator[str]:

@@ -68,7 +68,10 @@ def _show(found: list[ServiceInfo]) -> None:
 
     from echostream.discovery.service import safe_text
 
-    table = Table("name", "version", "address", "services", "metadata", box=box.SIMPLE)
+    table = Table(box=box.SIMPLE)
+    for heading in ("name", "version", "address", "services", "metadata"):
+        # An address without its end is none: the other columns make room for it.
+        table.add_column(heading, overflow="fold", no_wrap=heading == "address")
     for item in found:
         metadata = " ".join(f"{key}={value}" for key, value in item.metadata.items())
         cells = (item.name, item.version, "\n".join(item.urls), ", ".join(item.services), metadata)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any
+import difflib
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from echostream.cli.console import failures, print_json, run
+from echostream.cli.console import FAILED, Misuse, failures, print_json, run
 from echostream.cli.target import Target, with_target
 
 if TYPE_CHECKING:
+    from echostream.client import RpcClient
+    from echostream.introspection.model import EventDescription
     from echostream.session.context import Context
 
 __all__ = ("emit", "events")
+
+_LONGEST: Final = 2000
+"""Characters of an explanation that are shown: the network wrote a part of it."""
 
 
 @with_target
@@ -37,7 +44,10 @@ async def _emit(
 ) -> None:
     from echostream.cli.lines import all_of_stdin
     from echostream.cli.values import parse_json, parse_metadata
+    from echostream.discovery.service import safe_text
 
+    if not event or "*" in event:
+        raise Misuse(f"{event!r} is no name of an event: only listeners have patterns")
     target.must_be_named()
     metadata = parse_metadata(meta)
     text = all_of_stdin() if payload == "-" else payload
@@ -47,11 +57,31 @@ async def _emit(
             await client.emit(event, value, timeout=timeout, metadata=metadata)
             return
         answer = await client.emit(event, value, ack=True, timeout=timeout, metadata=metadata)
-    print_json({"listeners": answer.listeners, "failed": answer.failed}, compact=as_json)
-    if not answer.listeners:
-        typer.echo(f"nobody on the server listens to {event}", err=True)
+        print_json({"listeners": answer.listeners, "failed": answer.failed}, compact=as_json)
+        if not answer.listeners or answer.failed:
+            typer.echo(safe_text(await _explanation(client, event, failed=answer.failed), _LONGEST), err=True)
     if answer.failed:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
+
+
+async def _explanation(client: RpcClient, event: str, *, failed: int) -> str:
+    """Say why an event reached nobody, or what its listeners wanted; the server's reflection knows more than we do."""
+    from echostream.cli.remote import describe_server
+    from echostream.errors import RpcError
+    from echostream.introspection.text import fields_of, type_text
+
+    known: list[EventDescription] = []
+    with suppress(RpcError):  # without reflection there are no hints
+        known = [item for service in await describe_server(client) for item in service.events]
+    heard = {item.name: item.payload for item in known if item.direction == "received"}
+    if not failed:
+        near = difflib.get_close_matches(event, heard, 3, 0.6)
+        return f"nobody on the server listens to {event}" + (f"; did you mean {' or '.join(near)}?" if near else "")
+    text = "its listener failed; the server's log says why"
+    if (schema := heard.get(event)) is not None:
+        fields = [f"{name}: {kind}" for _, rows in fields_of(schema)[:1] for name, kind, _ in rows]
+        text += f"; expected {type_text(schema)}" + (f" with {', '.join(fields)}" if fields else "")
+    return text
 
 
 @with_target

@@ -11,7 +11,8 @@ from concurrent import futures
 from contextlib import suppress
 from typing import Any, Final
 
-from echostream.cli.values import parse_json
+from echostream.cli.values import parse_item
+from echostream.introspection.model import Schema
 
 __all__ = ("all_of_stdin", "json_lines", "stdin_is_terminal")
 
@@ -30,8 +31,11 @@ def all_of_stdin() -> str:
     return sys.stdin.read() if _is_open() else ""
 
 
-async def json_lines() -> AsyncIterator[Any]:
+async def json_lines(item: Schema | None = None) -> AsyncIterator[Any]:
     """Yield the values of standard input as they come; empty lines are skipped.
+
+    Args:
+        item: the type of one; where it is text, a line needs no quotes.
 
     Raises:
         Misuse: a line is not JSON.
@@ -60,7 +64,7 @@ async def json_lines() -> AsyncIterator[Any]:
     while (line := await queue.get()) is not None:
         number += 1
         if line.strip():
-            yield parse_json(line.strip(), f"standard input, line {number}")
+            yield parse_item(line.strip(), f"standard input, line {number}", item)
 
 
 def _lines() -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import difflib
 import json
 import re
@@ -10,9 +11,9 @@ from typing import Any, Final, cast
 
 from echostream.cli.console import Misuse
 from echostream.introspection.model import MethodDescription, Schema
-from echostream.introspection.text import fields_of, properties_of, resolved, signature, type_text
+from echostream.introspection.text import choices_of, fields_of, properties_of, resolved, signature, type_text
 
-__all__ = ("expected", "parse_arguments", "parse_json", "parse_metadata")
+__all__ = ("expected", "parse_arguments", "parse_item", "parse_json", "parse_metadata")
 
 _NAMED: Final = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _NEAR_NAMES: Final = 3
@@ -55,7 +56,10 @@ def parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise Misuse(f"{where}: {_shown(text)} is not JSON: {error}") from None
+        if not text.strip():
+            raise Misuse(f"{where}: expected JSON, got nothing") from None
+        quoted = f"; text needs its quotes, {json.dumps(text)}" if text.isalnum() else ""
+        raise Misuse(f"{where}: {_shown(text)} is not JSON: {error}{quoted}") from None
 
 
 def parse_metadata(texts: Sequence[str]) -> dict[str, str] | None:
@@ -69,6 +73,8 @@ def parse_metadata(texts: Sequence[str]) -> dict[str, str] | None:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise Misuse(f"--meta {_shown(text)}: expected key=value")
+        if key != key.lower():
+            raise Misuse(f"--meta {_shown(text)}: keys are lower-case, write {key.lower()}={value}")
         found[key] = value
     return found or None
 
@@ -79,6 +85,7 @@ def expected(method: MethodDescription) -> str:
     for name, fields in fields_of(method.arguments):
         if name != "object":
             lines.append(f"  {name}: " + ", ".join(f"{field}: {kind}" for field, kind, _ in fields))
+    lines += [f"  {name}: {values}" for name, values in choices_of(method.arguments)]
     return "\n".join(lines)
 
 
@@ -114,19 +121,68 @@ def _schema_of(name: str | None, method: MethodDescription | None) -> Schema | N
 
 def _value(text: str, where: str, schema: Schema | None, method: MethodDescription | None) -> Any:
     """Read one value: as text where the type is text, else as JSON."""
-    whole = method.arguments if method is not None else {}
-    wanted = resolved(schema, whole) if schema is not None else {}
-    is_text = wanted.get("type") == "string" or "enum" in wanted
+    try:
+        return _read(text, where, schema, method.arguments if method is not None else {})
+    except Misuse as error:
+        raise Misuse(f"{error}\n{expected(method)}" if method is not None else str(error)) from None
+
+
+def parse_item(text: str, where: str, schema: Schema | None) -> Any:
+    """Return one item that a method takes as a stream, of one line.
+
+    Raises:
+        Misuse: it is not JSON, and no text is wanted.
+    """
+    return _read(text, where, schema, schema or {})
+
+
+def _read(text: str, where: str, schema: Schema | None, whole: Schema) -> Any:
+    kinds = _kinds(schema, whole)
     try:
         value = json.loads(text)
     except ValueError as error:
-        if is_text or (not wanted and not text.startswith(("{", "[", '"'))):
-            return text
+        looks_like_json = text.startswith(("{", "[", '"'))
+        if "string" in kinds or (not kinds and not looks_like_json):
+            return _text(text, where, kinds)
         kind = type_text(schema) if schema is not None else "JSON"
-        more = f" ({error})" if text.startswith(("{", "[", '"')) else ""
-        hint = f"\n{expected(method)}" if method is not None else ""
-        raise Misuse(f"{where}: expected {kind} as JSON, got {_shown(text)}{more}{hint}") from None
-    return text if is_text and not isinstance(value, str) else value
+        more = f" ({error})" if looks_like_json else ""
+        raise Misuse(f"{where}: expected {kind} as JSON, got {_shown(text)}{more}") from None
+    if "string" in kinds and not isinstance(value, str) and _kind_of(value) not in kinds:
+        value = text
+    return _text(value, where, kinds) if isinstance(value, str) else value
+
+
+def _kinds(schema: Schema | None, whole: Schema) -> set[str]:
+    """Return the JSON types that a schema takes, ``binary`` beside ``string`` for bytes; nothing where it says none."""
+    if schema is None:
+        return set()
+    node = resolved(schema, whole)
+    if "enum" in node or "const" in node:
+        values: list[Any] = node.get("enum", [node.get("const")])
+        return {_kind_of(value) for value in values}
+    choices: list[Schema] = node.get("anyOf") or node.get("oneOf") or []
+    if choices:
+        return set().union(*(_kinds(choice, whole) for choice in choices))
+    found: Any = node.get("type", ())
+    kinds = {found} if isinstance(found, str) else set[str](found)
+    return kinds | {"binary"} if node.get("format") == "binary" else kinds
+
+
+def _kind_of(value: object) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    names: dict[type, str] = {int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "null")
+
+
+def _text(text: str, where: str, kinds: set[str]) -> Any:
+    """Return the text; where only bytes are wanted, what it stands for in base64, as answers have them."""
+    if kinds != {"string", "binary"}:
+        return text
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise Misuse(f"{where}: expected bytes as base64, got {_shown(text)}") from None
 
 
 def _shown(text: str) -> str:

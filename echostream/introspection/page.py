@@ -13,7 +13,7 @@ from echostream.introspection.model import (
     ServiceDescription,
     StreamDescription,
 )
-from echostream.introspection.text import fields_of, signature, type_text
+from echostream.introspection.text import choices_of, fields_of, notes_of, signature, type_text
 
 __all__ = ("page",)
 
@@ -71,7 +71,12 @@ def _method(method: MethodDescription) -> str:
         f"{before}<b>{escape(name)}</b>({escape(rest)}",
         method.doc,
         notes,
-        [*_tables(method.arguments, skip="object"), *_tables(method.input_item), *_tables(method.result)],
+        [
+            _table("", [(name, "", note) for name, note in notes_of(method.arguments)]),
+            *_tables(method.arguments, skip="object"),
+            *_tables(method.input_item),
+            *_tables(method.result),
+        ],
         _table("errors", errors) if errors else "",
     )
 
@@ -95,15 +100,16 @@ def _article(heading: str, doc: str, notes: Sequence[str], tables: Iterable[str]
 
 def _tables(schema: Schema | None, *, skip: str | None = None) -> list[str]:
     """Return a table for every object type in a schema, but not for the one called `skip`."""
-    return [_table(name, rows) for name, rows in fields_of(schema) if name != skip]
+    tables = [_table(name, rows) for name, rows in fields_of(schema) if name != skip]
+    return [*tables, *(_table(name, [("", values, "")]) for name, values in choices_of(schema))]
 
 
-def _table(caption: str, rows: Iterable[tuple[str, str, str]]) -> str:
+def _table(caption: str, rows: Sequence[tuple[str, str, str]]) -> str:
     lines = "".join(
         f"<tr><td><code>{escape(name)}</code></td><td><code>{escape(kind)}</code></td><td>{escape(note)}</td></tr>\n"
         for name, kind, note in rows
     )
-    return f"<table><caption>{escape(caption)}</caption>\n{lines}</table>\n"
+    return f"<table><caption>{escape(caption)}</caption>\n{lines}</table>\n" if rows else ""
 
 
 def _doc(doc: str) -> str:

@@ -8,12 +8,17 @@ from typing import Any, Final, cast
 
 from echostream.introspection.model import MethodDescription, Schema
 
-__all__ = ("fields_of", "properties_of", "resolved", "signature", "type_text")
+__all__ = ("choices_of", "fields_of", "notes_of", "properties_of", "resolved", "signature", "type_text")
 
 _PRIMITIVES: Final = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
 _FORMATS: Final = {
     "binary": "bytes", "date": "date", "date-time": "datetime", "duration": "timedelta", "time": "time", "uri": "URL",
     "uuid": "UUID",
+}  # fmt: skip
+_BOUNDS: Final = {
+    "minimum": "at least {}", "exclusiveMinimum": "above {}", "maximum": "at most {}", "exclusiveMaximum": "below {}",
+    "multipleOf": "a multiple of {}", "minLength": "length at least {}", "maxLength": "length at most {}",
+    "minItems": "length at least {}", "maxItems": "length at most {}", "pattern": "matches {}",
 }  # fmt: skip
 _MAX_DEPTH: Final = 8
 """Nesting that is spelt out: deeper types are not read, and a schema came from the network."""
@@ -95,6 +100,13 @@ def properties_of(schema: Schema) -> Mapping[str, Schema]:
     return cast("Mapping[str, Schema]", found) if isinstance(found, dict) else {}
 
 
+def choices_of(schema: Schema | None) -> list[tuple[str, str]]:
+    """Return (name, values) of every enumeration that a schema names: ``("Colour", '"red" | "blue"')``."""
+    definitions: Any = (schema or {}).get("$defs")
+    found = definitions.items() if isinstance(definitions, dict) else ()
+    return [(str(name), type_text(node)) for name, node in found if isinstance(node, dict) and "enum" in node]
+
+
 def fields_of(schema: Schema | None) -> list[tuple[str, list[tuple[str, str, str]]]]:
     """Return (name, fields) of every object type in a schema, each field as (name, type, description).
 
@@ -110,14 +122,32 @@ def fields_of(schema: Schema | None) -> list[tuple[str, list[tuple[str, str, str
     return [(name, _fields(node)) for name, node in found.items()]
 
 
+def notes_of(schema: Schema) -> list[tuple[str, str]]:
+    """Return (name, description and bounds) of the properties that have any."""
+    notes = ((name, _notes(item)) for name, item in properties_of(schema).items())
+    return [(name, "; ".join(found)) for name, found in notes if found]
+
+
+def _notes(schema: Schema) -> list[str]:
+    return [*([str(schema["description"])] if "description" in schema else []), *_bounds(schema)]
+
+
 def _fields(node: Schema) -> list[tuple[str, str, str]]:
     required = node.get("required", ())
     rows: list[tuple[str, str, str]] = []
     for name, schema in properties_of(node).items():
-        notes = [str(schema["description"])] if "description" in schema else []
+        notes = _notes(schema)
         if "default" in schema:
             notes.append(f"default {json.dumps(schema['default'])}")
         elif name not in required:
             notes.append("optional")
         rows.append((name, type_text(schema), "; ".join(notes)))
     return rows
+
+
+def _bounds(schema: Schema) -> list[str]:
+    """Return what a value must be beyond its type; of an optional one, too."""
+    choices: Any = schema.get("anyOf")
+    parts = choices if isinstance(choices, list) else []
+    nodes: list[Schema] = [schema, *(cast("Schema", part) for part in parts if isinstance(part, dict))]
+    return [words.format(node[key]) for node in nodes for key, words in _BOUNDS.items() if key in node]

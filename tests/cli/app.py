@@ -6,8 +6,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from datetime import date
+from enum import Enum
+from typing import Annotated
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from echostream import (
     INJECTED,
@@ -34,6 +36,11 @@ class Order(BaseModel):
 class PriceChanged(BaseModel):
     symbol: str
     price: float
+
+
+class Size(Enum):
+    SMALL = 1
+    LARGE = 2
 
 
 @service("shop", version="1.2.0")
@@ -75,6 +82,19 @@ class Shop:
         return {key: str(value) for key, value in ctx.metadata.items()}
 
     @handler
+    async def label(self, text: str | None, size: Size = Size.SMALL) -> str:
+        return f"{text!r} {size.name}"
+
+    @handler
+    async def size_of(self, data: bytes, at_most: Annotated[int, Field(le=10, description="the limit")] = 9) -> int:
+        return len(data)
+
+    @handler
+    async def upper(self, lines: AsyncIterator[str]) -> AsyncIterator[str]:
+        async for line in lines:
+            yield line.upper()
+
+    @handler
     async def raw(self) -> bytes:
         return b"\x00\xff"
 
@@ -111,6 +131,9 @@ class Shop:
 
     @listener("wish.*")
     async def on_wish(self, payload: object) -> None: ...
+
+    @listener(PriceChanged)
+    async def on_price(self, changed: PriceChanged) -> None: ...
 
     @listener("broken")
     async def on_broken(self, payload: object) -> None:

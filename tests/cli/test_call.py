@@ -33,6 +33,10 @@ from tests.cli.running import ROOT, TIMEOUT, echostream, environment, serving, s
             {"symbol": "A", "qty": 1, "due": "2026-01-02"},
         ),
         (["shop.raw"], "AP8="),
+        (["shop.size_of", "AP8="], 2),  # bytes go as they come
+        (["shop.label", "ann"], "'ann' SMALL"),  # text may be left out of its quotes where it may be nothing, too
+        (["shop.label", "5", "2"], "'5' LARGE"),
+        (["shop.label", "null"], "None SMALL"),
         (["shop.told", "--meta", "tenant=a", "--meta", "x=y=z"], {"tenant": "a", "x": "y=z"}),
     ],
 )
@@ -57,6 +61,7 @@ def test_items_are_lines_of_standard_input(url: str) -> None:
     assert echostream("call", "-u", url, "shop.total", stdin="1\n2\n\n3") == (0, "6\n", "")
     assert echostream("call", "-u", url, "shop.scale", "by=10", stdin="1\n2\n") == (0, "10\n20\n", "")
     assert echostream("call", "-u", url, "shop.total", stdin="") == (0, "0\n", "")
+    assert echostream("call", "-u", url, "shop.upper", stdin='one\n"two"\n3\n') == (0, '"ONE"\n"TWO"\n"3"\n', "")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +98,17 @@ def test_items_are_lines_of_standard_input(url: str) -> None:
         (["shop.place", "{}"], 1, "/order/symbol: field required\nexpected: place(order: Order"),
         (["shop.refuse"], 1, "error: shop.refuse: NOT_FOUND: there is no such thing\n"),
         (["shop.hang", "--timeout", "0.05"], 1, "error: shop.hang: DEADLINE_EXCEEDED"),
+        (["shop.hang", "--timeout", "0.05"], 1, "--timeout gives it more"),
         (["shop.add", "1", "--meta", "tenant"], 2, "error: --meta 'tenant': expected key=value\n"),
+        (["shop.add", "1", "--meta", "Te=a"], 2, "error: --meta 'Te=a': keys are lower-case, write te=a\n"),
+        (["shop.size_of", "h!"], 2, "error: data: expected bytes as base64, got 'h!'\nexpected: size_of(data: bytes"),
+        (["shop.label", "a", "large"], 2, "error: size: expected Size as JSON, got 'large'\nexpected: label("),
+        (
+            ["shop.label", "a", "3"],
+            1,
+            "/size: input should be 1 or 2\nexpected: label(text: str | None, size: Size = 1)",
+        ),
+        (["shop.label", "a", "3"], 1, "\n  Size: 1 | 2\n"),
     ],
 )
 def test_what_does_not_fit_is_told_with_what_was_expected(url: str, arguments: list[str], code: int, said: str) -> None:
@@ -111,6 +126,7 @@ def test_the_fields_of_a_model_are_listed(url: str) -> None:
     ("method", "stdin", "said"),
     [
         ("shop.add", "{", "standard input: '{' is not JSON: Expecting property name"),
+        ("shop.add", "", "standard input: expected JSON, got nothing"),
         ("shop.add", "5", "standard input: expected an object of arguments by name, or an array of them, got int"),
     ],
 )
@@ -122,10 +138,11 @@ def test_standard_input_that_is_no_json_is_refused(url: str, method: str, stdin:
 
 def test_a_line_that_is_no_json_is_named(url: str) -> None:
     done = echostream("call", "-u", url, "shop.total", stdin="1\ntwo\n")
-    assert (done.code, done.err) == (
-        2,
-        "error: standard input, line 2: 'two' is not JSON: Expecting value: line 1 column 1 (char 0)\n",
-    )
+    assert done.code == 2
+    assert done.err.splitlines() == [
+        "error: standard input, line 2: expected int as JSON, got 'two'",
+        "expected: total(items: stream of int) -> int",
+    ]
 
 
 def test_items_and_arguments_cannot_both_come_from_standard_input(url: str) -> None:
@@ -140,6 +157,20 @@ def test_a_terminal_never_obeys_what_a_server_says(url: str) -> None:
     assert echostream("call", "-u", url, "shop.shout").out == '"\\u009b31m\\u202ered"\n'
     done = echostream("call", "-u", url, "shop.shout_no")
     assert done.err == "error: shop.shout_no: NOT_FOUND: \\x1b[31mred\n"
+
+
+def test_a_method_without_a_service_is_not_called_on_whoever_is_found_first() -> None:
+    done = echostream("call", "ping")
+    assert done.code == 2
+    assert "error: say which server: --url quic://host:port, or --service NAME" in done.err
+
+
+def test_what_was_asked_wrongly_is_json_for_machines_too(url: str) -> None:
+    done = echostream("call", "-u", url, "shop.add", "one", "--json")
+    assert done.code == 2
+    said = json.loads(done.err)
+    assert (said["code"], said["operation"], said["details"]) == ("INVALID_ARGUMENT", None, {})
+    assert said["message"].startswith("a: expected int as JSON, got 'one'")
 
 
 def test_errors_are_json_for_machines(url: str) -> None:
@@ -169,7 +200,7 @@ def test_a_server_that_is_not_there_is_named() -> None:
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: list[str], said: str) -> None:
-    done = echostream("call", *options, "ping")
+    done = echostream("call", *options, "shop.ping")
     assert done.code == 2
     assert said in done.err
 

@@ -36,13 +36,18 @@ def test_everything_is_described(url: str) -> None:
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith(SHOP)
     assert "  event wish.*  (received)\n" in done.out
-    assert "  event price.changed: PriceChanged  (sent)\n" in done.out
+    assert "  event price.changed: PriceChanged  (received)\n" in done.out
     assert done.out.endswith("(no service)\n  ping() -> str\n")
 
 
 def test_a_method_is_described_in_full(url: str) -> None:
     done = echostream("describe", "-u", url, "shop.place")
     assert [line.rstrip() for line in done.out.splitlines()] == PLACE.splitlines()
+
+
+def test_limits_and_choices_are_described(url: str) -> None:
+    assert "      at_most: the limit; at most 10\n" in echostream("describe", "-u", url, "shop.size_of").out
+    assert "      Size: 1 | 2\n" in echostream("describe", "-u", url, "shop.label").out
 
 
 def test_a_service_is_described(url: str) -> None:
@@ -54,7 +59,7 @@ def test_an_unknown_name_gets_near_ones(url: str) -> None:
     done = echostream("describe", "-u", url, "shop.plaice")
     assert (done.code, done.err) == (
         2,
-        "error: the server has no 'shop.plaice'; did you mean shop.place or shop.prices or shop.scale?\n",
+        "error: the server has no 'shop.plaice'; did you mean shop.place or shop.prices or shop.label?\n",
     )
 
 

@@ -40,6 +40,7 @@ def test_servers_are_found_called_and_remembered(tmp_path: Path, monkeypatch: py
         table = echostream("discover", name, "--timeout", PATIENCE, *LOOPBACK)
         assert table.code == 0
         assert all(text in table.out for text in (name, "1.4.0", url, "room=hall"))
+        assert url in echostream("discover", name, "--timeout", PATIENCE, *LOOPBACK, COLUMNS="60").out
         done = echostream("discover", "--watch", name, "--json", "--timeout", PATIENCE, *LOOPBACK)
         found = json.loads(done.out.splitlines()[0])
         assert (found["event"], found["name"], found["urls"]) == ("arrived", name, [url])

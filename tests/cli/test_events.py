@@ -20,7 +20,19 @@ def test_emit_says_who_listened(url: str) -> None:
 def test_emit_tells_when_nobody_listens_or_a_listener_fails(url: str) -> None:
     done = echostream("emit", "-u", url, "wihs.made", "1")
     assert (done.code, done.err) == (0, "nobody on the server listens to wihs.made\n")
-    assert echostream("emit", "-u", url, "broken", "1") == (1, '{"listeners": 1, "failed": 1}\n', "")
+    assert echostream("emit", "-u", url, "brokn").err.endswith("listens to brokn; did you mean broken?\n")
+    done = echostream("emit", "-u", url, "broken", "1")
+    assert (done.code, done.out) == (1, '{"listeners": 1, "failed": 1}\n')
+    assert done.err == "its listener failed; the server's log says why\n"
+    done = echostream("emit", "-u", url, "price.changed", '{"symbol": "A", "price": "x"}')
+    assert done.code == 1
+    assert done.err.endswith("the server's log says why; expected PriceChanged with symbol: str, price: float\n")
+
+
+@pytest.mark.parametrize("name", ["", "wish.*"])
+def test_a_pattern_is_no_event(url: str, name: str) -> None:
+    done = echostream("emit", "-u", url, name, "1")
+    assert (done.code, done.err) == (2, f"error: {name!r} is no name of an event: only listeners have patterns\n")
 
 
 def test_an_event_is_not_sent_to_whoever_is_found_first() -> None:
@@ -33,6 +45,8 @@ def test_a_payload_that_is_no_json_is_refused(url: str) -> None:
     done = echostream("emit", "-u", url, "wish.made", "{a}")
     assert done.code == 2
     assert "error: payload: '{a}' is not JSON: " in done.err
+    assert done.err.endswith("(char 1)\n")
+    assert echostream("emit", "-u", url, "wish.made", "pony").err.endswith('; text needs its quotes, "pony"\n')
 
 
 @pytest.mark.slow

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import Enum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from echostream.binding import TypeCodec
-from echostream.introspection.text import fields_of, resolved, signature, type_text
+from echostream.introspection.text import choices_of, fields_of, resolved, signature, type_text
 from tests.introspection.shop import Card, Cash, Item, Order, make_server
 
 
@@ -49,6 +50,40 @@ def test_a_schema_reads_as_the_type_that_it_came_from(annotation: object, text: 
 )
 def test_schemas_of_others_are_read_too(schema: object, text: str) -> None:
     assert type_text(schema) == text
+
+
+def test_bounds_are_told_in_words() -> None:
+    class Bounded(BaseModel):
+        qty: Annotated[int, Field(gt=0, le=100)]
+        step: Annotated[float, Field(ge=0.5, lt=2, multiple_of=0.5)]
+        name: Annotated[str, Field(min_length=1, max_length=9, pattern="^a")] = "a"
+        tags: Annotated[list[str] | None, Field(description="Marks")] = None
+        pair: Annotated[list[int], Field(min_length=1, max_length=2)]
+        off: Annotated[int, Field(ge=1)] | None
+
+    assert fields_of(TypeCodec(Bounded).json_schema()) == [
+        (
+            "Bounded",
+            [
+                ("qty", "int", "above 0; at most 100"),
+                ("step", "float", "at least 0.5; below 2; a multiple of 0.5"),
+                ("name", "str", 'length at least 1; length at most 9; matches ^a; default "a"'),
+                ("tags", "list[str] | None", "Marks; default null"),
+                ("pair", "list[int]", "length at least 1; length at most 2"),
+                ("off", "int | None", "at least 1"),
+            ],
+        )
+    ]
+
+
+def test_choices_are_told_by_name() -> None:
+    class Colour(Enum):
+        RED = "red"
+        BLUE = "blue"
+
+    schema = TypeCodec(list[Colour]).json_schema()
+    assert (type_text(schema), choices_of(schema)) == ("list[Colour]", [("Colour", '"red" | "blue"')])
+    assert choices_of(None) == []
 
 
 def test_a_type_without_end_is_cut() -> None:
