@@ -88,6 +88,14 @@ def test_examples_are_short() -> None:
     assert {name: count for name, count in lines.items() if count > LENGTH and name not in DEMO} == {}
 
 
+def test_the_readme_lists_every_example() -> None:
+    listed = set(re.findall(r"\]\(([\w./]+)\)", (EXAMPLES / "README.md").read_text("utf-8")))
+    there = {path.name for path in EXAMPLES.glob("[a-z]*.py")}
+    there |= {f"{path.parent.name}/" for path in EXAMPLES.glob("*/__init__.py")}
+    assert there - listed == {"demo_report.py", "monitoring_table.py"}  # parts of programs that are listed
+    assert [name for name in listed if not (EXAMPLES / name).exists()] == []
+
+
 PROGRAMS = sorted(path for path in EXAMPLES.rglob("*.py") if "asyncio.run(" in path.read_text("utf-8"))
 
 
