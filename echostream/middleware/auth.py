@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from echostream.errors import CertificateError, ConfigurationError, RpcError, Status
 from echostream.middleware.base import Middleware
-from echostream.session.chains import Item, ItemNext, Notice, NoticeNext, Opening, OpeningNext, Request, RequestNext
+from echostream.session.chains import Notice, NoticeNext, Opening, OpeningNext, Request, RequestNext
 from echostream.session.context import Context
 from echostream.session.session import Principal, Session, checked_principal
 from echostream.types import Metadata
@@ -18,8 +18,6 @@ __all__ = ("BearerToken", "Check", "TokenAuthentication")
 
 _KEY: Final = "authorization"
 _SCHEME: Final = "bearer "
-_CHECKED: Final = "echostream.token_checked"
-"""In ``ctx.state`` of an application stream: its opening was looked at."""
 
 Check = Callable[[str], Principal | Awaitable[Principal | None] | None]
 """Given a token, returns who has it, or None to refuse; plain or async."""
@@ -28,7 +26,7 @@ Check = Callable[[str], Principal | Awaitable[Principal | None] | None]
 class TokenAuthentication(Middleware):
     """Finds out who calls by the metadata ``authorization: Bearer <token>`` (RFC 6750) and sets ``ctx.principal``.
 
-    For calls, events and the items of application streams, each by what it brings along. A wrong token is refused with
+    For calls, events and application streams, each by what it brings along. A wrong token is refused with
     UNAUTHENTICATED, and so is none, unless `required` is False. What the connection itself has to prove is the
     business of the server's ``authenticate=``.
     """
@@ -63,12 +61,9 @@ class TokenAuthentication(Middleware):
         await self._authenticate(notice.context, notice.metadata, notice.name)
         return await call_next(notice)
 
-    async def inbound_item(self, item: Item, call_next: ItemNext) -> Any:
-        context = item.context
-        if context is not None and not context.is_call and _CHECKED not in context.state:
-            await self._authenticate(context, context.metadata, item.name)
-            context.state[_CHECKED] = True
-        return await call_next(item)
+    async def inbound_stream(self, opening: Opening, call_next: OpeningNext) -> Any:
+        await self._authenticate(opening.context, opening.metadata, opening.name)
+        return await call_next(opening)
 
     async def _authenticate(self, context: Context | None, metadata: Mapping[str, str | bytes], what: str) -> None:
         value = metadata.get(_KEY)

@@ -52,6 +52,10 @@ class Middleware:
         """Around `emit` and `broadcast` (once for all its sessions; it waits for nobody, so do not wait in it)."""
         return await call_next(notice)
 
+    async def inbound_stream(self, opening: Opening, call_next: OpeningNext, /) -> Any:
+        """Around the handler of a stream: `call_next` takes the stream, and returns when the handler is through."""
+        return await call_next(opening)
+
     async def outbound_stream(self, opening: Opening, call_next: OpeningNext, /) -> Any:
         """Around `open_stream` of this side: `call_next` returns when the other side took the stream."""
         return await call_next(opening)

@@ -1,4 +1,4 @@
-"""One line in the log for every call and event: what, how it ended, how long it took, of which session and request."""
+"""One line in the log for every call, event and stream: what, how it ended, how long it took, of which session."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from echostream.errors import EchoStreamError, Status
 from echostream.middleware.base import Middleware
-from echostream.session.chains import Notice, NoticeNext, Request, RequestNext
+from echostream.session.chains import Notice, NoticeNext, Opening, OpeningNext, Request, RequestNext
 from echostream.session.context import Context
 from echostream.types import clock, random_bytes
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class LoggingMiddleware(Middleware):
-    """Logs calls and events, and gives every request an id that travels on with the calls that it gives rise to.
+    """Logs calls, events and streams, each with an id that travels on with the calls that it gives rise to.
 
     Arguments and results are never logged. Each record has the attributes ``direction``, ``method``, ``status``,
     ``duration`` (seconds), ``session`` and ``request_id``, for formatters and for filters.
@@ -71,6 +71,17 @@ class LoggingMiddleware(Middleware):
         else:
             session, notice.metadata[REQUEST_ID] = notice.session.id, request_id
         return await self._logged(">", f"event {notice.name}", session, request_id, call_next, notice)
+
+    async def inbound_stream(self, opening: Opening, call_next: OpeningNext) -> Any:
+        request_id = sane_request_id(opening.metadata.get(REQUEST_ID)) or _new_id()
+        if opening.context is not None:
+            opening.context.state["request_id"] = request_id
+        return await self._logged("<", f"stream {opening.name}", opening.session.id, request_id, call_next, opening)
+
+    async def outbound_stream(self, opening: Opening, call_next: OpeningNext) -> Any:
+        request_id = sane_request_id(opening.metadata.get(REQUEST_ID)) or _inherited() or _new_id()
+        opening.metadata[REQUEST_ID] = request_id
+        return await self._logged(">", f"stream {opening.name}", opening.session.id, request_id, call_next, opening)
 
     async def _logged(
         self, mark: str, what: str, session: str, request_id: str, call_next: Callable[[T], Awaitable[Any]], thing: T

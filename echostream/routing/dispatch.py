@@ -17,6 +17,7 @@ from echostream.errors import (
     ConnectionLostError,
     EchoStreamError,
     InvalidArgumentError,
+    LocalProtocolError,
     ResourceError,
     RpcError,
     Status,
@@ -26,7 +27,7 @@ from echostream.routing.invocation import Invocation
 from echostream.routing.once import Once, request_of
 from echostream.routing.router import MethodRoute, Router, StreamRoute
 from echostream.routing.running import Run, run_together
-from echostream.session.chains import NO_CHAINS, Chains, Request, both, item_sender, item_taker
+from echostream.session.chains import NO_CHAINS, Chain, Chains, Opening, Request, both, item_sender, item_taker
 from echostream.session.channel import Channel, make_channel
 from echostream.session.context import Context, enter_context
 from echostream.session.listeners import ListenerTable
@@ -279,21 +280,24 @@ class Dispatcher:
             )
             return
         self._streams += 1
-        channel.accepted = True
-        session.peer.protocol.streams.accept(event.stream)
-        session.tasks.start(self._serve_stream(session, route, channel, context), f"stream {event.frame.name}")
+        chain = both(self._runtime.chains.inbound_stream, route.chains.inbound_stream)
+        if chain is None:
+            channel.accept()
+        session.tasks.start(self._serve_stream(route, channel, context, chain), f"stream {event.frame.name}")
 
-    async def _serve_stream(self, session: Session, route: StreamRoute, channel: Channel, context: Context) -> None:
+    async def _serve_stream(
+        self, route: StreamRoute, channel: Channel, context: Context, chain: Chain[Opening] | None
+    ) -> None:
         spec = route.binding.spec
         enter_context(context)
-        receiver: StreamReceiver[Any] = StreamReceiver(channel, route.binding.item)
         try:
-            if not spec.accepts_context:
-                await route.function(receiver)
-            elif spec.context_keyword is not None:
-                await route.function(receiver, **{spec.context_keyword: context})
+            if chain is None:
+                await _run_stream(route, channel, context)
             else:
-                await route.function(receiver, context)
+                opening = Opening(
+                    session=context.session, name=context.method, metadata=channel.metadata, context=context
+                )
+                await chain(opening, lambda changed: _take_stream(route, channel, context, changed))
         except asyncio.CancelledError:
             channel.reset(RpcError(Status.CANCELLED, "the stream's handler was cancelled"))
         except Exception as error:  # noqa: BLE001 - the user's own code
@@ -303,9 +307,33 @@ class Dispatcher:
             if channel.remote_ended or channel.error is not None:
                 channel.end()
             else:
-                channel.reset(RpcError(Status.CANCELLED, "the stream's handler returned before the end of the stream"))
+                who = (
+                    "stream's handler returned before the end of" if channel.accepted else "middleware did not hand on"
+                )
+                channel.reset(RpcError(Status.CANCELLED, f"the {who} the stream"))
         finally:
             self._streams -= 1
+
+
+async def _take_stream(route: StreamRoute, channel: Channel, context: Context, opening: Opening) -> None:
+    """Say yes to a stream that the middleware lets through, and run its handler."""
+    channel.check()  # the other side may have given up meanwhile
+    if channel.accepted:
+        raise LocalProtocolError(f"stream {opening.name}: call_next was called twice, but a handler runs once")
+    context.metadata = opening.metadata
+    channel.accept()
+    await _run_stream(route, channel, context)
+
+
+async def _run_stream(route: StreamRoute, channel: Channel, context: Context) -> None:
+    spec = route.binding.spec
+    receiver: StreamReceiver[Any] = StreamReceiver(channel, route.binding.item)
+    if not spec.accepts_context:
+        await route.function(receiver)
+    elif spec.context_keyword is not None:
+        await route.function(receiver, **{spec.context_keyword: context})
+    else:
+        await route.function(receiver, context)
 
 
 async def _fail(invocation: Invocation, error: EchoStreamError) -> None:

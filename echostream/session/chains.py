@@ -93,17 +93,19 @@ class Notice:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Opening:
-    """The opening of an application stream on its way through the middleware of the side that opens it.
+    """The opening of an application stream on its way through the middleware.
 
     Attributes:
         session: the session that it goes through.
         name: the stream's name.
         metadata: the short strings sent along. May be changed.
+        context: at the side of the handler its `Context`; at the other None.
     """
 
     session: Session
     name: str
     metadata: Metadata
+    context: Context | None = None
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -146,6 +148,7 @@ class Chains:
     outbound_request: Chain[Request] | None = None
     inbound_event: Chain[Notice] | None = None
     outbound_event: Chain[Notice] | None = None
+    inbound_stream: Chain[Opening] | None = None
     outbound_stream: Chain[Opening] | None = None
     inbound_item: Chain[Item] | None = None
     outbound_item: Chain[Item] | None = None

@@ -105,6 +105,13 @@ class Channel:
         """The connection ended."""
         self._fail(lost_error(error, self.name))
 
+    def accept(self) -> None:
+        """Take the stream, which the other side opened."""
+        if self.stream is not None:
+            self.accepted = True
+            self.peer.protocol.streams.accept(self.stream)
+            self.peer.touch()
+
     # For both ends
 
     async def wait_accepted(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from echostream import ConfigurationError, EventAck, Principal, RpcError, RpcServer, Status, handler, service
-from echostream.errors import CertificateError, EchoStreamError
+from echostream.errors import CertificateError
 from echostream.middleware import BearerToken, Middleware, TokenAuthentication
 from echostream.testing import connect_in_memory
 from tests.middleware.world import Desk, make_server
@@ -89,14 +89,14 @@ async def test_those_without_a_token_may_be_let_through_but_not_those_with_a_wro
 
 async def test_events_and_streams_need_a_token_too() -> None:
     server, connecting = who()
-    authorised = {"authorization": "Bearer key of ann"}
+    authorised, wrong = ({"authorization": f"Bearer key of {name}"} for name in ("ann", "eve"))
     async with connecting as client:
         assert await client.emit("thing", 1, ack=True) == EventAck(1, 1)
         assert await client.emit("thing", 2, ack=True, metadata=authorised) == EventAck(1, 0)
-        sender = await client.open_stream("belt")
-        await sender.send(3)
-        with pytest.raises(EchoStreamError, match="belt needs the metadata"):
-            await sender.receiver.recv()
+        for metadata, text in (({}, "belt needs the metadata"), (wrong, "the token for belt is not accepted")):
+            with pytest.raises(RpcError, match=text) as caught:
+                await client.open_stream("belt", metadata=metadata)
+            assert caught.value.code is Status.UNAUTHENTICATED
         async with client.open_stream("belt", metadata=authorised) as sender:
             for number in (4, 5):
                 await sender.send(number)

@@ -21,6 +21,7 @@ from echostream import (
     RpcError,
     RpcServer,
     Status,
+    StreamResetError,
     event,
     handler,
     listener,
@@ -47,6 +48,7 @@ from tests.middleware.world import Desk, Scribe, everything, make_server, number
 from tests.serving import linked, served, until
 
 INBOUND = {
+    "inbound_stream belt": 1,
     "inbound_request desk.add": 1,
     "inbound_request desk.count": 1,
     "inbound_request desk.total": 1,
@@ -100,7 +102,10 @@ async def yielding(self: Any, thing: Any, call_next: Any) -> AsyncIterator[Any]:
 async def alone(self: Any, thing: Any) -> Any: ...
 
 
-ALL = "inbound_request, outbound_request, inbound_event, outbound_event, outbound_stream, inbound_item, outbound_item"
+ALL = (
+    "inbound_request, outbound_request, inbound_event, outbound_event, inbound_stream, outbound_stream, inbound_item,"
+    " outbound_item"
+)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +158,7 @@ async def test_the_client_sees_every_kind() -> None:
     async with connect_in_memory(server, middleware=[Scribe("c", book)]) as client:
         await everything(client)
     other = {OTHER_WAY[name.partition("_")[0]] + "_" + name.partition("_")[2]: n for name, n in INBOUND.items()}
-    assert seen(book) == other | {"outbound_stream belt": 1}
+    assert seen(book) == other
 
 
 async def test_the_server_calls_through_its_layers_too() -> None:
@@ -861,6 +866,67 @@ def test_a_caller_cancelled_while_its_layers_hang_is_cancelled() -> None:
                 async with asyncio.timeout(1.0):
                     await client.proxy(Desk, timeout=5.0).add(1)
             assert not isinstance(caught.value, RpcError)
+
+    virtually(scenario)
+
+
+class _Taker(Middleware):
+    """Takes streams as often as it is told to, or raises before."""
+
+    def __init__(self, times: int, error: Exception | None = None) -> None:
+        self.times = times
+        self.error = error
+
+    async def inbound_stream(self, opening: Opening, call_next: OpeningNext) -> Any:
+        if self.error is not None:
+            raise self.error
+        for _ in range(self.times):
+            await call_next(opening)
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        (_Taker(0), "the middleware did not hand on the stream"),
+        (_Taker(1, RpcError(Status.ABORTED, "no more")), "no more"),
+        (_Taker(1, ValueError("secret")), "internal error; its cause is in the log"),
+    ],
+)
+@pytest.mark.parametrize("inner", [False, True], ids=["of the server", "of the service"])
+async def test_a_layer_may_refuse_a_stream_before_it_is_taken(layer: Middleware, text: str, inner: bool) -> None:
+    server, desk = make_server(*(() if inner else (layer,)), inner=[layer] if inner else [])
+    async with connect_in_memory(server, raise_server_exceptions=False) as client:
+        with pytest.raises(RpcError, match=text):
+            await client.open_stream("belt")
+        assert await client.proxy(Desk).add(1) == 1
+    assert desk.heard == []
+
+
+async def test_the_handler_of_a_stream_runs_once(caplog: pytest.LogCaptureFixture) -> None:
+    server, desk = make_server(_Taker(2))
+    async with connect_in_memory(server, raise_server_exceptions=False) as client:
+        with pytest.raises(StreamResetError, match="internal error"):
+            async with client.open_stream("belt") as sender:
+                await sender.send(1)
+    assert "stream belt: call_next was called twice, but a handler runs once" in caplog.text
+    assert desk.heard == [1]
+
+
+def test_a_layer_that_hangs_takes_no_stream() -> None:
+    class Hang(Middleware):
+        async def inbound_stream(self, opening: Opening, call_next: OpeningNext) -> Any:
+            await asyncio.sleep(60)
+            return await call_next(opening)
+
+    async def scenario() -> None:
+        server, desk = make_server(Hang())
+        async with connect_in_memory(server) as client:
+            with pytest.raises(TimeoutError, match="stream not accepted within 1 s"):
+                await client.open_stream("belt", timeout=1.0)
+            await asyncio.sleep(60)
+            assert await client.proxy(Desk).add(1) == 1
+            [session] = server.sessions
+            assert (desk.heard, len(session.tasks)) == ([], 0)
 
     virtually(scenario)
 

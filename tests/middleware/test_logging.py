@@ -59,12 +59,16 @@ async def test_calls_and_events_are_logged_on_both_sides(caplog: pytest.LogCaptu
     async with connect_in_memory(server, middleware=[LoggingMiddleware()]) as client:
         await client.request("desk.add", 1)
         await client.emit("thing", 1, ack=True)
+        async with client.open_stream("belt"):
+            pass
         server.broadcast("news")
     assert lines(caplog) == [
         "< desk.add OK ...",
         "> desk.add OK ...",
         "< event thing OK ...",
         "> event thing OK ...",
+        "> stream belt OK ...",
+        "< stream belt OK ...",
         "> event news OK ...",
     ]
 

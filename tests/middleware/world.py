@@ -96,6 +96,9 @@ class Scribe(Middleware):
     async def outbound_event(self, notice: Notice, call_next: NoticeNext) -> Any:
         return await self._pass("outbound_event", notice, call_next)
 
+    async def inbound_stream(self, opening: Opening, call_next: OpeningNext) -> Any:
+        return await self._pass("inbound_stream", opening, call_next)
+
     async def outbound_stream(self, opening: Opening, call_next: OpeningNext) -> Any:
         return await self._pass("outbound_stream", opening, call_next)
 
