@@ -76,6 +76,12 @@ async def test_what_is_written_otherwise_elsewhere() -> None:
             client.call("orders.add", 1)  # type: ignore[arg-type]
         with pytest.raises(RpcError, match=r"unknown method 'order\.placed'; it is an event here: emit\(\) it"):
             await client.request("order.placed", {"number": 7})
+        with pytest.raises(RpcError, match=r"unknown method '/orders/Add'; did you mean orders\.add\?"):
+            await client.request("/orders/Add", 1)
+        with pytest.raises(
+            RpcError, match=r"unknown method '/shop\.Orders/Count'; no service 'shop\.Orders' is registered"
+        ):
+            await client.request("/shop.Orders/Count")
         with pytest.raises(ConfigurationError, match="'chat' takes one payload, got 2: put them into a list"):
             await client.emit("chat", "ann", "hello")
 

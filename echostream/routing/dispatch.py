@@ -250,6 +250,8 @@ class Dispatcher:
             return text
         if what == "method" and self.listeners.binding(name) is not None:
             return f"{text}; it is an event here: emit() it"
+        if what == "method":
+            name = name.strip("/").replace("/", ".")  # as gRPC writes it
         if names := near(name):
             return f"{text}; did you mean {' or '.join(names)}?"
         service, dot, _ = name.rpartition(".")
