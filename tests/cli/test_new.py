@@ -39,6 +39,7 @@ def test_a_new_project_passes_its_tests_and_serves(tmp_path: Path) -> None:
     )
     assert tests.returncode == 0, tests.stdout
     assert "2 passed" in tests.stdout
+    assert "Warning" not in tests.stdout + tests.stderr
     with serving("--bind", "quic://127.0.0.1:0", folder=project) as (_, url):
         assert echostream("call", "-u", url, "my_app.hello", '{"name": "world"}').out == '"hello, world"\n'
         called = subprocess.run(
