@@ -58,6 +58,7 @@ class QuicConnection(ConnectionLife):
             engine, link, address=address, settings=settings, admit=admit, refused=refused, refusal=refusal
         )
         self._high, self._low = limits.high_watermark_bytes, limits.low_watermark_bytes
+        self._copy_share = limits.copy_share
         self._takes_early_data = early_data
         self._keepalive = settings.keepalive_interval if keepalive else None
         self._above: dict[int, int] = {}  # streams whose writers wait for `writable`: until so much is unsent
@@ -164,6 +165,10 @@ class QuicConnection(ConnectionLife):
         self.resume()
 
     # EngineSink
+
+    def on_handshake(self, protocol: str | None) -> None:
+        super().on_handshake(protocol)
+        self._pump.allow_copies(self._copy_share)
 
     def on_stream_data(self, stream_id: int, data: bytes, fin: bool) -> None:
         if self._state is State.OPEN and self._receiver is not None:

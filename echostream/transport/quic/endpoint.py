@@ -36,6 +36,8 @@ class EndpointStats:
 
     packets_received: int = 0
     packets_sent: int = 0
+    packets_sent_again: int = 0
+    """Of them second copies, because packets were lost (`Limits.copy_share`)."""
     packets_dropped_sending: int = 0
     """The kernel had no room for long, or refused them."""
     malformed_packets: int = 0
@@ -184,6 +186,11 @@ class Endpoint:
         if self._socket is not None:
             self.counters.packets_sent += len(datagrams)
             self._socket.send(datagrams, source)
+
+    def send_again(self, datagrams: Sequence[tuple[bytes, SocketAddress]], source: bytes | None) -> None:
+        """Send second copies of packets."""
+        self.counters.packets_sent_again += len(datagrams)
+        self.send(datagrams, source)
 
     def route(self, connection_id: bytes, connection: ConnectionLife) -> None:
         """Hand packets with this id to a connection, too."""

@@ -51,6 +51,8 @@ class QuicEngine(ABC):
 
     more: bool = False
     """Whether the last `transmit` stopped at its batch size with something left to send."""
+    lost_count: int = 0
+    """Packets that were found lost so far, as of the last `transmit`; sent again for want of an answer counts, too."""
     resumed: bool = False
     """Whether the handshake took up a ticket, so that no certificate was shown; known when `on_handshake` is called."""
 
@@ -120,6 +122,14 @@ class QuicEngine(ABC):
     @abstractmethod
     def acknowledged(self) -> object:
         """Return a value that is another one at the next call if the peer has acknowledged anything meanwhile."""
+
+    @abstractmethod
+    def unacknowledged(self) -> list[int]:
+        """Return the numbers of the packets that wait for an acknowledgement, and are not given up."""
+
+    @abstractmethod
+    def window_room(self) -> int:
+        """Return the bytes that the congestion window leaves; negative when more is on its way."""
 
     @abstractmethod
     def reset(self, stream_id: int, code: int) -> None:

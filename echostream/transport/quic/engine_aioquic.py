@@ -1,6 +1,6 @@
 """Makes engines of aioquic, a sans-IO QUIC in Python; `engine_aioquic_connection.py` is one connection.
 
-These two are the only modules that import aioquic.
+The modules `engine_aioquic*.py` are the only ones that import aioquic.
 """
 
 from __future__ import annotations
@@ -15,11 +15,8 @@ from aioquic.quic.connection import QuicConnection
 
 from echostream.config import ALPN
 from echostream.transport.quic.engine import AcceptEngine, ResetToken
-from echostream.transport.quic.engine_aioquic_connection import (
-    CONGESTION_CONTROL,
-    AioquicEngine,
-    AioquicTrace,
-)
+from echostream.transport.quic.engine_aioquic_congestion import CONGESTION_CONTROL
+from echostream.transport.quic.engine_aioquic_connection import AioquicEngine, AioquicTrace
 from echostream.transport.quic.engine_aioquic_tls import (
     ClientOfTwoGroups,
     ServerWithoutEarlyData,

@@ -10,38 +10,34 @@ import hmac
 import logging
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import ClassVar, cast
 
 from aioquic import tls as aioquic_tls
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic import events
-from aioquic.quic.congestion.base import register_congestion_control
-from aioquic.quic.congestion.reno import RenoCongestionControl
 from aioquic.quic.connection import QuicConnection, QuicConnectionState
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.logger import QuicLoggerTrace
 from aioquic.quic.packet import QuicFrameType, pull_quic_transport_parameters
-from aioquic.quic.packet_builder import QuicSentPacket
-from aioquic.quic.recovery import QuicPacketPacer, QuicPacketSpace
+from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from echostream.config import QuicSettings
 from echostream.transport.quic.diagnostics import QlogFile
+from echostream.transport.quic.engine_aioquic_congestion import BatchPacer, Congestion
 from echostream.transport.quic.engine_common import MAX_PROBE_DOUBLINGS, CommonEngine, EndOfConnection
 from echostream.transport.quic.paths import BASE_DATAGRAM_BYTES, MAX_LARGE_LOSSES, datagram_bytes
 from echostream.transport.sockets import SocketAddress
 
-__all__ = ("CONGESTION_CONTROL", "AioquicEngine", "AioquicTrace")
+__all__ = ("AioquicEngine", "AioquicTrace")
 
 # aioquic warns about every malformed peer; without a handler of the application that would go to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
 
 _BATCH_PACKETS = 44
 """Packets per `transmit`: one system call with UDP_SEGMENT at 1,452 bytes, and the receiver starts while we go on."""
-_PACING_BURST = 0.002
-"""Seconds of the pacing rate that may leave at once: event loops keep time to 1 ms, so shorter gaps become 1 ms."""
 _DATAGRAM_OVERHEAD_BYTES = 40
 """Short header, connection id, packet number, AEAD tag and frame header around a DATAGRAM payload."""
 _MAX_DATAGRAM_BYTES = 16_384
@@ -66,7 +62,7 @@ class AioquicEngine(CommonEngine):
         self._max_queued_datagrams = settings.max_queued_datagrams
         self._widen_at = math.inf
         self._congestion = _congestion(quic)
-        self._pacer = _install_pacer(quic, _BatchPacer(max_datagram_size=settings.max_datagram_bytes))
+        self._pacer = _install_pacer(quic, BatchPacer(max_datagram_size=settings.max_datagram_bytes))
         _set_stream_limits(quic, settings.max_streams)
         _set_datagram_bytes(quic, BASE_DATAGRAM_BYTES)  # else none on a path that carries less than the settings
         self._early: QuicPacketSpace | None = None  # what early data was sent in, until the server took it or not
@@ -101,8 +97,10 @@ class AioquicEngine(CommonEngine):
         return any(hmac.compare_digest(token, data[-len(token) :]) for token in _peer_reset_tokens(self._quic))
 
     def transmit(self, now: float) -> list[tuple[bytes, SocketAddress]]:
-        if self._congestion.large_losses >= MAX_LARGE_LOSSES:
-            self._narrow(now)
+        if self._congestion.lost_count != self.lost_count:
+            self.lost_count = self._congestion.lost_count
+            if self._congestion.large_losses >= MAX_LARGE_LOSSES:
+                self._narrow(now)
         elif now >= self._widen_at:
             self._widen()
         pacer = self._pacer
@@ -134,6 +132,12 @@ class AioquicEngine(CommonEngine):
 
     def acknowledged(self) -> object:
         return _largest_acknowledged(self._quic)
+
+    def unacknowledged(self) -> list[int]:
+        return _unacknowledged(self._quic)
+
+    def window_room(self) -> int:
+        return self._congestion.congestion_window - self._congestion.bytes_in_flight
 
     @property
     def max_datagram_payload_bytes(self) -> int:
@@ -183,61 +187,6 @@ class AioquicEngine(CommonEngine):
         return None if event is None else (event, _is_draining(self._quic))
 
 
-class _Congestion(RenoCongestionControl):
-    """aioquic's congestion control, which also looks whether large packets pass."""
-
-    large_losses = 0
-    """Times that any were lost since one arrived."""
-
-    def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
-        if packet.sent_bytes > BASE_DATAGRAM_BYTES:
-            self.large_losses = 0
-        super().on_packet_acked(now=now, packet=packet)
-
-    def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
-        packets = tuple(packets)
-        self._count(packets)
-        super().on_packets_expired(packets=packets)
-
-    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
-        packets = tuple(packets)
-        self._count(packets)
-        super().on_packets_lost(now=now, packets=packets)
-
-    def _count(self, packets: tuple[QuicSentPacket, ...]) -> None:
-        self.large_losses += any(packet.sent_bytes > BASE_DATAGRAM_BYTES for packet in packets)
-
-
-CONGESTION_CONTROL = "echostream"
-"""Name of it in a configuration."""
-register_congestion_control(CONGESTION_CONTROL, _Congestion)
-
-
-class _BatchPacer(QuicPacketPacer):
-    """aioquic's pacer in steps that an event loop can keep, and with a limit per `transmit`."""
-
-    batch_is_full = False
-    _room = 0
-
-    def start_batch(self, packets: int) -> None:
-        self._room = packets
-        self.batch_is_full = False
-
-    def next_send_time(self, now: float) -> float | None:  # type: ignore[override]  # aioquic forgot the None
-        if self._room <= 0:
-            self.batch_is_full = True
-            return now
-        return super().next_send_time(now)
-
-    def update_after_send(self, now: float) -> None:
-        self._room -= 1
-        super().update_after_send(now)
-
-    def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
-        super().update_rate(congestion_window, smoothed_rtt)
-        self.bucket_max = max(self.bucket_max, _PACING_BURST)
-
-
 def _peer_payload_limit(quic: QuicConnection) -> int:
     """Return what the peer takes in a packet (RFC 9000 section 18.2), which aioquic reads and forgets."""
     for kind, data in quic.tls.received_extensions or ():
@@ -255,7 +204,7 @@ def _trace(quic: QuicConnection) -> QlogFile | None:
     return quic._quic_logger  # type: ignore[return-value]  # made by `QlogDirectory.start_trace`
 
 
-def _install_pacer(quic: QuicConnection, pacer: _BatchPacer) -> _BatchPacer:
+def _install_pacer(quic: QuicConnection, pacer: BatchPacer) -> BatchPacer:
     quic._loss._pacer = pacer
     return pacer
 
@@ -335,8 +284,8 @@ def _cap_probe_backoff(quic: QuicConnection) -> None:
     quic._loss._pto_count = min(quic._loss._pto_count, MAX_PROBE_DOUBLINGS)
 
 
-def _congestion(quic: QuicConnection) -> _Congestion:
-    return cast("_Congestion", quic._loss._cc)
+def _congestion(quic: QuicConnection) -> Congestion:
+    return cast("Congestion", quic._loss._cc)
 
 
 def _datagram_bytes(quic: QuicConnection) -> int:
@@ -349,6 +298,11 @@ def _set_datagram_bytes(quic: QuicConnection, size: int) -> None:
 
 def _largest_acknowledged(quic: QuicConnection) -> int:
     return quic._spaces[aioquic_tls.Epoch.ONE_RTT].largest_acked_packet
+
+
+def _unacknowledged(quic: QuicConnection) -> list[int]:
+    sent = quic._spaces[aioquic_tls.Epoch.ONE_RTT].sent_packets
+    return [packet.packet_number for packet in sent.values() if packet.is_ack_eliciting]
 
 
 def _smoothed_rtt(quic: QuicConnection) -> float | None:

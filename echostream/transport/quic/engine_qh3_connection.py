@@ -122,7 +122,8 @@ class Qh3Engine(CommonEngine):
         if self._datagrams and _close_event(self._quic) is None:
             self._release_datagrams()
         if self._large.is_suspicious or lost_count(self._quic) != self._large.lost_count:
-            self._large.look(outstanding(self._quic), lost_count(self._quic))
+            self.lost_count = lost_count(self._quic)
+            self._large.look(outstanding(self._quic), self.lost_count)
             self._is_doubtful = self._is_doubtful or self._large.are_lost
         try:
             packets = _take_packets(self._quic, now + CLOCK_START, _BATCH_PACKETS)
@@ -164,9 +165,8 @@ class Qh3Engine(CommonEngine):
         elif (
             count > MAX_PROBE_DOUBLINGS and self._probed_at != self._protected_count and _handshake_complete(self._quic)
         ):
-            self._probed_at = (
-                self._protected_count
-            )  # where no probe left, the window has no room for any: it would spin
+            # Where no probe left, the window has no room for any: it would spin.
+            self._probed_at = self._protected_count
             _begin_probes_again(self._quic)
             self._rtt_before_silence = _latest_rtt(self._quic)
             # Each probe restarts qh3's idle timer (RFC 9000 section 10.1: the first after a packet arrived), so that
@@ -192,6 +192,12 @@ class Qh3Engine(CommonEngine):
         # qh3 tells no packet number. While no probe is unanswered nothing is amiss; else the last sample stays.
         rtt = _latest_rtt(self._quic)
         return rtt if _unanswered_probes(self._quic) or rtt == self._rtt_before_silence else object()
+
+    def unacknowledged(self) -> list[int]:
+        return [number for number, _, _ in outstanding(self._quic)]
+
+    def window_room(self) -> int:
+        return _congestion_window(self._quic) - _bytes_in_flight(self._quic)
 
     @property
     def max_datagram_payload_bytes(self) -> int:
@@ -280,7 +286,7 @@ class Qh3Engine(CommonEngine):
 
     def _release_datagrams(self) -> None:
         """Hand over what the congestion window has room for, which qh3 does not ask."""
-        room = _congestion_window(self._quic) - _bytes_in_flight(self._quic)
+        room = self.window_room()
         limit = self.max_datagram_payload_bytes  # a path that the peer moved to may carry less
         while self._datagrams and room > 0:
             data = self._datagrams.popleft()

@@ -88,7 +88,7 @@ class ConnectionLife(Connection):
         self.peer_address = format_address(address)
         self.peer_certificate = None
         self._engine = engine
-        self._pump = EnginePump(engine, link, address=address, wake=self._on_timer)
+        self._pump = EnginePump(engine, link, address=address, settings=settings, wake=self._on_timer)
         self._link = link
         self._settings = settings
         self._admit = admit

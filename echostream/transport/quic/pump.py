@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from echostream.config import QuicSettings
+from echostream.transport.quic.copies import Copies, Datagrams
 from echostream.transport.quic.engine import QuicEngine
 from echostream.transport.sockets import SocketAddress
 from echostream.types import clock
@@ -30,6 +32,9 @@ class PacketOutlet(Protocol):
     def send(self, datagrams: Sequence[tuple[bytes, SocketAddress]], source: bytes | None) -> None:
         """Send packets."""
 
+    def send_again(self, datagrams: Sequence[tuple[bytes, SocketAddress]], source: bytes | None) -> None:
+        """Send packets that were sent before, and count them."""
+
 
 class EnginePump:
     """The moving parts between an engine and a socket.
@@ -38,12 +43,13 @@ class EnginePump:
         engine: what is driven.
         outlet: where packets go.
         address: where the peer is.
+        settings: what of the engine's packets is sent again.
         wake: called when the time given to `arm`, or the engine's own, has come.
     """
 
     __slots__ = (
-        "_loop", "_outlet", "_soon", "_timer", "_timer_at", "_wake", "address", "dirty", "engine", "has_answered",
-        "last_words", "source",
+        "_copies", "_copy_share", "_loop", "_lost_before", "_outlet", "_settings", "_soon", "_timer", "_timer_at",
+        "_wake", "address", "dirty", "engine", "has_answered", "last_words", "source",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +58,7 @@ class EnginePump:
         outlet: PacketOutlet,
         *,
         address: SocketAddress,
+        settings: QuicSettings,
         wake: Callable[[], None],
     ) -> None:
         self.engine = engine
@@ -65,6 +72,10 @@ class EnginePump:
         """Whether the engine ever sent anything."""
         self.last_words = b""
         """The packet that ended the connection, once it was sent."""
+        self._copies: Copies | None = None  # from the first loss on
+        self._copy_share = 0.0
+        self._lost_before = 0
+        self._settings = settings
         self._outlet = outlet
         self._wake = wake
         self._loop = asyncio.get_running_loop()
@@ -85,7 +96,11 @@ class EnginePump:
         if address == self.address:
             return False
         before, self.address = self.address, self.engine.peer_address or self.address
-        return self.address != before
+        if self.address == before:
+            return False
+        if self._copies is not None:
+            self._copies.moved(now)
+        return True
 
     def transmit(self) -> None:
         """Send what may be sent now, if there may be anything."""
@@ -94,16 +109,27 @@ class EnginePump:
             return  # blocked it stays dirty: the endpoint comes back when there is room
         self.dirty = False
         for _ in range(_MAX_ROUNDS):
-            datagrams = engine.transmit(clock.monotonic())
+            now = clock.monotonic()
+            datagrams = engine.transmit(now)
             if not datagrams:
                 return
             self.has_answered = True
             outlet.send(datagrams, self.source)
+            if engine.lost_count:
+                self._note(datagrams, now)
             if not engine.more:
                 return
             if outlet.blocked:
                 break
         self.dirty = True
+
+    def allow_copies(self, share: float) -> None:
+        """Let what may be lost leave again from now on: the handshake is done, which proves the peer's address.
+
+        Args:
+            share: bytes of copies to bytes sent, at the most.
+        """
+        self._copy_share, self._lost_before = share, self.engine.lost_count
 
     def send_last(self, *, copies: int = 1) -> None:
         """Send the packet that ends the connection, if there is one; nobody acknowledges it, hence the copies."""
@@ -117,11 +143,15 @@ class EnginePump:
                 self._outlet.send(datagrams * copies, self.source)
 
     def handle_timer(self, now: float) -> None:
-        """Let the engine handle what is due."""
+        """Let the engine handle what is due, and send again what may be lost."""
         due = self.engine.timer()
         if due is not None and due <= now:
             self.dirty = True
             self.engine.handle_timer(now)
+        if self._copies is not None and not self._outlet.blocked:
+            again = self._copies.due(now)
+            if again:
+                self._outlet.send_again(again, self.source)
 
     def arm(self, at: float | None) -> None:
         """Set the timer to the engine's time or `at`, whichever comes first.
@@ -131,6 +161,10 @@ class EnginePump:
         due = self.engine.timer()
         if due is None or (at is not None and at < due):
             due = at
+        if self._copies is not None:
+            at = self._copies.timer()
+            if due is None or (at is not None and at < due):
+                due = at
         if due is None:
             return
         if self._timer is not None:
@@ -154,6 +188,13 @@ class EnginePump:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _note(self, datagrams: Datagrams, now: float) -> None:
+        if self._copies is None:
+            if not self._copy_share or self.engine.lost_count == self._lost_before:
+                return
+            self._copies = Copies(self.engine, self._copy_share, self._settings)
+        self._copies.note(datagrams, now)
 
     def _fire_if_dirty(self) -> None:
         self._soon = False

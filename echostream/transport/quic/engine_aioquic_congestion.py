@@ -1,0 +1,76 @@
+"""aioquic's congestion control and pacing, as far as they are ours: through its public ways to bring one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from aioquic.quic.congestion.base import register_congestion_control
+from aioquic.quic.congestion.reno import RenoCongestionControl
+from aioquic.quic.packet import QuicPacketType
+from aioquic.quic.packet_builder import QuicSentPacket
+from aioquic.quic.recovery import QuicPacketPacer
+
+from echostream.transport.quic.paths import BASE_DATAGRAM_BYTES
+
+__all__ = ("CONGESTION_CONTROL", "BatchPacer", "Congestion")
+
+_PACING_BURST = 0.002
+"""Seconds of the pacing rate that may leave at once: event loops keep time to 1 ms, so shorter gaps become 1 ms."""
+
+
+class Congestion(RenoCongestionControl):
+    """aioquic's congestion control, which also counts losses, and looks whether large packets pass."""
+
+    lost_count = 0
+    """Packets of the application's that were lost, or are sent again for want of an answer."""
+    large_losses = 0
+    """Times that any were lost since one arrived."""
+
+    def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
+        if packet.sent_bytes > BASE_DATAGRAM_BYTES:
+            self.large_losses = 0
+        super().on_packet_acked(now=now, packet=packet)
+
+    def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
+        packets = tuple(packets)
+        self._count(packets)
+        super().on_packets_expired(packets=packets)
+
+    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
+        packets = tuple(packets)
+        self._count(packets)
+        super().on_packets_lost(now=now, packets=packets)
+
+    def _count(self, packets: tuple[QuicSentPacket, ...]) -> None:
+        self.lost_count += sum(packet.packet_type is QuicPacketType.ONE_RTT for packet in packets)
+        self.large_losses += any(packet.sent_bytes > BASE_DATAGRAM_BYTES for packet in packets)
+
+
+CONGESTION_CONTROL = "echostream"
+"""Name of it in a configuration."""
+register_congestion_control(CONGESTION_CONTROL, Congestion)
+
+
+class BatchPacer(QuicPacketPacer):
+    """aioquic's pacer in steps that an event loop can keep, and with a limit per `transmit`."""
+
+    batch_is_full = False
+    _room = 0
+
+    def start_batch(self, packets: int) -> None:
+        self._room = packets
+        self.batch_is_full = False
+
+    def next_send_time(self, now: float) -> float | None:  # type: ignore[override]  # aioquic forgot the None
+        if self._room <= 0:
+            self.batch_is_full = True
+            return now
+        return super().next_send_time(now)
+
+    def update_after_send(self, now: float) -> None:
+        self._room -= 1
+        super().update_after_send(now)
+
+    def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
+        super().update_rate(congestion_window, smoothed_rtt)
+        self.bucket_max = max(self.bucket_max, _PACING_BURST)
