@@ -22,7 +22,8 @@ class Retry(Middleware):
     A call is tried again when its status is in `retryable_status_codes` and its handler is marked `idempotent` or
     `safe`, or when the error says that no handler ran (a server that stops, a rate limit). Never after its first item
     came, nor when the call itself sends items, nor when the deadline comes before the next attempt. A `retry_after` of
-    the server takes the place of the backoff. When many calls fail, the budget stops all retries.
+    the server takes the place of the backoff, and of the budget: when many calls fail without one, the budget stops all
+    retries.
     """
 
     def __init__(
@@ -74,10 +75,12 @@ class Retry(Middleware):
     def _may_retry(self, request: Request, error: EchoStreamError) -> bool:
         if not (error.unprocessed or error.code in self._codes):
             return False  # the server is well and said no: that is no reason to spare it
-        self._tokens = max(0.0, self._tokens - 1)
+        if error.retry_after is None:  # else the server itself says what it bears
+            self._tokens = max(0.0, self._tokens - 1)
+            if self._tokens <= self._settings.max_tokens / 2:
+                return False
         return (
-            self._tokens > self._settings.max_tokens / 2
-            and (error.unprocessed or (request.idempotent and error.retryable))
+            (error.unprocessed or (request.idempotent and error.retryable))
             and not request.sends_items
             and not request.items_received
             and request.session.state == "open"

@@ -191,6 +191,20 @@ def test_a_call_that_sends_items_is_tried_once() -> None:
     assert (result.code, waits) == (Status.UNAVAILABLE, [])
 
 
+def test_a_client_goes_on_at_the_pace_of_a_rate_limit() -> None:
+    async def scenario() -> None:
+        shaky, retry = Shaky(), Retry()
+        server = RpcServer("memory://unused", middleware=[RateLimit(10, burst=1)])
+        server.register(shaky)
+        async with connect_in_memory(server, middleware=[retry]) as client:
+            for number in range(50):
+                assert await client.proxy(Shaky).put() == number + 1
+        assert retry.tokens == 10
+        assert shaky.at[-1] - shaky.at[0] == pytest.approx(4.9, abs=0.1)
+
+    virtually(scenario)
+
+
 def test_the_budget_stops_retries_when_most_calls_fail() -> None:
     shaky = Shaky()
     retry = Retry(RetrySettings(max_tokens=10, token_ratio=0.5))
