@@ -259,18 +259,19 @@ class RpcClient(Conversation):
         """Functions that stand in for those of dependencies, in what this client serves."""
         return self._services.overrides
 
-    def register(self, *targets: object, middleware: Sequence[Middleware] = ()) -> None:
+    def register(self, *targets: object, name: str | None = None, middleware: Sequence[Middleware] = ()) -> None:
         """Serve objects of ``@service`` classes and ``@handler`` functions to the server.
 
         Args:
-            *targets: what to serve.
+            *targets: what to serve; bound methods too.
+            name: wire name of the one function given.
             middleware: layers around what comes in for these targets, inside those of the client.
 
         Raises:
             SignatureError: a type cannot be validated.
             ConfigurationError: a name is taken, or a target is neither.
         """
-        self._services.register(*targets, chains=compile_chains(middleware))
+        self._services.register(*targets, name=name, chains=compile_chains(middleware))
 
     async def close(self) -> None:
         """End the session; what was written is sent. Idempotent."""

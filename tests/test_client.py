@@ -249,6 +249,21 @@ async def test_limits_of_the_client_are_told_to_the_server() -> None:
         assert session_of(server, client).peer.protocol.link.peer_limits.max_concurrent_calls == 3
 
 
+async def test_a_client_and_a_session_serve_bound_methods_under_a_name() -> None:
+    class Counter:
+        def __init__(self, count: int) -> None:
+            self.count = count
+
+        async def read(self) -> int:
+            return self.count
+
+    async with served(echo) as server, joined(server) as client:
+        client.register(Counter(1).read, name="count.here")
+        session = session_of(server, client)
+        session.register(Counter(2).read, name="count.there")
+        assert (await session.request("count.here"), await client.request("count.there")) == (1, 2)
+
+
 # Slips of beginners
 
 

@@ -246,14 +246,18 @@ class Conversation(Habits, ABC):
 
     # Services of this side
 
-    def register(self, *targets: object) -> None:
+    def register(self, *targets: object, name: str | None = None) -> None:
         """Serve objects of ``@service`` classes and ``@handler`` functions to this peer.
+
+        Args:
+            *targets: what to serve; bound methods too.
+            name: wire name of the one function given.
 
         Raises:
             SignatureError: a type cannot be validated.
             ConfigurationError: a name is taken, or a target is neither.
         """
-        self._session.services.register(*targets)
+        self._session.services.register(*targets, name=name)
 
     # Streams
 

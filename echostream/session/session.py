@@ -72,7 +72,7 @@ class Services(Protocol):
         """The listeners of the session's events."""
         ...
 
-    def register(self, *targets: object) -> None:
+    def register(self, *targets: object, name: str | None = None) -> None:
         """Add services and handlers for this session alone."""
 
     def is_safe(self, method: str) -> bool:
