@@ -51,6 +51,10 @@ class ServeSettings(BaseSettings):
     """Seconds that running calls have to end when the server stops."""
     log_level: _LEVELS = "info"
     log_format: Literal["console", "json"] = "console"
+    log_config: Path | None = None
+    """File with a configuration of the standard library's logging, instead of level and format."""
+    loop: Literal["asyncio", "uvloop"] = "asyncio"
+    """Event loop."""
 
     @field_validator("bind", "reload_dirs", mode="before")
     @classmethod
@@ -108,7 +112,8 @@ def _table(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # unreadable, or no TOML
         raise ConfigurationError("config", f"{path} cannot be read: {error}") from None
     if unknown := sorted(set(content) - {"serve"}):
-        raise ConfigurationError("config", f"{path} has {unknown[0]!r} beside [serve], which nothing reads")
+        hint = ": write it below [serve]" if unknown[0] in ServeSettings.model_fields else ""
+        raise ConfigurationError("config", f"{path} has {unknown[0]!r} beside [serve], which nothing reads{hint}")
     table: object = content.get("serve", {})
     if not isinstance(table, dict):
         raise ConfigurationError("config", f"{path}: write [serve] as a table")

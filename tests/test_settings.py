@@ -53,6 +53,7 @@ def test_another_file_can_be_named(tmp_path: Path) -> None:
         ("[serve]\nap = 1\n", {}, "ap: is no setting, expected one of app, bind, name, factory"),
         ("[serve]\ngrace = -1\n", {}, "grace: -1: input should be greater than or equal to 0"),
         ("[server]\n", {}, "config: echostream.toml has 'server' beside [serve], which nothing reads"),
+        ('app = "mine"\n', {}, "has 'app' beside [serve], which nothing reads: write it below [serve]"),
         ("serve = 5\n", {}, "config: echostream.toml: write [serve] as a table"),
         ("[serve\n", {}, "config: echostream.toml cannot be read: "),
         (

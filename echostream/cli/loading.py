@@ -48,6 +48,10 @@ def make_server(loaded: Loaded, source: str, *, factory: bool = False) -> RpcSer
     if factory:
         if not callable(loaded):
             raise Misuse(f"{source} is {_kind(loaded)}, not a function: leave out --factory")
+        try:
+            inspect.signature(loaded).bind()
+        except TypeError as error:
+            raise Misuse(f"{source} is called without arguments as a factory: {error}") from None
         made = loaded()
         if inspect.isawaitable(made):
             made = asyncio.run(_awaited(made))

@@ -38,23 +38,58 @@ async def serve_and_reload(settings: ServeSettings, config: Path | None) -> None
     stop = asyncio.Event()
     folders = settings.reload_dirs or [Path.cwd()]
     _log.info("= watching %s", ", ".join(map(str, folders)))
-    child: Process | None = None
+    child: _Child | None = None
     with stop_signals(stop.set):
         try:
             command = _command(settings, config)
-            child = await _start(command)
+            child = await _Child.start(command)
             async for changes in awatch(*folders, watch_filter=PythonFilter(), stop_event=stop):
                 names = sorted({Path(path).name for _, path in changes})
                 _log.info("= %s changed", ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""))
                 if not await _loads(command):
-                    state = "the old one goes on serving" if _runs(child) else "nothing is served"
+                    state = "the old one goes on serving" if child.runs else "nothing is served"
                     _log.error("! the new sources cannot be loaded: %s", state)
                     continue
-                await _end(child, settings.grace)
-                child = await _start(command)
+                await child.end(settings.grace)
+                child = await _Child.start(command)
         finally:
             if child is not None:
-                await _end(child, settings.grace)
+                await child.end(settings.grace)
+
+
+class _Child:
+    """The process that serves."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._watching = asyncio.ensure_future(self._tell_end())
+
+    @classmethod
+    async def start(cls, command: Sequence[str]) -> _Child:
+        return cls(await asyncio.create_subprocess_exec(*command, env=_environment()))
+
+    @property
+    def runs(self) -> bool:
+        return self._process.returncode is None
+
+    async def _tell_end(self) -> None:
+        code = await self._process.wait()
+        _log.error("! the server ended with exit code %s: nothing is served until a source changes", code)
+
+    async def end(self, grace: float) -> None:
+        self._watching.cancel()
+        if not self.runs:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(grace + _KILL_AFTER):
+                await self._process.wait()
+        except TimeoutError:
+            _log.warning("! the old server did not stop within %g s and is killed", grace + _KILL_AFTER)
+        finally:
+            if self.runs:
+                self._process.kill()
+                await self._process.wait()
 
 
 async def _loads(command: Sequence[str]) -> bool:
@@ -63,7 +98,8 @@ async def _loads(command: Sequence[str]) -> bool:
         async with asyncio.timeout(_CHECK_TIMEOUT):
             return await process.wait() == 0
     except TimeoutError:
-        _log.error("! loading takes longer than %g s", _CHECK_TIMEOUT)
+        hint = "does a module run a server when it is imported? Put that below if __name__ == '__main__'"
+        _log.error("! loading takes longer than %g s: %s", _CHECK_TIMEOUT, hint)
         return False
     finally:
         if process.returncode is None:
@@ -71,32 +107,11 @@ async def _loads(command: Sequence[str]) -> bool:
             await process.wait()
 
 
-async def _start(command: Sequence[str]) -> Process:
-    return await asyncio.create_subprocess_exec(*command, env=_environment())
-
-
-async def _end(child: Process, grace: float) -> None:
-    if child.returncode is not None:
-        return
-    child.send_signal(signal.SIGTERM)
-    try:
-        async with asyncio.timeout(grace + _KILL_AFTER):
-            await child.wait()
-    except TimeoutError:
-        _log.warning("! the old server did not stop within %g s and is killed", grace + _KILL_AFTER)
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
-
-
-def _runs(child: Process | None) -> bool:
-    return child is not None and child.returncode is None
-
-
 def _command(settings: ServeSettings, config: Path | None) -> Sequence[str]:
     options = [f"--bind={url}" for url in settings.bind]
     options += [f"--grace={settings.grace}", f"--log-level={settings.log_level}", f"--log-format={settings.log_format}"]
+    options += [f"--loop={settings.loop}"]
+    options += [f"--log-config={settings.log_config}"] if settings.log_config is not None else []
     options += ["--factory"] if settings.factory else []
     options += [f"--name={settings.name}"] if settings.name is not None else []
     options += [f"--config={config}"] if config is not None else []

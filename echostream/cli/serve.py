@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import traceback
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -48,6 +50,13 @@ def serve(
         str | None, typer.Option(help="debug, info, warning, error or critical. [default: $LOG_LEVEL or info]")
     ] = None,
     log_format: Annotated[str | None, typer.Option(help="console or json. [default: console]")] = None,
+    log_config: Annotated[
+        Path | None,
+        typer.Option(help="TOML or JSON file for logging.config.dictConfig, instead of --log-level and --log-format."),
+    ] = None,
+    loop: Annotated[
+        str | None, typer.Option(help="asyncio or uvloop, which comes with the extra fast. [default: asyncio]")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with a table [serve]. [default: echostream.toml, if there is one]")
     ] = None,
@@ -55,7 +64,7 @@ def serve(
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; a second Ctrl-C kills at once."""
     with failures():
-        from echostream.observability.logs import configure_logging
+        from echostream.observability.logs import configure_logging, configure_logging_from
         from echostream.settings import load_settings
 
         settings = load_settings(
@@ -69,10 +78,16 @@ def serve(
             grace=grace,
             log_level=log_level,
             log_format=log_format,
+            log_config=log_config,
+            loop=loop,
         )
         if settings.app is None:
             raise Misuse('say what to serve: echostream serve MODULE:OBJECT, or app = "..." in the config file')
-        configure_logging(settings.log_level, form=settings.log_format)
+        if settings.log_config is not None:
+            configure_logging_from(settings.log_config)
+        else:
+            configure_logging(settings.log_level, form=settings.log_format)
+        make_loop = _loop_factory(settings.loop)
         if settings.reload and not check:
             from echostream.cli.reload import serve_and_reload
 
@@ -81,7 +96,18 @@ def serve(
             return
         server = _load(settings)
         if not check:
-            asyncio.run(_serve(server, settings.grace))
+            with asyncio.Runner(loop_factory=make_loop) as runner:
+                runner.run(_serve(server, settings.grace))
+
+
+def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    if name == "asyncio":
+        return asyncio.new_event_loop
+    try:
+        uvloop: Any = import_module("uvloop")
+    except ImportError:
+        raise Misuse("uvloop is not installed: pip install 'echostream[fast]', or leave out --loop") from None
+    return cast("Callable[[], asyncio.AbstractEventLoop]", uvloop.new_event_loop)
 
 
 def _load(settings: ServeSettings) -> RpcServer:
@@ -90,6 +116,8 @@ def _load(settings: ServeSettings) -> RpcServer:
     from echostream.errors import EchoStreamError
     from echostream_derive import SignatureError
 
+    if twice := [url for url in settings.bind if settings.bind.count(url) > 1 and not url.endswith(":0")]:
+        raise Misuse(f"bind: {twice[0]} is given twice")
     try:
         server = load_server(str(settings.app), factory=settings.factory)
         if settings.bind:
@@ -114,7 +142,8 @@ def _users_traceback() -> str:
 
 
 def _is_ours(path: str) -> bool:
-    return path.startswith("<frozen importlib") or Path(path).parent == Path(__file__).parent or "importlib" in path
+    folders = (Path(__file__).parent, Path(asyncio.__file__).parent)
+    return path.startswith("<frozen importlib") or Path(path).parent in folders or "importlib" in path
 
 
 async def _serve(server: RpcServer, grace: float) -> None:

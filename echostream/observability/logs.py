@@ -11,7 +11,10 @@ import json
 import logging
 import os
 import sys
+import tomllib
 from datetime import UTC, datetime
+from logging.config import dictConfig
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 from echostream.errors import ConfigurationError
@@ -21,7 +24,15 @@ from echostream.session.context import Context
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("LOG_LEVELS", "NOISY", "BindContext", "ConsoleFormatter", "JsonFormatter", "configure_logging")
+__all__ = (
+    "LOG_LEVELS",
+    "NOISY",
+    "BindContext",
+    "ConsoleFormatter",
+    "JsonFormatter",
+    "configure_logging",
+    "configure_logging_from",
+)
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
@@ -113,6 +124,22 @@ def configure_logging(
     logging.basicConfig(level=number, handlers=[handler], force=True)
     for name in NOISY:
         logging.getLogger(name).setLevel(number if number <= logging.DEBUG else max(number, logging.WARNING))
+
+
+def configure_logging_from(file: Path) -> None:
+    """Configure the log of the whole program as a file says: `logging.config.dictConfig` in TOML or JSON.
+
+    Raises:
+        ConfigurationError: it cannot be read, or says what makes no sense.
+    """
+    try:
+        text = file.read_text("utf-8")
+        dictConfig({"version": 1, **(json.loads(text) if file.suffix == ".json" else tomllib.loads(text))})
+    except OSError as error:
+        raise ConfigurationError("log_config", f"cannot read {file} ({error.strerror})") from None
+    except (ValueError, TypeError, AttributeError, ImportError) as error:  # no TOML or JSON, or no such configuration
+        cause = f": {error.__cause__}" if error.__cause__ is not None else ""
+        raise ConfigurationError("log_config", f"{file} cannot be used: {error}{cause}") from None
 
 
 def _shown(value: object) -> str:

@@ -168,4 +168,8 @@ async def make_later() -> RpcServer:
     return server
 
 
+def make_for(name: str) -> RpcServer:
+    return server
+
+
 def make_nothing() -> None: ...

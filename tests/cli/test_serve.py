@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,13 @@ def test_settings_come_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (["tests.cli.app:server", "--bind", "http://x"], "url: "),
         (["tests.cli.app:server", "--log-level", "loud"], "log_level: 'loud': input should be 'debug', 'info'"),
         (["tests.cli.app:server", "--config", "nowhere.toml"], "config: there is no file nowhere.toml"),
+        (
+            ["tests.cli.app:server", "-b", "quic://localhost:1", "-b", "quic://localhost:1"],
+            "localhost:1 is given twice",
+        ),
+        (["tests.cli.app:server", "--loop", "trio"], "loop: 'trio': input should be 'asyncio' or 'uvloop'"),
+        (["tests.cli.app:server", "--log-config", "nowhere.toml"], "log_config: cannot read nowhere.toml (No such"),
+        (["tests.cli.app:make_for", "--factory"], "make_for is called without arguments as a factory: missing a requ"),
         (["tests.cli.app:server", "--grace", "-1"], "grace: -1.0: input should be greater than or equal to 0"),
     ],
 )
@@ -99,6 +108,52 @@ def test_an_error_of_the_module_is_shown_from_its_own_first_line_on(tmp_path: Pa
     assert "line 3, in <module>\n    value = 1 / 0\n" in done.err
     assert done.err.endswith("ZeroDivisionError: division by zero\nerror: broken:server cannot be loaded\n")
     assert "echostream/cli" not in done.err
+
+
+def test_an_error_of_an_async_factory_is_shown_without_the_frames_of_the_loop(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("async def make():\n    return 1 / 0\n", "utf-8")
+    done = process("serve", "broken:make", "--factory", folder=tmp_path)
+    assert done.code == 1
+    assert "line 2, in make\n    return 1 / 0\n" in done.err
+    assert "asyncio" not in done.err
+
+
+def test_a_loop_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    done = echostream("serve", "tests.cli.app:server", "--check", "--loop", "uvloop")
+    assert (done.code, done.out) == (2, "")
+    assert "uvloop is not installed: pip install 'echostream[fast]', or leave out --loop" in done.err
+
+
+LOGGING = """
+[formatters.mine]
+format = "MINE %(message)s"
+[handlers.mine]
+class = "logging.StreamHandler"
+formatter = "mine"
+[root]
+level = "INFO"
+handlers = ["mine"]
+"""
+
+
+@pytest.mark.slow
+def test_the_log_and_the_loop_are_those_that_were_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "logging.toml").write_text(LOGGING, "utf-8")
+    (tmp_path / "mine.py").write_text(
+        "import asyncio\nfrom echostream import RpcServer, handler\n\n"
+        "@handler('loop')\nasync def loop() -> str:\n    return type(asyncio.get_running_loop()).__module__\n\n"
+        "server = RpcServer('quic://127.0.0.1:0')\nserver.register(loop)\n",
+        "utf-8",
+    )
+    options = ("--log-config", "logging.toml", "--loop", "uvloop" if find_spec("uvloop") else "asyncio")
+    with serving("mine:server", *options, folder=tmp_path) as (running, url):
+        done = echostream("call", "-u", url, "loop")
+        assert done.out.startswith('"uvloop' if find_spec("uvloop") else '"asyncio')
+        running.send_signal(signal.SIGINT)
+        _, log = running.communicate(timeout=TIMEOUT)
+        assert log.endswith("\nMINE = stopped\n")
+        assert running.returncode == 0
 
 
 @pytest.mark.slow
@@ -136,6 +191,10 @@ def test_changed_sources_are_served_and_broken_ones_are_not(tmp_path: Path) -> N
         write(PROGRAM.format(version=3))
         read_until(running, "= serving at ")
         assert version() == "3"
+        write(PROGRAM.format(version=3) + "server.enable_discovery()\n")  # it loads, and cannot start: it has no name
+        assert "exit code 2: nothing is served until a source changes" in read_until(running, "nothing is served")
+        write(PROGRAM.format(version=4))
+        read_until(running, "= serving at ")
         children = _children(running.pid)
         assert len(children) == 1
         running.send_signal(signal.SIGINT)

@@ -6,11 +6,12 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from echostream import ConfigurationError, LoggingMiddleware, handler
-from echostream.observability.logs import NOISY, configure_logging
+from echostream.observability.logs import NOISY, configure_logging, configure_logging_from
 from tests.serving import linked
 
 log = logging.getLogger("application")
@@ -155,3 +156,18 @@ def test_colours_are_for_terminals_that_want_them(
     configure_logging("info", stream=stream)
     log.info("hello")
     assert ("\x1b[32m" in stream.getvalue()) is coloured
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.toml", "[root", "a.toml cannot be used: "),
+        ("a.json", "[]", "a.json cannot be used: "),
+        ("a.json", '{"root": {"handlers": ["none"]}}', "a.json cannot be used: Unable to configure root logger: "),
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text, "utf-8")
+    with pytest.raises(ConfigurationError) as caught:
+        configure_logging_from(tmp_path / name)
+    assert said in caught.value.message
