@@ -10,8 +10,9 @@
 - ``text`` and ``json`` after Python or commands are exactly what is printed: of one program, or of one command each.
   So is JSON in a comment behind a command.
 
-On the way port 4433 becomes a free one that is the page's, port 4434 any free one, the name ``greeter`` one of its own,
-and what listens to all interfaces listens to this machine alone, so that tests that run beside each other never meet.
+On the way port 4433 becomes a free one that is the page's, port 4434 any free one, the names ``greeter`` and ``market``
+get an end of their own, and what listens to all interfaces listens to this machine alone, so that tests that run beside
+each other never meet.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ PAGES = [
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 TITLE = re.compile(r'title="([\w.]+\.(?:py|toml))"')
 ANSWERS = ("text", "json")
-GREETER = f"greeter_{os.urandom(4).hex()}"
+NAMES = re.compile(r"\b(greeter|market)\b")
+"""What pages announce on the network."""
+OWN = f"_{os.urandom(4).hex()}"
 
 
 class Block(NamedTuple):
@@ -115,13 +118,13 @@ def _typed(block: Block) -> Iterator[Command]:
 
 def apart(text: str, port: int = 0) -> str:
     """Return a program or a command as it is run here."""
-    renamed = re.sub(r"\bgreeter\b", GREETER, re.sub(r"0\.0\.0\.0|\[::\]", "127.0.0.1", text))
+    renamed = NAMES.sub(rf"\1{OWN}", re.sub(r"0\.0\.0\.0|\[::\]", "127.0.0.1", text))
     return renamed.replace(":4433", f":{port}").replace(":4434", ":0")
 
 
 def as_told(printed: str) -> str:
     """Return what was printed as the page has it."""
-    return printed.replace(GREETER, "greeter")
+    return printed.replace(OWN, "")
 
 
 def free_port() -> int:

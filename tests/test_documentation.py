@@ -26,6 +26,7 @@ from _pytest.mark import ParameterSet
 import echostream
 import echostream_derive
 from tests.cli.running import echostream as run_here
+from tests.cli.running import log_as_before
 from tests.pages import (
     PAGES,
     ROOT,
@@ -60,6 +61,7 @@ NOT_RUN = {
     ".venv/bin/python examples/": "tests/examples/ runs every one",
     "echostream --install-completion": "writes into the files of the reader's shell; tests/cli/test_app.py completes",
     "echostream events ": "waits for somebody's event; tests/cli/test_events.py has both",
+    "echostream serve app:server --reload": "takes three processes; tests/cli/test_serve.py changes sources, too",
     "tcpdump ": "needs the rights of root",
     "tshark ": "needs tcpdump's file; tests/transport/quic/ reads keys and qlogs",
 }
@@ -115,8 +117,9 @@ def pages_with(blocks: Callable[[Path], list[Block]]) -> list[ParameterSet]:
 
 @pytest.mark.parametrize("page", pages_with(pieces_of))
 def test_the_pieces_of_a_page_print_what_it_says(page: Path) -> None:
-    for piece, printed in run_pieces(page, pieces_of(page)):
-        assert printed == piece.prints, f"{name_of(page)}:{piece.line}"
+    with log_as_before():
+        for piece, printed in run_pieces(page, pieces_of(page)):
+            assert printed == piece.prints, f"{name_of(page)}:{piece.line}"
 
 
 def run_pieces(page: Path, pieces: list[Block]) -> Iterator[tuple[Block, str]]:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 
 import pytest
 
-from echostream.observability.logs import NOISY
-from tests.cli.running import serving
+from tests.cli.running import log_as_before, serving
 
 
 @pytest.fixture(autouse=True)
 def _log_as_before() -> Iterator[None]:
-    """Undo what ``echostream serve`` does to the log of its process."""
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    root.handlers = []
-    yield
-    root.handlers, root.level = handlers, level
-    for name in NOISY:
-        logging.getLogger(name).setLevel(logging.NOTSET)
+    with log_as_before():
+        yield
 
 
 @pytest.fixture(scope="session")

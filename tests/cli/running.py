@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from typing import NamedTuple
 from typer.testing import CliRunner
 
 from echostream.cli.app import app
+from echostream.observability.logs import NOISY
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 18.0
@@ -34,6 +36,20 @@ def echostream(*arguments: str, stdin: str | None = None, **env: str) -> Outcome
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Outcome(result.exit_code, result.stdout, result.stderr)
+
+
+@contextmanager
+def log_as_before() -> Generator[None]:
+    """Undo what ``echostream serve`` and `configure_logging` do to the log of this process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    root.handlers = []
+    try:
+        yield
+    finally:
+        root.handlers, root.level = handlers, level
+        for name in NOISY:
+            logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 def environment(**env: str) -> dict[str, str]:
