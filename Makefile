@@ -9,7 +9,7 @@ PARALLEL := -n auto --maxprocesses 4
 .PHONY: help install cli demo quickstart test test-slow test-all sim-full lint format types docs bench fuzz clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMPS)/dev ## the .venv with every tool, to work on EchoStream itself
 
@@ -53,6 +53,9 @@ docs: $(STAMPS)/dev ## the documentation, in build/site
 
 bench: $(STAMPS)/bench ## the benchmarks; ARGS="--quick --only P1,P6 --json FILE", see benches/README.md
 	$(PYTHON) benches/run.py $(ARGS)
+
+bench-growth: $(STAMPS)/bench ## half an hour of curves that must be flat or linear, drawn in build/plots
+	$(PYTHON) benches/run.py --growth --plots build/plots --json build/growth.json $(ARGS)
 
 fuzz: $(STAMPS)/fuzz ## the fuzz targets, 1,000,000 executions of each; see tests/fuzz/run.py
 	$(PYTHON) tests/fuzz/run.py --runs 1000000 --json build/fuzz.json

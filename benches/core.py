@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import queue
+import re
 import statistics
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from typing import Any, Final
 
 __all__ = (
     "ROOT", "BenchError", "Contender", "Figures", "Plan", "Row",
-    "compare", "contest", "engines", "fastest_loop", "loops", "missing",
+    "arena", "compare", "contest", "engines", "fastest_loop", "loops", "missing",
 )  # fmt: skip
 
 ROOT: Final = Path(__file__).parent.parent
@@ -32,8 +33,6 @@ _START_TIMEOUT: Final = 30.0
 """Seconds that a process has until it is ready."""
 _END_TIMEOUT: Final = 10.0
 """Seconds that a process has to end."""
-_ROUND_GRACE: Final = 30.0
-"""Seconds that a round may take longer than asked."""
 _WARM_UP_SECONDS: Final = 0.5
 """Every contender runs that long before the first round counts."""
 
@@ -74,6 +73,8 @@ class Plan:
     """Of one contender's part of a round."""
     loops: Sequence[str] = field(default_factory=loops)
     """The event loops; the better one counts, for us and for the peer."""
+    grace: float = 30.0
+    """Seconds that a round may take longer than asked."""
     tell: Callable[[str], None] = lambda _: None
     """Hears what is done now, for people who wait."""
 
@@ -115,6 +116,8 @@ class Row:
     note: str = ""
     """Why it was not run."""
     lower_is_better: bool = False
+    points: list[Figures] = field(default_factory=list[Figures])
+    """Of a curve: ``x`` and what was found there."""
 
     def judge(self) -> Row:
         """Compare with floor and goal: the ratio where there is a peer, else the value."""
@@ -142,6 +145,13 @@ def contest(contenders: Sequence[Contender], plan: Plan, **arguments: Any) -> di
     Raises:
         BenchError: a process failed.
     """
+    with arena(contenders, plan) as measure:
+        return measure(**arguments)
+
+
+@contextmanager
+def arena(contenders: Sequence[Contender], plan: Plan) -> Iterator[Callable[..., dict[str, list[Figures]]]]:
+    """Keep contenders for several contests, each with arguments of its own; see `contest`."""
     with ExitStack() as stack:
         plan.tell("starts " + ", ".join(contender.name for contender in contenders))
         servers = [stack.enter_context(_process(contender, contender.server, {})) for contender in contenders]
@@ -153,15 +163,19 @@ def contest(contenders: Sequence[Contender], plan: Plan, **arguments: Any) -> di
         for client in clients.values():
             client.wait_ready()
         stack.callback(_dismiss, clients.values())
-        results: dict[str, list[Figures]] = {name: [] for name in clients}
-        for name, client in clients.items():
-            plan.tell(f"warms up {name}")
-            client.measure(min(plan.seconds, _WARM_UP_SECONDS), arguments)
-        for number in range(plan.rounds):
+
+        def measure(**arguments: Any) -> dict[str, list[Figures]]:
+            results: dict[str, list[Figures]] = {name: [] for name in clients}
             for name, client in clients.items():
-                plan.tell(f"round {number + 1} of {plan.rounds}: {name}")
-                results[name].append(client.measure(plan.seconds, arguments))
-        return results
+                plan.tell(f"warms up {name}")
+                client.measure(min(plan.seconds, _WARM_UP_SECONDS), plan.grace, arguments)
+            for number in range(plan.rounds):
+                for name, client in clients.items():
+                    plan.tell(f"round {number + 1} of {plan.rounds}: {name}")
+                    results[name].append(client.measure(plan.seconds, plan.grace, arguments))
+            return results
+
+        yield measure
 
 
 def compare(row: Row, ours: Mapping[str, Sequence[Figures]], theirs: Mapping[str, Sequence[Figures]], key: str) -> Row:
@@ -202,14 +216,14 @@ class _Process:
         with suppress(OSError):
             self._process.stdin.close()
 
-    def measure(self, seconds: float, arguments: Mapping[str, Any]) -> Figures:
+    def measure(self, seconds: float, grace: float, arguments: Mapping[str, Any]) -> Figures:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"seconds": seconds, **arguments}) + "\n")
             self._process.stdin.flush()
         except OSError:
             raise self._failure("ended") from None
-        return self._take(seconds + _ROUND_GRACE)
+        return self._take(seconds + grace)
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -229,7 +243,8 @@ class _Process:
         return answer
 
     def _failure(self, what: str) -> BenchError:
-        said = self._errors.read_text(errors="replace").strip().splitlines()
+        lines = self._errors.read_text(errors="replace").splitlines()
+        said = [line.strip(" |") for line in lines if re.search(r"\w", line)]  # not the frame around a group of errors
         return BenchError(f"{self._name} {what}" + (f": {said[-1]}" if said else ""))
 
 

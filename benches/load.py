@@ -6,9 +6,11 @@ import asyncio
 import statistics
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
-__all__ = ("drive",)
+__all__ = ("PERCENTILES", "drive")
+
+PERCENTILES: Final = (50, 75, 90, 95, 99, 99.9)
 
 
 async def drive(
@@ -17,7 +19,8 @@ async def drive(
     """Keep `in_flight` calls running; `call(number)` makes one and returns whether the answer was right.
 
     Returns:
-        ``rate`` in calls per second, ``p50`` and ``p99`` in seconds.
+        ``rate`` in calls per second, and in seconds the percentiles ``p50``, ``p75``, ``p90``, ``p95``, ``p99`` and
+        ``p99.9``.
 
     Raises:
         ValueError: an answer was wrong.
@@ -41,5 +44,7 @@ async def drive(
         for first in range(in_flight):
             group.create_task(caller(first))
     elapsed = clock() - started
-    cuts = statistics.quantiles(times, n=100)
-    return {"rate": len(times) / elapsed, "p50": cuts[49], "p99": cuts[98]}
+    cuts = statistics.quantiles(times, n=1000)
+    return {"rate": len(times) / elapsed} | {
+        f"p{percentile:g}": cuts[round(percentile * 10) - 1] for percentile in PERCENTILES
+    }

@@ -8,7 +8,7 @@ from benches.core import Contender, Plan, Row, compare, contest, missing
 
 ID = "P1"
 
-_PEER = ("grpc", "google.protobuf")
+PEER = ("grpc", "google.protobuf")
 
 
 def contenders(engine: str, loops: Sequence[str]) -> tuple[list[Contender], list[Contender]]:
@@ -26,12 +26,25 @@ def contenders(engine: str, loops: Sequence[str]) -> tuple[list[Contender], list
 
 def against_grpc(row: Row, plan: Plan, engine: str, key: str, *, in_flight: int) -> Row:
     """Fill in a row of typed calls over an engine against grpc.aio."""
-    row.note = missing(*_PEER, *engine_modules(engine))
+    row.note = missing(*PEER, *engine_modules(engine))
     if not row.note:
         ours, theirs = contenders(engine, plan.loops)
         results = contest([*ours, *theirs], plan, in_flight=in_flight)
         compare(row, {c.name: results[c.name] for c in ours}, {c.name: results[c.name] for c in theirs}, key)
     return row
+
+
+def everyone(plan: Plan) -> tuple[list[Contender], list[str]]:
+    """Return who takes part in curves of typed calls, on the fastest loop, and a note for each who is missing."""
+    loop = plan.loops[-1:]
+    found, notes = [], []
+    for engine in ("aioquic", "qh3"):
+        note = missing(*engine_modules(engine))
+        found += [] if note else contenders(engine, loop)[0]
+        notes += [note] if note else []
+    note = missing(*PEER)
+    found += [] if note else contenders("", loop)[1]
+    return found, [*notes, note] if note else notes
 
 
 def engine_modules(engine: str) -> list[str]:

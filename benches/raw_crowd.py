@@ -107,10 +107,12 @@ def full_handshakes() -> QuicSettings:
 
 
 @asynccontextmanager
-async def crowd(url: str, engine: str, count: int, make: Callable[[Connection], G]) -> AsyncIterator[list[G]]:
+async def crowd(
+    url: str, engine: str, count: int, make: Callable[[Connection], G], settings: QuicSettings | None = None
+) -> AsyncIterator[list[G]]:
     """So many guests that were greeted, each with a socket and a handshake of its own; closed at the end."""
     allow_files(count)
-    transport, tls = QuicTransport(engine=engine, settings=full_handshakes()), ClientTls.load(ca="dev")
+    transport, tls = QuicTransport(engine=engine, settings=settings or full_handshakes()), ClientTls.load(ca="dev")
     guests: list[G] = []
 
     def take_in(connection: Connection) -> G:

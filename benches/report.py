@@ -124,7 +124,7 @@ def write_json(rows: Sequence[Row], file: Path) -> None:
 def _object(row: Row) -> dict[str, Any]:
     values = asdict(row)
     found = {name: values[name] for name in _COLUMNS}
-    return found | {"note": row.note} if row.note else found
+    return found | {name: values[name] for name in ("note", "points") if values[name]}
 
 
 def _number(value: float, unit: str) -> str:

@@ -16,7 +16,12 @@ from types import ModuleType
 from typing import Final
 
 from benches import (
+    churn,
+    concurrency,
+    datagram_sizes,
     flood,
+    handler_counts,
+    latency,
     layers,
     many_clients,
     p01_unary,
@@ -29,19 +34,24 @@ from benches import (
     p08_opening,
     p10_fanout,
     p11_start,
+    payload_sizes,
+    plots,
     report,
+    session_counts,
     slow_reader,
 )
-from benches.core import Plan, Row, loops
+from benches.core import Plan, Row, loops, missing
 
 FIGURES: Final = (
     p01_unary, p02_unary_native, p03_latency, p04_bytes, p05_ceiling, p06_bulk, p07_memory, p08_opening, p10_fanout,
     p11_start,
 )  # fmt: skip
 """What is promised; the others run only when they are asked for."""
+GROWTH: Final = (latency, concurrency, session_counts, payload_sizes, datagram_sizes, handler_counts, churn)
+"""Curves: what must be flat or linear; `make bench-growth`."""
 OTHERS: Final = (layers, slow_reader, many_clients, flood)
 
-BENCHES: Final[dict[str, ModuleType]] = {module.ID: module for module in (*FIGURES, *OTHERS)}
+BENCHES: Final[dict[str, ModuleType]] = {module.ID: module for module in (*FIGURES, *GROWTH, *OTHERS)}
 
 FULL: Final = Plan(rounds=5, seconds=2.0)
 QUICK: Final = Plan(rounds=2, seconds=0.25, loops=loops()[-1:])
@@ -70,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json is not None:
         report.write_json(rows, options.json)
     print(report.summary(rows), flush=True)
+    if options.plots is not None:
+        for file in plots.draw(rows, options.plots):
+            print(f"drawn: {file}", flush=True)
     if interrupted:
         print("interrupted: what is above was measured", file=sys.stderr)
         return 130
@@ -94,17 +107,30 @@ def _measure(ids: Sequence[str], plan: Plan, progress: report.Progress) -> Itera
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Refuse before anything runs what could not be done in the end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    figures, others = (", ".join(module.ID for module in modules) for modules in (FIGURES, OTHERS))
+    figures, others = (", ".join(module.ID for module in modules) for modules in (FIGURES, (*GROWTH, *OTHERS)))
     parser.add_argument("--quick", action="store_true", help="few and short rounds: a rough picture in a minute")
     parser.add_argument(
         "--only",
         type=_ids,
-        default=[module.ID for module in FIGURES],
         metavar="IDS",
         help=f"such as P1,P6; there are {figures}, and, only by name, {others}",
     )
+    parser.add_argument("--growth", action="store_true", help="the curves instead, with ten minutes of CHURN")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the curves that were measured, SVG and PNG")
     parser.add_argument("--json", type=Path, metavar="FILE", help="one object per figure, written as they come")
     options = parser.parse_args(arguments)
+    if options.only is None:
+        options.only = [module.ID for module in (GROWTH if options.growth else FIGURES)]
+    elif options.growth:
+        parser.error("give --only or --growth, not both")
+    if options.plots is not None:
+        if absent := missing("matplotlib"):
+            parser.error(f"argument --plots: {absent}")
+        try:
+            options.plots.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=options.plots).close()
+        except OSError as error:
+            parser.error(f"argument --plots: cannot write into {options.plots} ({error.strerror})")
     if options.json is not None:
         try:
             options.json.open("a").close()  # leaves what is there until the first figure is

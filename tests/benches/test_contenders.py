@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benches import handler_counts
 from benches.core import Contender, Plan, contest
 from echostream.transport.quic import transport
 
@@ -38,6 +39,9 @@ def _settings_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
         ("p08_opening:serve_nothing", "p08_opening:handshakes", {"engine": "qh3"}, {}, ("qh3",)),
         ("p10_fanout:serve", "p10_fanout:connect", {"engine": "aioquic", "count": 3}, {}, ()),
         ("p10_fanout:serve_raw", "p10_fanout:connect", {"engine": "aioquic", "count": 3}, {}, ()),
+        ("payload_sizes:serve", "payload_sizes:connect", {"engine": "aioquic"}, {"size": 1 << 16}, ()),
+        ("session_counts:serve", "session_counts:connect", {"engine": "aioquic"}, {"sessions": 3}, ()),
+        ("churn:serve", "churn:connect", {"engine": "aioquic"}, {}, ()),
     ],
 )
 def test_a_contender_is_measured(
@@ -53,12 +57,18 @@ def test_a_contender_is_measured(
 
     figures = asyncio.run(scenario())
     assert figures
-    assert all(value > 0 for key, value in figures.items() if key != "bytes"), figures
+    assert all(value > 0 for key, value in figures.items() if key not in ("bytes", "memory")), figures
 
 
 def _enter(place: str, options: dict[str, Any]) -> Any:
     module, _, function = place.partition(":")
     return getattr(importlib.import_module(f"benches.{module}"), function)(**options)
+
+
+def test_a_server_with_many_handlers_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler_counts, "_COUNTS", (1, 300))
+    times = asyncio.run(handler_counts._rounds(1))
+    assert {count: len(found) for count, found in times.items()} == {1: 1, 300: 1}
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ def _install(monkeypatch: pytest.MonkeyPatch, **benches: Measure) -> None:
 def test_all_figures_run_unless_others_are_asked_for() -> None:
     assert [module.ID for module in run.FIGURES] == list(run._parse([]).only)
     assert run._parse(["--only", "p11,FLOOD,P11"]).only == ["P11", "FLOOD"]
+    assert run._parse(["--growth"]).only == [module.ID for module in run.GROWTH]
 
 
 @pytest.mark.parametrize(
@@ -37,14 +38,24 @@ def test_all_figures_run_unless_others_are_asked_for() -> None:
         (["--only", ""], "unknown: nothing; there are P1, P2, P3"),
         (["--json", "/no/such/folder/figures.json"], "cannot write /no/such/folder/figures.json (No such file"),
         (["--json", "."], "cannot write . (Is a directory)"),
+        (["--plots", "/dev/null/plots"], "cannot write into /dev/null/plots (Not a directory)"),
+        (["--growth", "--only", "P1"], "give --only or --growth, not both"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_runs(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], text: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], text: str
 ) -> None:
+    monkeypatch.setattr(run, "missing", lambda *modules: "")
     with pytest.raises(SystemExit, match="2"):
         run.main(arguments)
     assert text in capsys.readouterr().err
+
+
+def test_plots_need_what_draws_them(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(run, "missing", lambda *modules: f"not run: {modules[0]} not installed")
+    with pytest.raises(SystemExit, match="2"):
+        run.main(["--plots", "plots"])
+    assert "--plots: not run: matplotlib not installed" in capsys.readouterr().err
 
 
 def test_a_file_that_is_there_stays_when_something_else_is_refused(tmp_path: Path) -> None:
