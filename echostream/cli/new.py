@@ -52,7 +52,8 @@ app = "{package}.app:server"
     "README.md": """\
 # {title}
 
-The service is in `{package}/app.py`. Serve it:
+The service is in `{package}/app.py`. EchoStream is not on PyPI yet: `pip install '/path/to/its/clone[cli]'`, unless it
+is there already. Serve it:
 
     echostream serve --reload
 
