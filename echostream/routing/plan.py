@@ -63,6 +63,11 @@ class Depends:
             )
         if self.scope not in _LIVES:
             raise ConfigurationError("Depends", f"scope={self.scope!r} is none of {', '.join(_LIVES)}")
+        if not self.use_cache and self.scope != "call":
+            raise ConfigurationError(
+                "Depends",
+                f"use_cache=False makes a value anew, and scope={self.scope!r} makes one for all: drop either",
+            )
 
 
 class _Kind(enum.Enum):

@@ -658,5 +658,12 @@ def test_the_function_itself_is_given_and_a_scope_that_there_is() -> None:
         Depends(plain, scope="request")  # type: ignore[arg-type]
 
 
+def test_what_is_made_anew_does_not_live_longer_than_its_call() -> None:
+    with pytest.raises(
+        ConfigurationError, match="use_cache=False makes a value anew, and scope='app' makes one for all"
+    ):
+        Depends(plain, scope="app", use_cache=False)
+
+
 def test_a_plan_without_needs_is_empty() -> None:
     assert make_plan({}, {}).steps == ()
