@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from echostream.errors import LocalProtocolError
+
 if TYPE_CHECKING:
     from echostream.session.context import Context
     from echostream.session.session import Session
@@ -172,7 +174,22 @@ def item_taker(
     """Return what runs an item that came through a chain and returns what its reader gets; None without a chain."""
     if chain is None:
         return None
-    return lambda payload: chain(Item(session=session, name=name, payload=payload, context=context), _payload)
+
+    async def take(payload: WireValue) -> WireValue:
+        passed: WireValue = None
+
+        async def end(item: Item) -> WireValue:
+            nonlocal passed
+            passed = item.payload
+            return passed
+
+        taken: WireValue = await chain(Item(session=session, name=name, payload=payload, context=context), end)
+        if taken is None and passed is not None:  # the commonest slip in a middleware
+            text = f"{name}: a middleware returned None in the place of an item; write `return await call_next(item)`"
+            raise LocalProtocolError(text, operation=name)
+        return taken
+
+    return take
 
 
 def item_sender(
@@ -184,7 +201,3 @@ def item_sender(
     return lambda payload, send: chain(
         Item(session=session, name=name, payload=payload, context=context), lambda item: send(item.payload)
     )
-
-
-async def _payload(item: Item) -> WireValue:
-    return item.payload

@@ -870,6 +870,27 @@ def test_a_caller_cancelled_while_its_layers_hang_is_cancelled() -> None:
     virtually(scenario)
 
 
+class Forgetful(Middleware):
+    """Forgets to return the item, which is not the sender's fault."""
+
+    async def inbound_item(self, item: Item, call_next: ItemNext) -> Any:
+        await call_next(item)
+
+
+async def test_a_forgotten_return_of_an_item_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    text = "desk.{}: a middleware returned None in the place of an item; write `return await call_next(item)`"
+    server, _ = make_server(Forgetful())
+    async with connect_in_memory(server, raise_server_exceptions=False) as client:
+        with pytest.raises(RpcError, match="internal error; its cause is in the log"):
+            await client.proxy(Desk).total(numbers(1))
+    assert text.format("total") in caplog.text
+    server, _ = make_server()
+    async with connect_in_memory(server, middleware=[Forgetful()]) as client:
+        with pytest.raises(LocalProtocolError) as caught:
+            await anext(client.proxy(Desk).count(1 + 1))
+        assert caught.value.message == text.format("count")
+
+
 class _Taker(Middleware):
     """Takes streams as often as it is told to, or raises before."""
 
