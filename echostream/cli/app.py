@@ -8,8 +8,9 @@ import typer
 
 from echostream.cli.call import call
 from echostream.cli.certs import certs
-from echostream.cli.describe import describe, docs
+from echostream.cli.describe import describe
 from echostream.cli.discover import discover
+from echostream.cli.docs import docs
 from echostream.cli.events import emit, events
 from echostream.cli.new import new
 from echostream.cli.serve import serve
@@ -42,6 +43,7 @@ def _options(
     """Serve, find, call and describe EchoStream programs."""
 
 
-for command in (serve, call, emit, events, discover, describe, docs, new):
+for command in (serve, call, emit, events, discover, describe, new):
     app.command()(command)
+app.add_typer(docs, name="docs")
 app.add_typer(certs, name="certs")

@@ -11,7 +11,7 @@ import typer
 from echostream.cli.console import Misuse, failures, print_json
 
 if TYPE_CHECKING:
-    from echostream.transport.tls_issue import Issued
+    from echostream.transport.tls_issue import Authority, Issued
 
 __all__ = ("certs",)
 
@@ -31,12 +31,20 @@ def init(as_json: AsJson = False) -> None:
     from echostream.types import clock
 
     with failures():
-        found = authority(clock.wall())
-        if as_json:
-            print_json(dataclasses.asdict(found), compact=True)
-            return
-        typer.echo(f"authority    {found.name}\nfile         {found.certificate}")
-        typer.echo(f"fingerprint  {found.fingerprint}\nexpires      {found.expires:%Y-%m-%d}")
+        _show(authority(clock.wall()), as_json=as_json)
+
+
+@certs.command(name="rotate")
+def rotate_authority(as_json: AsJson = False) -> None:
+    """Replace this user's development authority: what the old one signed is trusted no more."""
+    from echostream.transport.tls_issue import rotate
+    from echostream.types import clock
+
+    with failures():
+        _show(rotate(clock.wall()), as_json=as_json)
+        typer.echo(
+            "start development servers anew, and make again what `certs server` and `certs client` made", err=True
+        )
 
 
 @certs.command()
@@ -67,7 +75,7 @@ def client(
     days: Days = 365,
     as_json: AsJson = False,
 ) -> None:
-    """Make a certificate for a client, signed by the development authority."""
+    """Make a certificate for a client, signed by the development authority. EchoStream's servers ask for none yet."""
     from echostream.types import clock
 
     with failures():
@@ -105,6 +113,14 @@ def forget(service: Annotated[str, typer.Argument(help="Name under which the ser
             return
         near = difflib.get_close_matches(service, [name for name, _ in known.items()], 3, 0.5)
         raise Misuse(f"no server {service!r} is remembered" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+
+
+def _show(found: Authority, *, as_json: bool) -> None:
+    if as_json:
+        print_json(dataclasses.asdict(found), compact=True)
+        return
+    typer.echo(f"authority    {found.name}\nfile         {found.certificate}")
+    typer.echo(f"fingerprint  {found.fingerprint}\nexpires      {found.expires:%Y-%m-%d}")
 
 
 def _issue(name: str, hosts: list[str], out: Path, days: int, now: float, *, as_json: bool) -> Issued:

@@ -1,16 +1,14 @@
-"""``echostream describe`` and ``echostream docs``: what a server serves, for people and for tools."""
+"""``echostream describe``: what a server serves, for people and for tools."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from echostream.cli.console import Misuse, failures, print_json, run, to_json
+from echostream.cli.console import Misuse, failures, print_json, run
 from echostream.cli.target import Target, with_target
 
 if TYPE_CHECKING:
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
     from echostream.introspection.model import MethodDescription, ServiceDescription
 
-__all__ = ("describe", "docs")
+__all__ = ("describe", "described")
 
 
 @with_target
@@ -30,7 +28,7 @@ def describe(
 ) -> None:
     """Show what a server serves: methods with their types and docs, events and streams."""
     with failures(as_json=as_json):
-        services = run(_ask(target, name))
+        services = run(described(target, name))
         chosen = _chosen(services, name)
         if as_json:
             print_json([dataclasses.asdict(item) for item in chosen])
@@ -41,7 +39,8 @@ def describe(
                 typer.echo(safe_text(line).rstrip())  # the network wrote it
 
 
-async def _ask(target: Target, name: str | None) -> list[ServiceDescription]:
+async def described(target: Target, name: str | None) -> list[ServiceDescription]:
+    """Ask a server what it serves; `name` is a service or method to find it by."""
     from echostream.cli.remote import describe_server
 
     async with target.connect(_service_of(name)) as client:
@@ -123,56 +122,3 @@ def _rows(fields: Sequence[tuple[str, str, str]], indent: int) -> Iterator[str]:
 def _doc(doc: str, indent: int, *, in_full: bool) -> Iterator[str]:
     lines = doc.splitlines() if in_full else doc.splitlines()[:1]
     return (f"{'':{indent}}{line}" for line in lines)
-
-
-class Form(StrEnum):
-    """What `docs` writes."""
-
-    ASYNCAPI = "asyncapi"
-    HTML = "html"
-
-
-@with_target
-def docs(
-    source: Annotated[
-        str | None, typer.Argument(metavar="[MODULE:OBJECT]", help="A program to describe without running it.")
-    ] = None,
-    form: Annotated[
-        Form | None,
-        typer.Option("--format", "-f", help="AsyncAPI 3.1 as JSON, or a page. By default as --output says."),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write; by default the terminal.")
-    ] = None,
-    title: Annotated[str | None, typer.Option(help="Name of the application.")] = None,
-    *,
-    target: Target,
-) -> None:
-    """Write the documentation of a server: an AsyncAPI document, or a page that needs no network to be read."""
-    with failures():
-        services = _described(source) if source is not None else run(_ask(target, None))
-        chosen = form or (Form.HTML if output is not None and output.suffix in (".html", ".htm") else Form.ASYNCAPI)
-        text = _rendered(services, chosen, title, [target.url] if target.url and source is None else [])
-        if output is None:
-            typer.echo(text, nl=False)
-            return
-        try:
-            output.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise Misuse(f"--output: cannot write {output} ({error.strerror})") from None
-
-
-def _described(source: str) -> list[ServiceDescription]:
-    from echostream.cli.loading import load_server
-
-    return load_server(source).describe()
-
-
-def _rendered(services: list[ServiceDescription], form: Form, title: str | None, urls: list[str]) -> str:
-    if form is Form.HTML:
-        from echostream.introspection.page import page
-
-        return page(services, title=title)
-    from echostream.introspection.asyncapi import asyncapi
-
-    return to_json(asyncapi(services, title=title, urls=urls), indent=2) + "\n"

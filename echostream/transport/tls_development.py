@@ -37,7 +37,7 @@ from echostream.transport.interfaces import local_addresses
 from echostream.transport.state import state_folder, write_private
 from echostream.types import random_bytes
 
-__all__ = ("development_authority", "development_certificate", "development_folder", "sign_leaf")
+__all__ = ("development_authority", "development_certificate", "development_folder", "remove_development", "sign_leaf")
 
 log = logging.getLogger("echostream.transport")
 
@@ -85,6 +85,22 @@ def development_certificate(now: float) -> tuple[Certificate, PrivateKey]:
         check_key("ca", [authority], key)
     write_private(folder / "server.pem", _make_leaf(authority, key, now))
     return _load_leaf(folder / "server.pem", authority, now)
+
+
+def remove_development() -> None:
+    """Delete the development authority and its servers' certificate; programs that run go on with what they have.
+
+    Raises:
+        ConfigurationError: the folder cannot be removed.
+    """
+    folder = state_folder() / "development"
+    try:
+        old = Path(tempfile.mkdtemp(prefix=".development.", dir=folder.parent))
+        if folder.exists():
+            folder.rename(old / folder.name)  # in one step: nobody sees half of it
+        shutil.rmtree(old)
+    except OSError as error:
+        raise ConfigurationError("state folder", f"cannot remove {folder} ({error.strerror})") from None
 
 
 def development_folder(now: float) -> Path:

@@ -17,9 +17,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from echostream.errors import ConfigurationError
 from echostream.transport.certificates import check_key, der_of, fingerprint_of, load_private_key
 from echostream.transport.state import write_private
-from echostream.transport.tls_development import development_authority, development_folder, sign_leaf
+from echostream.transport.tls_development import (
+    development_authority,
+    development_folder,
+    remove_development,
+    sign_leaf,
+)
 
-__all__ = ("Authority", "Issued", "authority", "issue")
+__all__ = ("Authority", "Issued", "authority", "issue", "rotate")
 
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
@@ -48,6 +53,12 @@ def authority(now: float) -> Authority:
     found = development_authority(now)
     path = development_folder(now) / "ca.pem"
     return Authority(path, found.subject.rfc4514_string(), fingerprint_of(der_of(found)), found.not_valid_after_utc)
+
+
+def rotate(now: float) -> Authority:
+    """Replace the development authority by a new one; what the old one signed is trusted no more."""
+    remove_development()
+    return authority(now)
 
 
 def issue(name: str, hosts: Sequence[str], folder: Path, *, now: float, days: int) -> Issued:

@@ -33,6 +33,17 @@ def test_init_makes_the_authority_once(state: Path) -> None:
     assert told["fingerprint"] in first.out
 
 
+def test_rotate_makes_a_new_authority(state: Path) -> None:
+    before = json.loads(echostream("certs", "init", "--json").out)
+    done = echostream("certs", "rotate", "--json")
+    assert done.code == 0
+    assert "start development servers anew" in done.err
+    after = json.loads(done.out)
+    assert after["fingerprint"] != before["fingerprint"]
+    assert json.loads(echostream("certs", "init", "--json").out) == after
+    assert [path.name for path in state.iterdir()] == ["development"]
+
+
 def test_a_certificate_for_a_server_is_trusted_for_its_hosts(tmp_path: Path) -> None:
     done = echostream("certs", "server", "orders.example", "192.0.2.7", "--out", str(tmp_path / "out"))
     assert done.code == 0

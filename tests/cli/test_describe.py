@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-
-import pytest
 
 from tests.cli.running import echostream
 
@@ -67,20 +64,3 @@ def test_the_description_is_json_for_tools(url: str) -> None:
     done = echostream("describe", "-u", url, "shop.add", "--json")
     (service,) = json.loads(done.out)
     assert service["methods"][0]["arguments"]["properties"]["b"] == {"type": "integer", "default": 0}
-
-
-def test_docs_writes_asyncapi_of_a_running_server(url: str) -> None:
-    done = echostream("docs", "-u", url, "--title", "Shop")
-    document = json.loads(done.out)
-    assert (document["asyncapi"], document["info"]["title"]) == ("3.1.0", "Shop")
-    assert document["servers"]["server1"]["host"] == url.removeprefix("quic://")
-
-
-def test_docs_writes_a_page_without_a_running_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = tmp_path / "shop.html"
-    assert echostream("docs", "tests.cli.app:server", "-o", str(page)) == (0, "", "")
-    assert page.read_text("utf-8").startswith("<!DOCTYPE html>")
-    assert json.loads(echostream("docs", "tests.cli.app:server").out)["channels"]["ping"]["address"] == "ping"
-    done = echostream("docs", "tests.cli.app:server", "-o", str(tmp_path / "no" / "where.html"))
-    assert done.code == 2
-    assert "No such file or directory" in done.err
