@@ -41,10 +41,11 @@ class Argument:
 
 
 class Arguments:
-    """Binds, decodes and encodes the arguments of the method called `name`."""
+    """Binds, decodes and encodes the arguments of the method called `name`; those in `filled` no caller may give."""
 
-    def __init__(self, name: str, arguments: Sequence[Argument]) -> None:
+    def __init__(self, name: str, arguments: Sequence[Argument], filled: frozenset[str] = frozenset()) -> None:
         self._name = name
+        self._filled = filled
         self._all = tuple(arguments)
         self._positional = tuple(item for item in arguments if not item.keyword_only)
         self._by_name: Mapping[str, Argument] = {item.name: item for item in arguments if not item.positional_only}
@@ -99,7 +100,7 @@ class Arguments:
         """Return the positional and keyword arguments as they travel.
 
         Raises:
-            TypeError: one is missing, unknown or given twice, as Python's own call would say.
+            TypeError: one is missing, unknown or given twice, as Python's own call would say, or is filled in.
             InvalidArgumentError: one is not of its type.
         """
         first = self._first
@@ -167,6 +168,9 @@ class Arguments:
 
     def _check_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise the TypeError that calling such a function raises."""
+        given_name = next((name for name in kwargs if name in self._filled), None)
+        if given_name is not None:
+            raise TypeError(f"{self._name}() fills in {given_name!r} on the other side; leave it out")
         taken, given = len(self._positional), len(args)
         if given > taken:
             were = "was" if given == 1 else "were"

@@ -20,7 +20,7 @@ from pydantic import PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter
 from pydantic_core import SchemaError, SchemaSerializer, SchemaValidator, core_schema, to_jsonable_python
 
 from echostream.binding import schema as schemas
-from echostream.binding.faults import invalid, unfit_reply, violations
+from echostream.binding.faults import invalid, unfit_reply, unfit_result, violations
 from echostream.binding.jsonschema import json_schema
 from echostream.types import Json, WireValue
 from echostream_derive import SignatureError
@@ -75,18 +75,39 @@ class TypeCodec:
         except ValueError as error:
             raise invalid(what, violations(error, wire)) from None
 
-    def validate_reply(self, wire: WireValue, *, what: str) -> Any:
-        """Return the value that a reply stands for.
+    def reply_reader(self, what: str) -> Callable[[WireValue], Any]:
+        """Return what makes the value of a reply to the method `what`.
 
-        Raises:
-            RpcError: INTERNAL, the reply does not fit the type; `what` is the method.
+        It raises RpcError INTERNAL when the reply does not fit the type: the two sides disagree about the contract.
         """
-        if type(wire) is self.primitive:
-            return wire
-        try:
-            return self.load(wire)
-        except ValueError as error:
-            raise unfit_reply(what, error, wire) from None
+        load, primitive = self.load, self.primitive
+
+        def read(wire: WireValue) -> Any:
+            if type(wire) is primitive:
+                return wire
+            try:
+                return load(wire)
+            except ValueError as error:
+                raise unfit_reply(what, error, wire) from None
+
+        return read
+
+    def result_writer(self, what: str) -> Callable[[Any], WireValue]:
+        """Return what makes what travels for a result of the method `what`.
+
+        It raises RpcError INTERNAL when the result does not fit the type; the text names path and kind, not the value.
+        """
+        pack, primitive = self.pack, self.primitive
+
+        def write(value: Any) -> WireValue:
+            if type(value) is primitive:
+                return value
+            try:
+                return pack(value)
+            except ValueError as error:
+                raise unfit_result(what, error, value) from None
+
+        return write
 
     def dump(self, value: Any, *, what: str | None = None) -> WireValue:
         """Return the wire value for `value`; datetimes and the like stay for the payload encoder.

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from echostream.binding.arguments import Argument, Arguments
 from echostream.binding.codec import TypeCodec
-from echostream.binding.faults import invalid, pointer, unfit_result, violations
+from echostream.binding.faults import invalid, pointer, violations
 from echostream.binding.hints import Hints, item_of
 from echostream.errors import RpcError
 from echostream.types import Json, WireValue
@@ -56,8 +56,9 @@ class MethodBinding:
     """
 
     __slots__ = (
-        "_arguments", "_items_index", "context_parameter", "dependencies", "input_codec", "items_parameter", "name",
-        "output_codec", "raises", "returns_items", "sends_items", "shape", "spec",
+        "_arguments", "_items_index", "context_parameter", "decode_arguments", "decode_result", "dependencies",
+        "encode_arguments", "encode_result", "input_codec", "items_parameter", "name", "output_codec", "raises",
+        "returns_items", "sends_items", "shape", "spec",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +83,15 @@ class MethodBinding:
         self.input_codec = input_codec
         self._arguments = arguments
         self._items_index = _items_index(spec.parameters)
+        # What every call needs is no method around a method: each layer would cost as much as a plain argument.
+        self.decode_arguments = arguments.decode
+        """Return the arguments to call the function with; add items and context by keyword."""
+        self.encode_arguments = arguments.encode
+        """Return what travels for the arguments of a call, without items (see `take_items`)."""
+        self.encode_result = output_codec.result_writer(name)
+        """Return what travels for the handler's result; RpcError INTERNAL, if it does not fit its declared type."""
+        self.decode_result = output_codec.reply_reader(name)
+        """Return the result of a call; RpcError INTERNAL, if the two sides disagree about its type."""
 
     def __repr__(self) -> str:
         return f"<MethodBinding {self.name} {self.shape.value}>"
@@ -99,16 +109,6 @@ class MethodBinding:
 
     # The side that serves.
 
-    def decode_arguments(
-        self, positional: Sequence[WireValue], keyword: Mapping[str, WireValue]
-    ) -> tuple[list[Any], dict[str, Any]]:
-        """Return the arguments to call the function with; add items and context by keyword.
-
-        Raises:
-            InvalidArgumentError: one is missing, unknown, given twice, or does not fit its type.
-        """
-        return self._arguments.decode(positional, keyword)
-
     def decode_item(self, wire: WireValue) -> Any:
         """Return one item that the caller sent.
 
@@ -122,20 +122,6 @@ class MethodBinding:
             return codec.load(wire)
         except ValueError as error:
             raise invalid(self.name, violations(error, wire, pointer(self.items_parameter))) from None
-
-    def encode_result(self, value: Any) -> WireValue:
-        """Return what travels for the handler's result.
-
-        Raises:
-            RpcError: INTERNAL, the result does not fit its declared type; the text names path and kind, not the value.
-        """
-        codec = self.output_codec
-        if type(value) is codec.primitive:
-            return value
-        try:
-            return codec.pack(value)
-        except ValueError as error:
-            raise unfit_result(self.name, error, value) from None
 
     def encode_item(self, value: Any) -> WireValue:
         """Return what travels for one item that the handler yields; raises as `encode_result`."""
@@ -168,21 +154,6 @@ class MethodBinding:
             raise TypeError(f"{self.name}() needs an async iterator for {name!r}, got {given}; pass an async generator")
         return args, kwargs, items
 
-    def encode_arguments(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[list[WireValue], dict[str, WireValue]]:
-        """Return what travels for the arguments of a call, without items (see `take_items`).
-
-        Raises:
-            TypeError: one is missing, unknown or given twice, or the context was passed.
-            InvalidArgumentError: one is not of its type.
-        """
-        if kwargs:
-            given = next((key for key in kwargs if key == self.context_parameter or key in self.dependencies), None)
-            if given is not None:
-                raise TypeError(f"{self.name}() fills in {given!r} on the other side; leave it out")
-        return self._arguments.encode(args, kwargs)
-
     def encode_input_item(self, value: Any) -> WireValue:
         """Return what travels for one item that the caller sends.
 
@@ -197,17 +168,9 @@ class MethodBinding:
         except ValueError as error:
             raise invalid(self.name, violations(error, value, pointer(self.items_parameter))) from None
 
-    def decode_result(self, wire: WireValue) -> Any:
-        """Return the result of a call.
-
-        Raises:
-            RpcError: INTERNAL, it does not fit the declared type: the two sides disagree about the contract.
-        """
-        return self.output_codec.validate_reply(wire, what=self.name)
-
     def decode_output_item(self, wire: WireValue) -> Any:
         """Return one item of the answer; raises as `decode_result`."""
-        return self.output_codec.validate_reply(wire, what=self.name)
+        return self.decode_result(wire)
 
     def _input(self) -> TypeCodec:
         if self.input_codec is None:
@@ -223,6 +186,11 @@ class _Filled:
     def __init__(self) -> None:
         self.context: str | None = None
         self.dependencies: dict[str, Any] = {}
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of all."""
+        return frozenset(self.dependencies) | ({self.context} if self.context is not None else frozenset())
 
 
 class _Compiler:
@@ -252,7 +220,8 @@ class _Compiler:
             else:
                 injected = injected or not parameter.keyword_only
                 items = self._codec(self._item(annotation, where), where)
-        return MethodBinding(self._name, self._spec, Arguments(self._name, arguments), self._output(), items, filled)
+        given = Arguments(self._name, arguments, filled.names)
+        return MethodBinding(self._name, self._spec, given, self._output(), items, filled)
 
     def _fill(self, parameter: ParameterSpec, where: str, filled: _Filled) -> None:
         """Note what fills a parameter; the annotation of a context need not exist at run time."""

@@ -57,7 +57,6 @@ class CallTable:
         self,
         method: str,
         payload: bytes,
-        *,
         handle: Any,
         stream_id: int = LANE,
         request_stream: int | None = None,

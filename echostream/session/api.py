@@ -371,8 +371,7 @@ def _decoder(returns: Any, method: str) -> Callable[[Any], Any]:
     """Return what makes a result of a wire value."""
     if returns is None:
         return _same
-    codec = codec_for(returns)
-    return lambda wire: codec.validate_reply(wire, what=method)
+    return codec_for(returns).reply_reader(method)
 
 
 def _same(value: Any) -> Any:

@@ -43,6 +43,7 @@ __all__ = (
     "encode_payload",
     "error_of",
     "lost_error",
+    "seconds_left",
     "start_call",
     "unprocessed",
 )
@@ -116,15 +117,14 @@ def encode_arguments(peer: Peer, arguments: tuple[list[WireValue], dict[str, Wir
 class PendingCall(Entry):
     """The handle of a call whose single response is awaited, and its deadline."""
 
-    __slots__ = ("call", "duration", "future", "peer", "progress", "progress_changed")
+    call: OutgoingCall | None = None
+    progress: deque[Progress] | None = None
+    progress_changed: asyncio.Event | None = None
 
     def __init__(self, peer: Peer, duration: float | None) -> None:
         self.peer = peer
         self.future: asyncio.Future[f.ResponseFrame] = peer.runtime.loop.create_future()
-        self.call: OutgoingCall | None = None
         self.duration = duration
-        self.progress: deque[Progress] | None = None
-        self.progress_changed: asyncio.Event | None = None
 
     def on_response(self, frame: f.ResponseFrame) -> None:
         """The answer."""
@@ -188,25 +188,26 @@ async def call_unary(
         ConnectionLostError: the connection ended first.
         ResourceError: the payload is too large, or too many calls wait.
     """
-    loop = peer.runtime.loop
-    deadline, duration = deadline_of(loop.time(), request.timeout)
+    runtime = peer.runtime
+    deadline, duration = deadline_of(runtime.loop.time(), request.timeout)
     if pending is None:
         pending = PendingCall(peer, duration)
-    pending.duration = duration
+    else:
+        pending.duration = duration
     payload, raw = encode_arguments(peer, request.arguments)
     if peer.lost is not None:
         raise peer.lost.again(operation=request.method, session=request.session_id)
     timed = False
     try:
-        large = (size := len(payload)) > peer.runtime.limits.large_payload_bytes
+        large = (size := len(payload)) > runtime.limits.large_payload_bytes
         lane = LANE if large or size < peer.lanes.from_bytes else peer.lanes.take()
-        if large or not peer.places.free or peer.is_blocked(lane):
+        if large or not peer.is_clear(lane):
             async with asyncio.timeout_at(deadline):
                 await _start_slowly(peer, request, pending, payload, raw=raw, lane=lane, large=large, deadline=deadline)
         else:
-            start_call(peer, request, pending, payload, raw=raw, deadline=deadline, stream_id=lane)
+            start_call(peer, request, pending, payload, raw, duration, lane)
         if deadline is not None:
-            peer.runtime.deadlines.put(deadline, pending)
+            runtime.deadlines.put(deadline, pending)
             timed = True
         frame = await pending.future
     except TimeoutError as error:
@@ -218,15 +219,17 @@ async def call_unary(
         pending.give_up(Status.CANCELLED)
         raise
     except RuntimeError:
-        if asyncio.get_running_loop() is loop:
+        if asyncio.get_running_loop() is runtime.loop:
             raise
         raise LocalProtocolError(_OTHER_LOOP, operation=request.method) from None
     finally:
         if timed:
-            peer.runtime.deadlines.remove(pending)
+            runtime.deadlines.remove(pending)
     if seen is not None:
         seen(frame)
-    return decode(check_response(peer, frame, request))
+    if frame.status:
+        check_status(peer, frame, request)
+    return decode(frame.payload if frame.raw else runtime.payload.decode(frame.payload))
 
 
 call_unary.__qualname__ = (
@@ -239,22 +242,28 @@ def start_call(
     request: CallRequest,
     handle: Any,
     payload: bytes,
-    *,
     raw: bool,
-    deadline: float | None,
+    seconds: float | None,
     stream_id: int = LANE,
     request_stream: int | None = None,
 ) -> None:
     """Send the request of a call; sets ``handle.call``. Gives the transport streams back when it raises.
 
+    Args:
+        peer: the connection.
+        request: what is called.
+        handle: hears of what comes for the call.
+        payload: its arguments.
+        raw: whether they are bytes as they are.
+        seconds: left of its time now; what waited on this side is gone already. None for no deadline.
+        stream_id: its lane, or a two-way stream of its own.
+        request_stream: a one-way stream for a large request.
+
     Raises:
         RpcError: UNAVAILABLE, the peer is shutting down.
         ResourceError: the payload is over the peer's limit.
     """
-    timeout_ns = 0
-    if deadline is not None:
-        # Stamped when encoded: what waited on this side is gone already.
-        timeout_ns = max(1, int((deadline - peer.runtime.loop.time()) * 1e9))
+    timeout_ns = 0 if seconds is None else max(1, int(seconds * 1e9))
     try:
         if peer.protocol.peer_gone_away:
             raise unprocessed(
@@ -265,14 +274,14 @@ def start_call(
         handle.call = peer.protocol.calls.start(
             request.method,
             payload,
-            handle=handle,
-            stream_id=stream_id,
-            request_stream=request_stream,
-            timeout_ns=timeout_ns,
-            metadata=request.metadata,
-            sends_items=request.items is not None,
-            accepts_items=request.accepts_items,
-            raw=raw,
+            handle,
+            stream_id,
+            request_stream,
+            timeout_ns,
+            request.metadata,
+            request.items is not None,
+            request.accepts_items,
+            raw,
         )
     except EchoStreamError:
         for unused in (stream_id, request_stream):
@@ -280,6 +289,11 @@ def start_call(
                 peer.give_back(unused)
         raise
     peer.touch()
+
+
+def seconds_left(peer: Peer, deadline: float | None) -> float | None:
+    """Return the time that is left now, which may be below 0."""
+    return None if deadline is None else deadline - peer.runtime.loop.time()
 
 
 async def _start_slowly(
@@ -296,18 +310,18 @@ async def _start_slowly(
     """Start a call that has to wait for something first: a place, its lane, or a stream of its own."""
     if not large:
         if request.safe and peer.early is not None and peer.places.free and peer.early.admit(request, payload):
-            start_call(peer, request, handle, payload, raw=raw, deadline=deadline, stream_id=lane)
+            start_call(peer, request, handle, payload, raw, seconds_left(peer, deadline), lane)
             return
         async with peer.places.one():
             await peer.drain(lane)
-            start_call(peer, request, handle, payload, raw=raw, deadline=deadline, stream_id=lane)
+            start_call(peer, request, handle, payload, raw, seconds_left(peer, deadline), lane)
         return
     size = len(payload)
     async with peer.places.one():
         await peer.large.claim(size)
         try:
             stream_id = await peer.open_transport_stream(unidirectional=True)
-            start_call(peer, request, handle, payload, raw=raw, request_stream=stream_id, deadline=deadline)
+            start_call(peer, request, handle, payload, raw, seconds_left(peer, deadline), request_stream=stream_id)
         except BaseException:
             peer.large.release(size)
             raise
@@ -351,12 +365,11 @@ def error_of(
 def deadline_of(now: float, timeout: float | None) -> tuple[float | None, float | None]:
     """Return (deadline, seconds allowed): the nearer of the timeout and what a running handler has left."""
     inherited = current_deadline()
-    if timeout is None:
-        return inherited, None if inherited is None else max(0.0, inherited - now)
-    own = now + min(timeout, _LONGEST)
-    if inherited is not None and inherited < own:
-        return inherited, max(0.0, inherited - now)
-    return own, timeout
+    if timeout is not None:
+        timeout = min(timeout, _LONGEST)
+        if inherited is None or now + timeout <= inherited:
+            return now + timeout, timeout
+    return inherited, None if inherited is None else max(0.0, inherited - now)
 
 
 def deadline_error(method: str | None, duration: float | None) -> DeadlineExceededError:

@@ -173,6 +173,10 @@ class Peer:
         if backlog.written_bytes >= backlog.count_at:
             backlog.count()
 
+    def is_clear(self, stream_id: int) -> bool:
+        """Whether a call may start on this lane now, without waiting for anything."""
+        return stream_id not in self._blocked and not self.backlog.full and self.places.free
+
     def is_blocked(self, stream_id: int) -> bool:
         """Whether writers of this transport stream should wait."""
         return stream_id in self._blocked or self.backlog.full
@@ -327,18 +331,14 @@ class Peer:
                 is_broken = True
             if self._out.frames >= self._early_push_frames:
                 self.flush()
+        self.places.freed()
         self.owner.on_told()
         if is_broken:  # after the rest: whose call has ended is not told again
             self._lose(ConnectionLostError("internal error", close_code=CloseCode.INTERNAL))
 
-    def _on_response(self, event: ev.ResponseReceived) -> None:
-        event.call.handle.on_response(event.frame)
-        self.places.freed()
-
     def _on_go_away(self, event: ev.GoAwayReceived) -> None:
         for item in event.rejected:
             item.handle.on_lost(unprocessed("the peer is shutting down and did not see to this"))
-        self.places.freed()
         self.owner.on_go_away(event)
 
     def _on_probe(self, event: ev.ProbeAnswered) -> None:
@@ -379,7 +379,7 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 _EVENT_HANDLERS: Final[dict[type[Any], Callable[[Peer, Any], None]]] = {
     ev.HelloReceived: lambda peer, event: peer.owner.on_hello(),
     ev.RequestReceived: lambda peer, event: peer.owner.on_request(event),
-    ev.ResponseReceived: Peer._on_response,
+    ev.ResponseReceived: lambda peer, event: event.call.handle.on_response(event.frame),
     ev.ItemReceived: lambda peer, event: event.call.handle.on_item(event.frame),
     ev.InputEnded: lambda peer, event: event.call.handle.on_input_ended(),
     ev.CallCancelled: lambda peer, event: event.call.handle.on_cancelled(event.status),

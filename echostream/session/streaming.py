@@ -17,6 +17,7 @@ from echostream.session.calling import (
     encode_arguments,
     encode_payload,
     lost_error,
+    seconds_left,
     start_call,
 )
 from echostream.session.items import NO_CREDIT, credit_came, turn, wants_turn
@@ -208,7 +209,7 @@ class StreamingCall:
                 await peer.large.claim(size)
             try:
                 stream_id = await peer.open_transport_stream()
-                start_call(peer, self.request, self, payload, raw=raw, stream_id=stream_id, deadline=self._deadline)
+                start_call(peer, self.request, self, payload, raw, seconds_left(peer, self._deadline), stream_id)
             except BaseException:
                 peer.large.release(size)
                 raise

@@ -357,10 +357,10 @@ def test_a_serialiser_that_fails_is_told() -> None:
 
 
 def test_a_reply_is_read_or_the_contract_is_broken() -> None:
-    assert TypeCodec(int).validate_reply(1, what="orders.place") == 1
-    assert TypeCodec(Order).validate_reply({"symbol": "a", "qty": 1}, what="x") == Order(symbol="a", qty=1)
+    assert TypeCodec(int).reply_reader("orders.place")(1) == 1
+    assert TypeCodec(Order).reply_reader("x")({"symbol": "a", "qty": 1}) == Order(symbol="a", qty=1)
     with pytest.raises(RpcError) as caught:
-        TypeCodec(Order).validate_reply({"symbol": "a"}, what="orders.place")
+        TypeCodec(Order).reply_reader("orders.place")({"symbol": "a"})
     assert caught.value.code is Status.INTERNAL
     assert str(caught.value) == (
         "orders.place: INTERNAL: the reply does not fit the type it is read as: /qty: field required;"
