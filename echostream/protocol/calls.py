@@ -62,9 +62,9 @@ class CallTable:
         request_stream: int | None = None,
         timeout_ns: int = 0,
         metadata: Metadata | None = None,
+        raw: bool = False,
         sends_items: bool = False,
         accepts_items: bool = False,
-        raw: bool = False,
     ) -> OutgoingCall:
         """Call the peer.
 
@@ -76,9 +76,9 @@ class CallTable:
             request_stream: fresh one-way transport stream for a large payload of a call on the lane.
             timeout_ns: nanoseconds left, 0 for no deadline.
             metadata: sent along.
+            raw: the payload is not msgpack.
             sends_items: Items follow.
             accepts_items: Items are wanted.
-            raw: the payload is not msgpack.
 
         Raises:
             LocalProtocolError: the session is not open.
@@ -175,7 +175,6 @@ class CallTable:
         call: IncomingCall,
         status: int,
         payload: bytes,
-        *,
         metadata: Metadata | None = None,
         initial: Metadata | None = None,
         raw: bool = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from echostream.protocol.flow import ReceiveCredit, SendCredit
@@ -41,6 +42,8 @@ class Call:
 class OutgoingCall(Call):
     """A call that this side made."""
 
+    deadline = math.inf
+    """When the driver gives it up, on the driver's clock."""
     request_stream: int | None = None
     """One-way transport stream that a large request travels on by itself, or None."""
 

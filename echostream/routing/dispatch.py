@@ -50,7 +50,7 @@ _HIDDEN: Final = "internal error; its cause is in the log of the side that serve
 class Dispatcher:
     """Serves the calls and streams of one session (`Services` of `session.py`)."""
 
-    __slots__ = ("_chain", "_hints", "_router", "_runtime", "_starting", "_streams", "_withheld")
+    __slots__ = ("_chain", "_hints", "_now", "_router", "_runtime", "_starting", "_streams", "_withheld")
 
     def __init__(self, router: Router, runtime: Runtime, *, hints: Callable[[Session], bool]) -> None:
         """Make one.
@@ -66,6 +66,7 @@ class Dispatcher:
         self._hints = hints
         self._withheld: str | None = None
         self._starting: deque[Run] = deque()
+        self._now = 0.0  # when they came: together
         self._streams = 0
 
     @property
@@ -102,7 +103,9 @@ class Dispatcher:
 
     def on_request(self, session: Session, event: ev.RequestReceived) -> None:
         """Take a call; `start` runs it."""
-        invocation = Invocation(session, event.call, event.frame)
+        if not self._starting:
+            self._now = session.loop.time()
+        invocation = Invocation(session, event.call, event.frame, self._now)
         self._starting.append((invocation, self._serve(invocation, event.frame), copy_context()))
 
     def start(self, session: Session) -> None:

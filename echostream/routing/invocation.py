@@ -46,9 +46,12 @@ class Invocation(Context):
     _input_ended = False
     _entry: Entry | None = None
 
-    def __init__(self, session: Session, call: IncomingCall, frame: f.RequestFrame) -> None:
-        deadline = session.loop.time() + frame.timeout_ns / 1e9 if frame.timeout_ns else None
-        super().__init__(session, call.method, frame.metadata, deadline)
+    def __init__(self, session: Session, call: IncomingCall, frame: f.RequestFrame, now: float) -> None:
+        """Take a call that came at `now`, on the loop's clock."""
+        self.session = session  # what the base class does: this is done for every call
+        self.method = call.method
+        self.metadata = frame.metadata if frame.metadata is not None else {}
+        self._deadline = now + frame.timeout_ns / 1e9 if frame.timeout_ns else None
         self.call = call
         self._peer: Peer = session.peer
         if frame.sends_items:
@@ -136,10 +139,18 @@ class Invocation(Context):
         if peer.is_blocked(call.stream_id):
             await peer.drain(call.stream_id)
 
-    def respond(self, wire: WireValue) -> Awaitable[None] | None:
-        """Send the result; return what is left to wait for, if anything is."""
-        payload, raw = encode_payload(self._peer, wire)
-        return self._send_response(Status.OK, payload, raw=raw)
+    def respond(self, wire: WireValue, status: int = Status.OK) -> Awaitable[None] | None:
+        """Send the result, or a failure; return what is left to wait for: a coroutine costs, and most need none."""
+        peer, call = self._peer, self.call
+        payload, raw = encode_payload(peer, wire)
+        if len(payload) > peer.runtime.limits.large_payload_bytes:
+            peer.protocol.link.check_payload(len(payload))
+            return self._send_large_response(status, payload, raw=raw)
+        if peer.is_blocked(call.stream_id):
+            return self._send_response_later(status, payload, raw=raw)
+        peer.protocol.calls.respond(call, status, payload, self.trailing, self.initial, raw)
+        peer.touch()
+        return None
 
     async def fail(self, error: EchoStreamError) -> None:
         """Send an error; where it cannot be sent as it is, its status and the start of its text."""
@@ -156,28 +167,15 @@ class Invocation(Context):
     # Inside
 
     async def _send_failure(self, code: int, message: str, details: dict[str, Any]) -> None:
-        payload = self._peer.runtime.payload.encode({"message": message, "details": details})
-        rest = self._send_response(code, payload, raw=False)
+        rest = self.respond({"message": message, "details": details}, code)
         if rest is not None:
             await rest
-
-    def _send_response(self, status: int, payload: bytes, *, raw: bool) -> Awaitable[None] | None:
-        """Answer; return what is left to wait for: a coroutine costs, and most answers need none."""
-        peer, call = self._peer, self.call
-        if len(payload) > peer.runtime.limits.large_payload_bytes:
-            peer.protocol.link.check_payload(len(payload))
-            return self._send_large_response(status, payload, raw=raw)
-        if peer.is_blocked(call.stream_id):
-            return self._send_response_later(status, payload, raw=raw)
-        peer.protocol.calls.respond(call, status, payload, raw=raw, initial=self.initial, metadata=self.trailing)
-        peer.touch()
-        return None
 
     async def _send_response_later(self, status: int, payload: bytes, *, raw: bool) -> None:
         """Answer when the stream takes more: until then the call counts, and the peer may have only so many."""
         peer, call = self._peer, self.call
         await peer.drain(call.stream_id)
-        peer.protocol.calls.respond(call, status, payload, raw=raw, initial=self.initial, metadata=self.trailing)
+        peer.protocol.calls.respond(call, status, payload, self.trailing, self.initial, raw)
         peer.touch()
 
     async def _send_large_response(self, status: int, payload: bytes, *, raw: bool) -> None:

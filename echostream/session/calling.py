@@ -21,7 +21,6 @@ from echostream.errors import (
 from echostream.protocol import frames as f
 from echostream.protocol.link import LANE
 from echostream.session.context import current_deadline
-from echostream.session.deadlines import Entry
 
 if TYPE_CHECKING:
     from echostream.protocol.records import OutgoingCall
@@ -114,8 +113,8 @@ def encode_arguments(peer: Peer, arguments: tuple[list[WireValue], dict[str, Wir
     return peer.runtime.payload.encode(arguments), False
 
 
-class PendingCall(Entry):
-    """The handle of a call whose single response is awaited, and its deadline."""
+class PendingCall:
+    """The handle of a call whose single response is awaited."""
 
     call: OutgoingCall | None = None
     progress: deque[Progress] | None = None
@@ -197,7 +196,6 @@ async def call_unary(
     payload, raw = encode_arguments(peer, request.arguments)
     if peer.lost is not None:
         raise peer.lost.again(operation=request.method, session=request.session_id)
-    timed = False
     try:
         large = (size := len(payload)) > runtime.limits.large_payload_bytes
         lane = LANE if large or size < peer.lanes.from_bytes else peer.lanes.take()
@@ -205,10 +203,15 @@ async def call_unary(
             async with asyncio.timeout_at(deadline):
                 await _start_slowly(peer, request, pending, payload, raw=raw, lane=lane, large=large, deadline=deadline)
         else:
-            start_call(peer, request, pending, payload, raw, duration, lane)
-        if deadline is not None:
-            runtime.deadlines.put(deadline, pending)
-            timed = True
+            timeout_ns = 0 if duration is None else max(1, int(duration * 1e9))
+            pending.call = peer.protocol.calls.start(
+                request.method, payload, pending, lane, None, timeout_ns, request.metadata, raw
+            )
+            peer.touch()
+        if deadline is not None and pending.call is not None:  # a large call may be answered before all of it went
+            pending.call.deadline = deadline
+            if deadline < peer.due.at:
+                peer.due.look_at(deadline)
         frame = await pending.future
     except TimeoutError as error:
         if isinstance(error, DeadlineExceededError):
@@ -222,9 +225,6 @@ async def call_unary(
         if asyncio.get_running_loop() is runtime.loop:
             raise
         raise LocalProtocolError(_OTHER_LOOP, operation=request.method) from None
-    finally:
-        if timed:
-            runtime.deadlines.remove(pending)
     if seen is not None:
         seen(frame)
     if frame.status:
@@ -279,9 +279,9 @@ def start_call(
             request_stream,
             timeout_ns,
             request.metadata,
+            raw,
             request.items is not None,
             request.accepts_items,
-            raw,
         )
     except EchoStreamError:
         for unused in (stream_id, request_stream):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -154,9 +154,8 @@ class Context:
 _current: ContextVar[Context | None] = ContextVar("echostream_context", default=None)
 
 
-def enter_context(context: Context) -> None:
-    """Make `context` the current one of the running task, whose context variables are its own."""
-    _current.set(context)
+enter_context: Final[Callable[[Context], object]] = _current.set
+"""Make a context the current one of the running task, whose context variables are its own."""
 
 
 def leave_context() -> None:

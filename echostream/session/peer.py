@@ -29,6 +29,7 @@ from echostream.protocol.records import OutgoingCall
 from echostream.protocol.states import State
 from echostream.session.backlog import Backlog
 from echostream.session.calling import unprocessed
+from echostream.session.due import DueCalls
 from echostream.session.early import EarlyCalls
 from echostream.session.lanes import Lanes
 from echostream.session.places import Places
@@ -65,18 +66,15 @@ class Peer:
         self._blocked: set[int] = set()
         self._write_waiters: dict[int, deque[asyncio.Future[None]]] = {}
         self._stream_waiters: deque[asyncio.Future[None]] = deque()
+        limits, unsent = runtime.limits, runtime.unsent.open(runtime.limits.max_unsent_bytes)
         self.backlog = Backlog(
-            connection,
-            runtime.unsent.open(runtime.limits.max_unsent_bytes),
-            runtime.limits,
-            runtime.deadlines,
-            loop=runtime.loop,
-            go_on=self._go_on,
-            end=self._give_up,
+            connection, unsent, limits, runtime.deadlines, loop=runtime.loop, go_on=self._go_on, end=self._give_up
         )
         """What was written and not sent; all writers wait while it is full."""
         self.places = Places(runtime.loop, protocol.calls.outgoing, protocol.link)
         """How many more calls the peer takes now."""
+        self.due = DueCalls(protocol.calls.outgoing, runtime.deadlines, runtime.loop)
+        """Which calls take too long."""
         self.lanes = Lanes(protocol, runtime.limits, connection.open_stream)
         """Which transport stream a unary call of this side takes."""
         self.large = Turns(runtime.loop, runtime.limits.max_large_bytes)
@@ -175,7 +173,8 @@ class Peer:
 
     def is_clear(self, stream_id: int) -> bool:
         """Whether a call may start on this lane now, without waiting for anything."""
-        return stream_id not in self._blocked and not self.backlog.full and self.places.free
+        is_held_up = stream_id in self._blocked or self.backlog.full or self.protocol.peer_gone_away
+        return not is_held_up and self.places.free
 
     def is_blocked(self, stream_id: int) -> bool:
         """Whether writers of this transport stream should wait."""
@@ -353,6 +352,7 @@ class Peer:
         left = self.protocol.close() if self.protocol.state is not State.CLOSED else []
         self._blocked.clear()
         self.backlog.close()
+        self.due.close()
         for item in left:
             if item.handle is not None:
                 item.handle.on_lost(error)

@@ -78,6 +78,8 @@ class ProxyMethod:
         shape = self.binding.shape
         request = self.request(args, kwargs)
         if shape is CallShape.UNARY:
+            if not self._chained:
+                return call_unary(self._session.peer, request, self.binding.decode_result)
             return self.unary(request)
         if shape is CallShape.CLIENT_STREAMING:
             return self.collect(request)

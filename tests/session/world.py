@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def left_of(session: Session) -> dict[str, int]:
         "tasks": len(session.tasks),
         "calls": len(session.calls),
         "shared tasks": len(runtime.tasks),
-        "deadlines": len(runtime.deadlines) - peer.backlog.is_watched,
+        "deadlines": len(runtime.deadlines) - peer.backlog.is_watched - (peer.due.at < math.inf),
         "outgoing": len(peer.protocol.calls.outgoing),
         "incoming": len(peer.protocol.calls.incoming),
         "streams": len(peer.protocol.streams.streams),
