@@ -83,7 +83,12 @@ def is_reserved(module: str | None) -> bool:
 
 
 def location_of(function: Callable[..., Any]) -> str:
-    """Return ``file:line`` of a function, or its type for things that have no source."""
+    """Return ``file:line`` of a function or class, or its type or module for things that have no source."""
+    if isinstance(function, type):
+        try:
+            return f"{inspect.getsourcefile(function)}:{inspect.getsourcelines(function)[1]}"
+        except (OSError, TypeError):  # made at the prompt, or built in
+            return f"<{function.__module__}>"
     code = getattr(function, "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else f"<{type(function).__name__}>"
 

@@ -82,8 +82,9 @@ def service_spec(cls: type) -> ServiceSpec:
         if isinstance(spec, ServiceSpec):
             # A class decorator above ours, such as dataclass(slots=True), may have made a new class out of the old one.
             return dataclasses.replace(spec, cls=cls) if item is cls else read_service(cls, spec, Scope())
-    location = f"<{cls.__module__}>"
-    raise fault(location, label_of(cls), f'is not a service; decorate it with @service("{cls.__name__.lower()}")')
+    raise fault(
+        location_of(cls), label_of(cls), f'is not a service; decorate it with @service("{cls.__name__.lower()}")'
+    )
 
 
 def handler_spec(func: Callable[..., Any], name: str | None = None) -> HandlerSpec:

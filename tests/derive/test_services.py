@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -201,7 +202,12 @@ def test_a_class_without_a_mark_is_no_service() -> None:
     assert not is_service(Shop)
     with pytest.raises(SignatureError) as caught:
         service_spec(Shop)
-    assert str(caught.value) == f'<{__name__}>: Shop: is not a service; decorate it with @service("shop")'
+    where, _, said = str(caught.value).partition(": ")
+    assert said == 'Shop: is not a service; decorate it with @service("shop")'
+    file, _, line = where.rpartition(":")
+    assert (file, Path(file).read_text("utf-8").splitlines()[int(line) - 1].strip()) == (__file__, "class Shop:")
+    with pytest.raises(SignatureError, match=f"^<{__name__}>: Made: is not a service"):  # it has no source
+        service_spec(type("Made", (), {}))
 
 
 # Free functions and bound methods.
