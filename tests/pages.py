@@ -2,6 +2,7 @@
 
 - Python with ``title="name.py"`` is a file. It is written and run as a reader would; one called ``server.py`` runs in
   the background until the page ends, and must stop in order at SIGTERM; ``test_*.py`` waits for a command to run it.
+  What another file imports, or ``echostream serve`` names, is run by that.
 - The other Python blocks of a page are one program in pieces, run from top to bottom in one namespace, with `await` at
   the top level as in ``python -m asyncio``.
 - ``toml`` with a title is a file as well.
@@ -95,6 +96,15 @@ def pieces_of(page: Path) -> list[Block]:
 def steps_of(page: Path) -> list[Block]:
     """What is done in a folder: files and commands."""
     return [block for block in blocks_of(page) if block.title is not None or block.language in ("sh", "console")]
+
+
+def modules_of(page: Path) -> set[str]:
+    """The files that others of the page import, or that a command names: they are run by that."""
+    text = page.read_text("utf-8")
+    titles = {block.title for block in blocks_of(page) if block.title is not None}
+    return {
+        title for title in titles if re.search(rf"^from {title[:-3]} import|serve {title[:-3]}:", text, re.MULTILINE)
+    }
 
 
 def commands_of(block: Block) -> list[Command]:

@@ -37,6 +37,7 @@ from tests.pages import (
     blocks_of,
     commands_of,
     free_port,
+    modules_of,
     name_of,
     pieces_of,
     steps_of,
@@ -163,9 +164,11 @@ def test_the_files_and_commands_of_a_page_do_what_it_says(page: Path, tmp_path: 
     with contextlib.ExitStack() as running:
         before = BEFORE.get(name_of(page))
         for block in steps_of(before) if before is not None else []:
-            reader.prepare(block, running)
+            reader.prepare(block, running, name_of(page))
+        modules = modules_of(page)
         for block in steps_of(page):
-            reader.do(block, running, f"{name_of(page)}:{block.line}")
+            step = reader.prepare if block.title in modules else reader.do
+            step(block, running, f"{name_of(page)}:{block.line}")
         reader.wait_for_servers()
 
 
@@ -197,22 +200,22 @@ class Reader:
                 if not command.text.startswith(tuple(NOT_RUN)):
                     self._type(command, running, f"{where}: {command.text}", all_of_it=block.language == "console")
             return
-        self.prepare(block, running)
+        self.prepare(block, running, where)
         if block.language == "python" and block.title != "server.py" and not block.title.startswith("test_"):
             self.wait_for_servers()
             self._run([sys.executable, block.title], block.prints, where)
 
-    def prepare(self, block: Block, running: contextlib.ExitStack) -> None:
+    def prepare(self, block: Block, running: contextlib.ExitStack, where: str) -> None:
         """Write a file; start it if it is the server."""
         if block.title is not None:
             (self._folder / block.title).write_text(apart(block.text, self._port), "utf-8")
         if block.title == "server.py":
-            running.enter_context(self._running([sys.executable, "server.py"], block.prints))
+            running.enter_context(self._running([sys.executable, "server.py"], block.prints, where))
 
     def _type(self, command: Command, running: contextlib.ExitStack, where: str, *, all_of_it: bool) -> None:
         line = apart(command.text, self._port)
         if command.serves:
-            self._starting.append(running.enter_context(self._running(["bash", "-c", f"exec {line}"], "")))
+            self._starting.append(running.enter_context(self._running(["bash", "-c", f"exec {line}"], "", where)))
             return
         self.wait_for_servers()
         if all_of_it:
@@ -247,7 +250,7 @@ class Reader:
         )
 
     @contextlib.contextmanager
-    def _running(self, words: list[str], prints: str) -> Generator[subprocess.Popen[str]]:
+    def _running(self, words: list[str], prints: str, where: str) -> Generator[subprocess.Popen[str]]:
         with self._start(words) as process:
             try:
                 yield process
@@ -255,7 +258,7 @@ class Reader:
                 printed, complaints = process.communicate(timeout=TIMEOUT)
             finally:
                 process.kill()
-        assert (as_told(printed), process.returncode) == (prints, 0), complaints
+        assert (as_told(printed), process.returncode) == (prints, 0), f"{where}\n{complaints}"
 
     def wait_for_servers(self) -> None:
         """Wait until those that the last commands started serve."""
