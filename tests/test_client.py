@@ -217,6 +217,7 @@ async def test_closing_twice_is_fine_and_nothing_works_afterwards(server: RpcSer
         await client.request("echo", "hi")
     assert caught.value.close_code == CloseCode.NORMAL
     assert caught.value.message.endswith("this side: its block has ended, or close() was called; connect again")
+    assert client.session.ending == "connection closed by this side"
     with pytest.raises(ConnectionLostError):
         await client.emit("note", 1)
 

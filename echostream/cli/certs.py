@@ -42,9 +42,8 @@ def rotate_authority(as_json: AsJson = False) -> None:
 
     with failures():
         _show(rotate(clock.wall()), as_json=as_json)
-        typer.echo(
-            "start development servers anew, and make again what `certs server` and `certs client` made", err=True
-        )
+        if not as_json:
+            typer.echo("now start development servers anew, and make what `certs server` and `certs client` made again")
 
 
 @certs.command()

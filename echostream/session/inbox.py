@@ -91,7 +91,8 @@ class EventInbox:
             # Middleware gets the event as it travels, and may change it.
             payload = self._decode(frame) if self._chain is None else None
         except EchoStreamError as error:
-            _log.warning("! event %s dropped: %s", frame.name, error.message)
+            bound = {"session": self._session.id, "method": frame.name}
+            _log.warning("! event %s dropped: %s", frame.name, error.message, extra=bound)
             self._acknowledge(frame, len(listeners), len(listeners))
             return
         arrival = _Arrival(frame, payload, len(listeners))

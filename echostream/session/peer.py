@@ -33,7 +33,7 @@ from echostream.session.due import DueCalls
 from echostream.session.early import EarlyCalls
 from echostream.session.lanes import Lanes
 from echostream.session.places import Places
-from echostream.session.roles import PeerOwner, UnexpectedErrors
+from echostream.session.roles import CLOSED_HERE, PeerOwner, UnexpectedErrors
 from echostream.session.runtime import Runtime
 from echostream.session.turns import Turns
 from echostream.transport.base import CloseReason, Connection
@@ -134,8 +134,8 @@ class Peer:
     def closed(self, reason: CloseReason) -> None:
         """Tell everybody who still waits."""
         who = "the peer" if reason.by_peer else "this side"
-        why = reason.reason or ("" if reason.by_peer else "its block has ended, or close() was called; connect again")
-        text = f"connection closed by {who}: {why}" if why else f"connection closed by {who}"
+        why = f": {reason.reason}" if reason.reason else "" if reason.by_peer else CLOSED_HERE
+        text = f"connection closed by {who}{why}"
         self._lose(ConnectionLostError(text, close_code=reason.code))
 
     # For the session layer

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from echostream.errors import ConnectionLostError, EchoStreamError
     from echostream.protocol import events as ev
     from echostream.protocol import frames as f
 
-__all__ = ("CallHandle", "PeerOwner", "UnexpectedErrors")
+__all__ = ("CLOSED_HERE", "CallHandle", "PeerOwner", "UnexpectedErrors")
+
+CLOSED_HERE: Final = ": its block has ended, or close() was called; connect again"
+"""Why a call fails on a connection that its own program has closed; the log needs no such advice."""
 
 
 class CallHandle(Protocol):

@@ -17,6 +17,7 @@ from echostream.session.inbox import EventInbox
 from echostream.session.listeners import ListenerTable
 from echostream.session.peer import Peer
 from echostream.session.resources import Resources
+from echostream.session.roles import CLOSED_HERE
 from echostream.session.tasks import TaskSet
 from echostream.types import Role
 
@@ -162,7 +163,7 @@ class Session(Conversation):
     @property
     def ending(self) -> str:
         """How the session ended, in words for a log; empty before."""
-        return "" if self.peer.lost is None else self.peer.lost.message
+        return "" if self.peer.lost is None else self.peer.lost.message.removesuffix(CLOSED_HERE)
 
     @property
     def peer_address(self) -> str:

@@ -110,6 +110,9 @@ async def test_an_event_that_does_not_fit_its_class_counts_as_failed(
     await ends.here.emit("point", {"x": "many"})
     assert await ends.here.emit("point", {"x": 1}, ack=True) == EventAck(listeners=1, failed=0)
     assert "! event point dropped: invalid point: /x" in caplog.text
+    record, _ = [item for item in caplog.records if "dropped" in item.getMessage()]
+    assert vars(record)["method"] == "point"
+    assert vars(record)["session"]
 
 
 async def test_nobody_listens(ends: Duo) -> None:
