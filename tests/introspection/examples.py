@@ -17,7 +17,11 @@ FOLDER = Path(__file__).parents[2] / "examples"
 def _serves(path: Path) -> bool:
     tree = ast.parse(path.read_text("utf-8"))
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    return "RpcServer" in names and any(is_service(cls) for cls in _classes(path.stem))
+    return "RpcServer" in names and bool(services_of(_module(path)))
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(FOLDER).with_suffix("").parts)
 
 
 def _classes(example: str) -> list[type]:
@@ -39,4 +43,4 @@ def serving(classes: list[type]) -> RpcServer:
     return server
 
 
-EXAMPLES = [path.stem for path in sorted(FOLDER.glob("*.py")) if _serves(path)]
+EXAMPLES = [_module(path) for path in sorted(FOLDER.rglob("*.py")) if "test_" not in path.name and _serves(path)]
