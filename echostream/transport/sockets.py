@@ -72,9 +72,9 @@ def dial_udp(family: int, address: SocketAddress, *, buffer_bytes: int) -> socke
     return network.connect(family, address)
 
 
-def bind_udp(family: int, address: SocketAddress, *, buffer_bytes: int) -> socket.socket:
-    """Make a server's socket; raises OSError."""
-    return _make(family, buffer_bytes, bind=address)
+def bind_udp(family: int, address: SocketAddress, *, buffer_bytes: int, shared: bool = False) -> socket.socket:
+    """Make a server's socket, shared with others that say so; raises OSError."""
+    return _make(family, buffer_bytes, bind=address, shared=shared)
 
 
 def connect_udp(family: int, address: SocketAddress, *, buffer_bytes: int) -> socket.socket:
@@ -100,7 +100,12 @@ def _network_of_loop() -> UdpNetwork | None:
 
 
 def _make(
-    family: int, buffer_bytes: int, *, bind: SocketAddress | None = None, connect: SocketAddress | None = None
+    family: int,
+    buffer_bytes: int,
+    *,
+    bind: SocketAddress | None = None,
+    connect: SocketAddress | None = None,
+    shared: bool = False,
 ) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
@@ -108,6 +113,8 @@ def _make(
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             with contextlib.suppress(OSError):  # some kernels refuse what others cut down
                 sock.setsockopt(socket.SOL_SOCKET, option, buffer_bytes)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if bind is not None:
             if bind[0] == "::":
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # IPv4 comes in as ::ffff:192.0.2.1

@@ -229,6 +229,21 @@ def test_canary_derive_reset_tokens(tls: ServerTls) -> None:
     assert [item.stateless_reset_token for item in ids] == [item.cid * 2 for item in ids]
 
 
+def test_canary_mark_connection_ids(tls: ServerTls) -> None:
+    def mark(connection_id: bytes) -> bytes:
+        return b"\x07" + connection_id[1:]
+
+    make = AioquicEngines(QuicSettings()).acceptor(tls, lambda connection_id: connection_id * 2, None, mark)
+    quic = make(b"12345678", None)._quic  # type: ignore[attr-defined]
+    quic._remote_active_connection_id_limit = 8
+    quic._replenish_connection_ids()
+    ids = quic._host_cids
+    assert {item.cid[0] for item in ids} == {7}
+    assert len({item.cid for item in ids}) == 8
+    assert [item.stateless_reset_token for item in ids] == [item.cid * 2 for item in ids]
+    assert quic.host_cid == quic._local_initial_source_connection_id == ids[0].cid
+
+
 def test_canary_keep_groups(tls: ServerTls) -> None:
     lab = Lab(tls)
     lab.run()

@@ -380,6 +380,18 @@ def test_canary_derive_reset_token(tls: ServerTls) -> None:
     assert server.connection_id * 2 in parameters
 
 
+def test_canary_the_id_of_the_handshake_can_be_marked(tls: ServerTls) -> None:
+    marked = Qh3Engines(QuicSettings()).acceptor(
+        tls, lambda connection_id: connection_id * 2, None, lambda _: b"marked!!"
+    )
+    server: Any = marked(b"12345678", None)
+    server._quic._version = 1
+    server._quic._create_tls(remote_source_cid=None)
+    ((_, parameters),) = server._quic._tls.tls.handshake_extensions
+    assert server.connection_id == b"marked!!"
+    assert parameters.count(b"marked!!") == 3  # as the id, and in its token
+
+
 def test_canary_no_private_attribute_is_touched_elsewhere() -> None:
     """Above the marker the adapter keeps to the public surface."""
     public, marker, _ = inspect.getsource(adapter).partition("# The private attributes of qh3")

@@ -17,6 +17,8 @@ from echostream.transport.quic.engine import QuicEngines
 from echostream.transport.quic.life import ConnectionLife
 from echostream.transport.quic.rates import PerNetwork, RateLimit, RatePerNetwork, network_of
 from echostream.transport.quic.resets import StatelessResets
+from echostream.transport.quic.sharing import PortShare
+from echostream.transport.quic.sharing_endpoint import SharingEndpoint
 from echostream.transport.quic.tickets import ServerTickets
 from echostream.transport.tls import ServerTls
 from echostream.transport.udp import Packet
@@ -47,6 +49,8 @@ class Acceptor:
         limits: watermarks.
         reset_key: of stateless resets, see `StatelessResets`.
         early_data: whether clients with a ticket may send data before the handshake is done.
+        share: of a port that several processes have; None for a port of its own.
+        token_key: of Retry tokens, see `RetryTokens`.
     """
 
     def __init__(
@@ -59,18 +63,21 @@ class Acceptor:
         limits: Limits,
         reset_key: bytes,
         early_data: bool = False,
+        share: PortShare | None = None,
+        token_key: bytes | None = None,
     ) -> None:
-        self.endpoint = Endpoint(self)
+        self.endpoint = Endpoint(self) if share is None else SharingEndpoint(self, share)
+        self._mark_id = None if share is None else share.mark
         self.is_accepting = True
         self._engines = engines
         self._early_data = early_data
         self.tickets = ServerTickets(settings, early_data=early_data) if settings.max_server_tickets else None
         self._resets = StatelessResets(reset_key, per_second=settings.max_resets_per_second)
-        self._make_engine = engines.acceptor(tls, self._resets.token, self.tickets)
+        self._make_engine = engines.acceptor(tls, self._resets.token, self.tickets, self._mark_id)
         self._accept = accept
         self._settings = settings
         self._limits = limits
-        self._tokens = RetryTokens()
+        self._tokens = RetryTokens(token_key)
         self._unproven = RateLimit(
             settings.retry_above_rate, burst=_BURST_WITHOUT_RETRY, debt=settings.retry_above_rate
         )
@@ -144,6 +151,8 @@ class Acceptor:
             return
         _, address, source = packet
         retry_source = random_bytes(CONNECTION_ID_BYTES)
+        if self._mark_id is not None:
+            retry_source = self._mark_id(retry_source)
         answer = self._engines.retry_packet(
             version=header.version,
             source=retry_source,

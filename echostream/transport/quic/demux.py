@@ -75,8 +75,13 @@ class RetryTokens:
     _LIFETIME = 10.0  # seconds, not more than `former.LINGER`: see `check`
     _TAG_BYTES = 16
 
-    def __init__(self) -> None:
-        self._key = random_bytes(32)
+    def __init__(self, key: bytes | None = None) -> None:
+        """Prepare.
+
+        Args:
+            key: 32 secret bytes that other processes of this machine have, too; None for some of its own.
+        """
+        self._key = key or random_bytes(32)
 
     def make(self, address: SocketAddress, *, original: bytes, retry_source: bytes, now: float) -> bytes:
         """Return a token for a client.
@@ -101,7 +106,7 @@ class RetryTokens:
         if len(body) < 8 or not hmac.compare_digest(tag, self._tag(address, body, destination)):
             return None
         (issued,) = struct.unpack_from("!q", body)
-        return body[8:] if now - issued / 1000 <= self._LIFETIME else None
+        return body[8:] if -0.001 <= now - issued / 1000 <= self._LIFETIME else None
 
     def _tag(self, address: SocketAddress, body: bytes, retry_source: bytes) -> bytes:
         host = address[0].encode()  # as the kernel writes it: the same each time

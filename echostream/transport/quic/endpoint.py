@@ -58,6 +58,10 @@ class EndpointStats:
     """Opened by early data, before the handshake was done."""
     handshakes_refused: int = 0
     """Over a limit, or while no more are accepted."""
+    packets_handed_over: int = 0
+    """To another worker of this port, whose connection they were of."""
+    packets_not_handed_over: int = 0
+    """Another worker had no room for them."""
     socket_errors: int = 0
     """Reported by the kernel, such as ICMP."""
     connections: int = 0

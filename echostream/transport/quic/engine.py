@@ -15,7 +15,7 @@ from echostream.transport.quic.tickets import Resumption, ServerTickets
 from echostream.transport.sockets import SocketAddress
 from echostream.transport.tls import ServerTls
 
-__all__ = ("AcceptEngine", "EngineSink", "QuicEngine", "QuicEngines", "ResetToken")
+__all__ = ("AcceptEngine", "EngineSink", "MarkId", "QuicEngine", "QuicEngines", "ResetToken")
 
 
 class EngineSink(Protocol):
@@ -168,6 +168,9 @@ class QuicEngine(ABC):
 ResetToken = Callable[[bytes], bytes]
 """Return the 16 bytes that the peer learns with a connection id (RFC 9000 section 10.3.2)."""
 
+MarkId = Callable[[bytes], bytes]
+"""Return the connection id to use instead of one that was drawn, of the same length; its own result is left alone."""
+
 AcceptEngine = Callable[[bytes, bytes | None], QuicEngine]
 """Make the server's engine: (original destination id, id of the Retry or None)."""
 
@@ -191,7 +194,11 @@ class QuicEngines(ABC):
 
     @abstractmethod
     def acceptor(
-        self, tls: ServerTls, reset_token: ResetToken | None = None, tickets: ServerTickets | None = None
+        self,
+        tls: ServerTls,
+        reset_token: ResetToken | None = None,
+        tickets: ServerTickets | None = None,
+        mark_id: MarkId | None = None,
     ) -> AcceptEngine:
         """Return what makes server engines with this certificate.
 
@@ -199,6 +206,7 @@ class QuicEngines(ABC):
             tls: what they show.
             reset_token: of each connection id that they issue, as far as they let us; None for random ones.
             tickets: of the clients that come back; None for a full handshake each time.
+            mark_id: given each connection id that they issue, as far as they let us.
 
         Raises:
             ConfigurationError: it cannot sign with this kind of key.

@@ -14,13 +14,14 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
 from echostream.config import ALPN
-from echostream.transport.quic.engine import AcceptEngine, ResetToken
+from echostream.transport.quic.engine import AcceptEngine, MarkId, ResetToken
 from echostream.transport.quic.engine_aioquic_congestion import CONGESTION_CONTROL
 from echostream.transport.quic.engine_aioquic_connection import AioquicEngine, AioquicTrace
 from echostream.transport.quic.engine_aioquic_tls import (
     ClientOfTwoGroups,
     ServerWithoutEarlyData,
     derive_reset_tokens,
+    mark_connection_ids,
 )
 from echostream.transport.quic.engine_common import CommonEngines
 from echostream.transport.quic.tickets import Resumption, ServerTickets
@@ -56,7 +57,11 @@ class AioquicEngines(CommonEngines):
         return engine
 
     def acceptor(
-        self, tls: ServerTls, reset_token: ResetToken | None = None, tickets: ServerTickets | None = None
+        self,
+        tls: ServerTls,
+        reset_token: ResetToken | None = None,
+        tickets: ServerTickets | None = None,
+        mark_id: MarkId | None = None,
     ) -> AcceptEngine:
         configuration = self._configuration(is_client=False)
         configuration.certificate = tls.chain[0]
@@ -74,6 +79,8 @@ class AioquicEngines(CommonEngines):
                 session_ticket_fetcher=fetch,
                 session_ticket_handler=issue,
             )
+            if mark_id is not None:
+                mark_connection_ids(quic, mark_id)
             if reset_token is not None:
                 derive_reset_tokens(quic, reset_token)
             return AioquicEngine(quic, self._settings)

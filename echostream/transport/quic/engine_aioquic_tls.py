@@ -7,9 +7,9 @@ from typing import Final
 from aioquic.quic.connection import QuicConnection
 from aioquic.tls import Group
 
-from echostream.transport.quic.engine import ResetToken
+from echostream.transport.quic.engine import MarkId, ResetToken
 
-__all__ = ("ClientOfTwoGroups", "ServerWithoutEarlyData", "derive_reset_tokens")
+__all__ = ("ClientOfTwoGroups", "ServerWithoutEarlyData", "derive_reset_tokens", "mark_connection_ids")
 
 _GROUPS: Final = (Group.SECP256R1, Group.X25519)
 """Whose keys a client makes: every server has one of them (RFC 8446 section 9.1 demands the first). aioquic would make
@@ -57,3 +57,18 @@ def derive_reset_tokens(quic: QuicConnection, reset_token: ResetToken) -> None:
     quic._replenish_connection_ids = replenish_and_derive  # type: ignore[method-assign]
     first = quic._host_cids[0]
     first.stateless_reset_token = reset_token(first.cid)
+
+
+def mark_connection_ids(quic: QuicConnection, mark_id: MarkId) -> None:
+    """Mark the own ids, now and whenever more are issued; before their tokens are derived."""
+    replenish = quic._replenish_connection_ids
+
+    def replenish_and_mark() -> None:
+        replenish()
+        for item in quic._host_cids:
+            if not item.was_sent:
+                item.cid = mark_id(item.cid)
+
+    quic._replenish_connection_ids = replenish_and_mark  # type: ignore[method-assign]
+    first = quic._host_cids[0]
+    first.cid = quic.host_cid = quic._local_initial_source_connection_id = mark_id(first.cid)

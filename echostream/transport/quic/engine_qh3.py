@@ -16,6 +16,7 @@ What qh3 does differently, and what becomes of it here:
 - A client begins a handshake whose first packet was lost with probes that carry no hello, which its servers must not
   take for its beginning (`life.py`); and where much is lost its window may have no room for the end of the handshake
   (`Qh3Engine.transmit`), or later for a probe: such a connection ends with the idle timeout.
+- The ids that a server issues after the handshake name no worker (`sharing.py`).
 - A server follows three moves of a client and then ends the connection. One of them may be used up by a validation
   whose answer was lost, which is begun again, or by a client that comes back (`paths.py`).
 - A client with early data raises when it probes for the second time, for want of a key that comes later; it goes on at
@@ -37,7 +38,7 @@ from qh3.tls import SignatureAlgorithm
 from echostream.config import ALPN
 from echostream.errors import ConfigurationError
 from echostream.transport.quic.diagnostics import KeyLog
-from echostream.transport.quic.engine import AcceptEngine, ResetToken
+from echostream.transport.quic.engine import AcceptEngine, MarkId, ResetToken
 from echostream.transport.quic.engine_common import CommonEngines
 from echostream.transport.quic.engine_qh3_connection import CLOCK_START, Qh3Engine
 from echostream.transport.quic.engine_qh3_path import ClientOfLargePackets
@@ -95,7 +96,11 @@ class Qh3Engines(CommonEngines):
         return self._server_configuration(tls) is not None
 
     def acceptor(
-        self, tls: ServerTls, reset_token: ResetToken | None = None, tickets: ServerTickets | None = None
+        self,
+        tls: ServerTls,
+        reset_token: ResetToken | None = None,
+        tickets: ServerTickets | None = None,
+        mark_id: MarkId | None = None,
     ) -> AcceptEngine:
         configuration = self._server_configuration(tls)
         if configuration is None:
@@ -112,6 +117,8 @@ class Qh3Engines(CommonEngines):
                 session_ticket_fetcher=fetch,
                 session_ticket_handler=issue,
             )
+            if mark_id is not None:
+                quic.host_cid = mark_id(quic.host_cid)
             if reset_token is not None:
                 derive_reset_token(quic, reset_token)
             return Qh3Engine(quic, self._settings)

@@ -17,6 +17,7 @@ from echostream.transport.quic.engine import QuicEngines
 from echostream.transport.quic.engines import check_engine, load_engines
 from echostream.transport.quic.life import ConnectionLife
 from echostream.transport.quic.roaming import RoamingEndpoint
+from echostream.transport.quic.sharing import SHARES, PortShare
 from echostream.transport.quic.tickets import Resumption, client_tickets
 from echostream.transport.sockets import (
     SocketAddress,
@@ -28,7 +29,7 @@ from echostream.transport.sockets import (
 from echostream.transport.tls import ClientTls, ServerTls
 from echostream.types import clock
 
-__all__ = ("QuicListener", "QuicTransport")
+__all__ = ("QuicListener", "QuicTransport", "share_port")
 
 Resolved = tuple[int, SocketAddress]
 """Address family and socket address."""
@@ -94,7 +95,8 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
 
     async def listen(self, address: Address, *, accept: Accept, tls: ServerTls) -> QuicListener:
         _require_port(address)
-        resolved = await _resolve(address)
+        share = (SHARES.get() or {}).get(str(address))
+        resolved = await _resolve(address) if share is None else []
         engines = self._engines_for(tls)
         engines.warm_up(tls)
         acceptor = Acceptor(
@@ -105,8 +107,10 @@ class QuicTransport(Transport[ClientTls, ServerTls]):
             limits=self._limits,
             reset_key=tls.derive_key(f"stateless reset of {address}"),
             early_data=self._early_data,
+            share=share,
+            token_key=None if share is None else tls.derive_key(f"Retry tokens of {address}"),
         )
-        sock = _bind(address, resolved, self._settings.socket_buffer_bytes)
+        sock = _bind(address, resolved, self._settings.socket_buffer_bytes) if share is None else share.sock
         await acceptor.endpoint.open(sock, self._settings, connected=False)
         bound: SocketAddress = sock.getsockname()
         return QuicListener(acceptor, Address(self.scheme, bound[0], bound[1]))
@@ -264,6 +268,24 @@ class _Dialler:
 def _is_about_alpn(refusal: Refusal) -> bool:
     """Whether a server of qh3 refused the protocol: it says so with another alert than RFC 7301 section 3.2 has."""
     return refusal.code == TransportCode.HANDSHAKE_FAILURE and "ALPN" in refusal.said
+
+
+async def share_port(address: Address, count: int) -> tuple[Address, list[PortShare]]:
+    """Bind an address for several workers: returns it with its port, and each one's share.
+
+    Raises:
+        ConnectError: it cannot be bound.
+        ConfigurationError: it has no port.
+    """
+    _require_port(address)
+    buffer_bytes = QuicSettings().socket_buffer_bytes
+    alone = _bind(address, await _resolve(address), buffer_bytes)  # not shared: who is there already is seen
+    bound: SocketAddress = alone.getsockname()
+    alone.close()
+    family = socket.AF_INET6 if len(bound) == 4 else socket.AF_INET
+    return Address(address.scheme, address.host, bound[1]), PortShare.make(
+        family, bound, count, buffer_bytes=buffer_bytes
+    )
 
 
 def _require_port(address: Address) -> None:

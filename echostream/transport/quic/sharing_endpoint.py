@@ -1,0 +1,131 @@
+"""A worker's endpoint on a port that several share: packets of another's connections are handed over to it.
+
+An id names its worker (`sharing.py`). Where an engine draws ids that name another one, that one is told where they
+live: so a packet takes one hop, or two, and nobody asks around.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Final
+
+from echostream.config import QuicSettings
+from echostream.transport.quic.demux import CONNECTION_ID_BYTES
+from echostream.transport.quic.endpoint import Endpoint, Greeter
+from echostream.transport.quic.former import Farewell
+from echostream.transport.quic.life import ConnectionLife
+from echostream.transport.quic.sharing import PortShare
+from echostream.transport.sockets import SocketAddress, VirtualPort
+from echostream.transport.udp import Packet
+
+__all__ = ("SharingEndpoint",)
+
+_PACKET: Final = 0
+_LIVES: Final = 1
+_GONE: Final = 2
+_HEADER: Final = struct.Struct("!BBBHII")
+"""Of a packet that is handed over: kind, lengths of host and own address, port, flow information, scope."""
+_MAX_ELSEWHERE: Final = 65_536
+"""Ids of others' connections, about 12 MB; above it the oldest are forgotten: a client that moves to one is lost."""
+
+
+class SharingEndpoint(Endpoint):
+    """The owner of one of the sockets.
+
+    Args:
+        greeter: answers those that are nobody's.
+        share: the socket, and the way to the other workers.
+    """
+
+    def __init__(self, greeter: Greeter, share: PortShare) -> None:
+        super().__init__(greeter)
+        self._share = share
+        self._elsewhere: OrderedDict[bytes, int] = OrderedDict()
+        self._taking = False
+
+    async def open(self, sock: socket.socket | VirtualPort, settings: QuicSettings, *, connected: bool) -> None:
+        await super().open(sock, settings, connected=connected)
+        self._share.open(self._take)
+
+    def close(self) -> None:
+        super().close()
+        self._share.close()
+
+    def route(self, connection_id: bytes, connection: ConnectionLife) -> None:
+        super().route(connection_id, connection)
+        self._tell(_LIVES, (connection_id,))
+
+    def unroute(self, connection_id: bytes, connection: ConnectionLife) -> None:
+        super().unroute(connection_id, connection)
+        self._tell(_GONE, (connection_id,))
+
+    def forget(self, connection: ConnectionLife, farewell: Farewell | None) -> None:
+        connection_ids = self.connections.get(connection, set())
+        super().forget(connection, farewell)
+        self._tell(_GONE, connection_ids)
+
+    def _take_stray(self, packet: Packet, connection_id: bytes, now: float) -> None:
+        if self._former.knows(connection_id, now) or not self._pass_on(packet, connection_id):
+            super()._take_stray(packet, connection_id, now)
+
+    def _pass_on(self, packet: Packet, connection_id: bytes) -> bool:
+        """Hand a packet to the worker whose connection it may be of; False when it is nobody's."""
+        worker = self._share.owner(connection_id)
+        if worker == self._share.number:
+            if connection_id not in self._elsewhere:
+                return False
+            worker = self._elsewhere[connection_id]
+        elif self._taking:  # the connection ended while this was on its way
+            self.counters.unknown_connection_ids += 1
+            return True
+        if self._share.send(worker, _encode(packet)):
+            self.counters.packets_handed_over += 1
+        else:
+            self.counters.packets_not_handed_over += 1
+        return True
+
+    def _tell(self, kind: int, connection_ids: Iterable[bytes]) -> None:
+        """Say to those that are named by ids of this worker whose they are, or that they are no more."""
+        share = self._share
+        for connection_id in connection_ids:
+            named = share.owner(connection_id)
+            if named != share.number and len(connection_id) == CONNECTION_ID_BYTES:  # a client's own may be longer
+                share.send(named, bytes((kind, share.number)) + connection_id)
+
+    def _take(self, messages: list[bytes]) -> None:
+        """Take what the other workers sent."""
+        packets: list[Packet] = []
+        for message in messages:
+            kind, worker, connection_id = message[0], message[1], message[2:]
+            if kind == _PACKET:
+                packets.append(_decode(message))
+            elif kind == _LIVES:
+                self._elsewhere[connection_id] = worker
+                if len(self._elsewhere) > _MAX_ELSEWHERE:
+                    self._elsewhere.popitem(last=False)
+            elif self._elsewhere.get(connection_id) == worker:
+                del self._elsewhere[connection_id]
+        if packets:
+            self._taking = True
+            try:
+                self.received(packets)
+            finally:
+                self._taking = False
+
+
+def _encode(packet: Packet) -> bytes:
+    data, address, source = packet
+    host, own = address[0].encode(), source or b""
+    flow, scope = address[2:] if len(address) == 4 else (0, 0)
+    return b"".join((_HEADER.pack(_PACKET, len(host), len(own), address[1], flow, scope), host, own, data))
+
+
+def _decode(message: bytes) -> Packet:
+    _, host_bytes, own_bytes, port, flow, scope = _HEADER.unpack_from(message)
+    own_at = _HEADER.size + host_bytes
+    host, own = message[_HEADER.size : own_at].decode(), message[own_at : own_at + own_bytes]
+    address: SocketAddress = (host, port, flow, scope) if ":" in host else (host, port)
+    return message[own_at + own_bytes :], address, own or None
