@@ -19,8 +19,8 @@ async def drive(
     """Keep `in_flight` calls running; `call(number)` makes one and returns whether the answer was right.
 
     Returns:
-        ``rate`` in calls per second, and in seconds the percentiles ``p50``, ``p75``, ``p90``, ``p95``, ``p99`` and
-        ``p99.9``.
+        ``rate`` in calls per second, ``calls``, and in seconds the percentiles ``p50``, ``p75``, ``p90``, ``p95``,
+        ``p99`` and ``p99.9``.
 
     Raises:
         ValueError: an answer was wrong.
@@ -45,6 +45,6 @@ async def drive(
             group.create_task(caller(first))
     elapsed = clock() - started
     cuts = statistics.quantiles(times, n=1000)
-    return {"rate": len(times) / elapsed} | {
+    return {"rate": len(times) / elapsed, "calls": len(times)} | {
         f"p{percentile:g}": cuts[round(percentile * 10) - 1] for percentile in PERCENTILES
     }

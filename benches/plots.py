@@ -39,7 +39,10 @@ PICTURES: Final = (
     Picture("datagrams", "DATAGRAM", "Bulk over one stream", "bytes a datagram", "MB/s"),
     Picture("handlers", "HANDLERS", "A call to a server with many handlers", "handlers", "us", y_scale="linear"),
     Picture("churn", "CHURN", "Sessions that come and go", "seconds", "MiB of the server", "", "linear", "linear"),
-    Picture("loss", "P9", "99th percentile of calls under loss", "% lost", "ms", "", "linear"),
+    Picture("loss", "LOSS", "99th percentile of calls under loss", "% lost", "ms", "64 bytes, 3% loss, ", "linear"),
+    Picture(
+        "lanes", "LOSS", "99th percentile of 1,000 bytes at 3 % loss", "lanes", "ms", "1,000 bytes", "linear", "linear"
+    ),
 )
 
 

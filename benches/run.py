@@ -23,6 +23,7 @@ from benches import (
     handler_counts,
     latency,
     layers,
+    loss,
     many_clients,
     p01_unary,
     p02_unary_native,
@@ -32,6 +33,7 @@ from benches import (
     p06_bulk,
     p07_memory,
     p08_opening,
+    p09_loss,
     p10_fanout,
     p11_start,
     payload_sizes,
@@ -43,11 +45,11 @@ from benches import (
 from benches.core import Plan, Row, loops, missing
 
 FIGURES: Final = (
-    p01_unary, p02_unary_native, p03_latency, p04_bytes, p05_ceiling, p06_bulk, p07_memory, p08_opening, p10_fanout,
-    p11_start,
+    p01_unary, p02_unary_native, p03_latency, p04_bytes, p05_ceiling, p06_bulk, p07_memory, p08_opening, p09_loss,
+    p10_fanout, p11_start,
 )  # fmt: skip
 """What is promised; the others run only when they are asked for."""
-GROWTH: Final = (latency, concurrency, session_counts, payload_sizes, datagram_sizes, handler_counts, churn)
+GROWTH: Final = (latency, concurrency, session_counts, payload_sizes, datagram_sizes, handler_counts, churn, loss)
 """Curves: what must be flat or linear; `make bench-growth`."""
 OTHERS: Final = (layers, slow_reader, many_clients, flood)
 
