@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Sequence
-from types import FrameType
+from types import FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from echostream import handler, service
@@ -51,6 +51,27 @@ async def test_all_sessions_of_a_server_share_one_packer() -> None:
             gc.collect()
             after = sum(isinstance(item, PayloadCodec) for item in gc.get_objects())
     assert after - before == 2  # the clients'
+
+
+async def test_an_idle_session_costs_a_server_five_kilobytes() -> None:
+    """What is reachable from one session and from no other, without its connection."""
+    async with linked(Echo()) as (server, _), connect_in_memory(server):
+        one, another = server.sessions
+        walls = [server, one.runtime, one.loop, one.peer.connection, another.peer.connection]
+        shared = _reachable(another, walls)
+        own = _reachable(one, [*walls, *shared])
+        assert 2500 < sum(map(sys.getsizeof, own)) < 5500
+
+
+def _reachable(root: object, walls: Sequence[object]) -> list[object]:
+    seen, found, left = set(map(id, walls)), list[object](), [root]
+    while left:
+        item = left.pop()
+        if id(item) not in seen and not isinstance(item, type | ModuleType | FunctionType | MethodType):
+            seen.add(id(item))
+            found.append(item)
+            left += gc.get_referents(item)
+    return found
 
 
 class Layer(Middleware):

@@ -50,7 +50,7 @@ class CallTable:
         link.require_ready("open a lane")
         if LANES not in link.features:
             raise LocalProtocolError(f"peer has no more lanes (feature {LANES})")
-        link.lanes.add(stream_id)
+        link.lanes |= {stream_id}
         link.out.write(stream_id, link.codec.plain(FrameKind.LANE_OPEN, 0))
 
     def start(
@@ -233,8 +233,8 @@ class CallTable:
         if LANES not in link.features:
             raise RemoteProtocolError(f"lane on stream {stream_id}, but feature {LANES} was not agreed")
         if link.claim(stream_id, "lane"):
-            link.claimed.discard(stream_id)
-            link.peer_lanes.add(stream_id)
+            link.claimed.pop(stream_id, None)
+            link.peer_lanes |= {stream_id}
 
     def on_request(self, stream_id: int, frame: f.RequestFrame, events: list[ev.ProtocolEvent]) -> None:
         """A call begins."""

@@ -121,7 +121,7 @@ class Hello:
                 f"peer requires {shown(', '.join(missing))}, which this side does not have: update this program",
                 close_code=CloseCode.UNSUPPORTED_VERSION,
             )
-        return self.features & peer.features
+        return self.features if self.features == peer.features else self.features & peer.features
 
 
 def _text(values: dict[str, WireValue], key: str) -> str:
@@ -142,7 +142,8 @@ def _names(values: dict[str, WireValue], key: str) -> frozenset[str]:
     value = values.get(key, [])
     if not isinstance(value, list) or len(value) > _MAX_FEATURES or not all(isinstance(item, str) for item in value):
         raise RemoteProtocolError(f"bad hello: {key} must be a list of at most {_MAX_FEATURES} names")
-    return frozenset(value)
+    names = frozenset(value)
+    return FEATURES if names == FEATURES else names  # the same in each of many sessions
 
 
 def _limits(values: WireValue) -> PeerLimits:

@@ -20,6 +20,9 @@ __all__ = ("LANE", "Link")
 LANE: Final = 0
 """The transport stream that the client opens first: the lane of both sides."""
 
+_FIRST_LANE: Final = frozenset({LANE})
+"""Shared by all connections that have no more: most are idle, and a set of its own takes 216 bytes, a dict 64."""
+
 _MAX_REMEMBERED: Final = 256
 """Stops and cancellations that are remembered because they may have overtaken what they are about; most came after it
 and its end."""
@@ -66,11 +69,11 @@ class Link:
         self.out = Outbox()
         self.owners: dict[int, Any] = {}
         """Transport stream to the call or application stream that has it for its own."""
-        self.claimed: set[int] = set()
+        self.claimed: dict[int, None] = {}
         """Transport streams on which the peer opened a call or an application stream, until it ends its half."""
-        self.lanes = {LANE}
+        self.lanes = _FIRST_LANE
         """Transport streams that unary calls of this side share."""
-        self.peer_lanes = {LANE}
+        self.peer_lanes = _FIRST_LANE
         """Transport streams that unary calls of the peer share."""
         self.cancelled: dict[int, None] = {}
         """The last calls that the peer cancelled while they were not here, oldest first."""
@@ -83,7 +86,7 @@ class Link:
         self.last_remote_id = 0
         self.go_away_id: int | None = None
         """Last id of the peer that this side sees to, once it asked for no more."""
-        self.owed_acks: set[int] = set()
+        self.owed_acks: dict[int, None] = {}
         """Events of the peer that wait for their Ack."""
         self.in_use: list[Container[int]] = [self.owed_acks]
         """Tables of all that the peer's ids may name now; each adds itself."""
@@ -138,7 +141,7 @@ class Link:
                 f"more than {limit} events wait for their acks (max_unacknowledged_events)",
                 close_code=CloseCode.LIMIT_EXCEEDED,
             )
-        self.owed_acks.add(number)
+        self.owed_acks[number] = None
 
     def claim(self, stream_id: int, what: str) -> bool:
         """Note that a frame opens a call, an application stream or a lane on a transport stream.
@@ -153,7 +156,7 @@ class Link:
             raise RemoteProtocolError(f"{what} on stream {stream_id}, which is not a two-way stream of the peer")
         if stream_id in self.claimed or stream_id in self.peer_lanes:
             raise RemoteProtocolError(f"second {what} on stream {stream_id}")
-        self.claimed.add(stream_id)
+        self.claimed[stream_id] = None
         if stream_id in self.stopped:
             self.late_frames += 1
             return False

@@ -12,7 +12,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self._chunks: dict[int, list[bytes]] = {}
-        self._fins: set[int] = set()
+        self._fins: dict[int, None] = {}
         self._aborts: list[tuple[int, bool, bool, int]] = []
         self.frames = 0
         """Frames gathered since the last `take_writes`."""
@@ -32,7 +32,7 @@ class Outbox:
         else:
             chunks.append(data)
         if fin:
-            self._fins.add(stream_id)
+            self._fins[stream_id] = None
         self.frames += 1
         self.size += len(data)
 
@@ -40,7 +40,7 @@ class Outbox:
         """Queue a reset of the sending half, a stop of the receiving half, or both."""
         if reset:
             self._chunks.pop(stream_id, None)
-            self._fins.discard(stream_id)
+            self._fins.pop(stream_id, None)
         self._aborts.append((stream_id, reset, stop, code))
 
     def take_writes(self) -> list[tuple[int, bytes, bool]]:
@@ -53,7 +53,7 @@ class Outbox:
         self._chunks = {}
         self.frames = self.size = 0
         if fins:
-            self._fins = set()
+            self._fins = {}
         return writes
 
     def take_aborts(self) -> list[tuple[int, bool, bool, int]]:

@@ -86,25 +86,6 @@ class PeerProtocol:
         early_bytes = limits.max_reassembly_bytes if self.role is Role.CLIENT else limits.max_unauthenticated_bytes
         self._early = EarlyData(early_bytes, limits.max_unauthenticated_bytes)
         self._unacknowledged: dict[int, object] = {}
-        self._handlers: dict[type[f.Frame], Callable[[int, Any, list[ev.ProtocolEvent]], None]] = {
-            f.HelloFrame: self._on_hello,
-            f.RequestFrame: self.calls.on_request,
-            f.ResponseFrame: self.calls.on_response,
-            f.ItemFrame: self.calls.on_item,
-            f.EndFrame: self.calls.on_end,
-            f.CancelFrame: self.calls.on_cancel,
-            f.ProgressFrame: self.calls.on_progress,
-            f.EventFrame: self._on_event,
-            f.AckFrame: self._on_ack,
-            f.StreamOpenFrame: self.streams.on_open,
-            f.StreamItemFrame: self.streams.on_item,
-            f.StreamEndFrame: self.streams.on_end,
-            f.StreamResetFrame: self.streams.on_reset,
-            f.CreditFrame: self._on_credit,
-            f.TimeSyncFrame: self._on_time_sync,
-            f.GoAwayFrame: self._on_go_away,
-            f.LaneOpenFrame: self.calls.on_lane_open,
-        }
 
     def __repr__(self) -> str:
         return (
@@ -246,7 +227,7 @@ class PeerProtocol:
 
     def acknowledge(self, event_id: int, listeners: int, failed: int) -> None:
         """Report that the listeners of an event ran."""
-        self.link.owed_acks.discard(event_id)
+        self.link.owed_acks.pop(event_id, None)
         if self.state in _READY:
             self.link.out.write(LANE, self.link.codec.encode(f.AckFrame(event_id, listeners, failed)))
 
@@ -289,11 +270,17 @@ class PeerProtocol:
         events.append(ev.HelloReceived(hello))
 
     def _read(self, stream_id: int, data: bytes, fin: bool, events: list[ev.ProtocolEvent]) -> None:
-        handlers, observe = self._handlers, self.observe
+        calls, observe = self.calls, self.observe
         for frame in self._readers.feed(stream_id, data):
             if observe is not None:
                 observe(frame, self.link.codec)
-            handlers[type(frame)](stream_id, frame, events)
+            kind = type(frame)
+            if (take := _OF_CALLS.get(kind)) is not None:
+                take(calls, stream_id, frame, events)
+            elif (take := _OF_STREAMS.get(kind)) is not None:
+                take(self.streams, stream_id, frame, events)
+            else:
+                _OF_ALL[kind](self, stream_id, frame, events)
         if not fin:
             return
         if self.link.is_lane(stream_id):
@@ -312,7 +299,7 @@ class PeerProtocol:
         """
         if stream_id & 3 == self.link.bit and stream_id not in self.link.claimed:
             self.link.out.abort(stream_id, reset=True, stop=False, code=Status.CANCELLED)
-        self.link.claimed.discard(stream_id)
+        self.link.claimed.pop(stream_id, None)
 
     def _abandon(self, owner: IncomingCall | OutgoingCall | AppStream, code: int, *, stop: bool) -> ev.ProtocolEvent:
         """The transport stream of a call or an application stream broke off before its end."""
@@ -376,3 +363,31 @@ class PeerProtocol:
             raise (RemoteProtocolError if event.value.startswith("receive") else LocalProtocolError)(text)
         self.state = after
         self.link.ready = after in _READY
+
+
+# One table for all connections: bound methods of each would be 2 KB for every idle one.
+_Take = Callable[[Any, int, Any, list[ev.ProtocolEvent]], None]
+
+_OF_CALLS: Final[dict[type[f.Frame], _Take]] = {
+    f.RequestFrame: CallTable.on_request,
+    f.ResponseFrame: CallTable.on_response,
+    f.ItemFrame: CallTable.on_item,
+    f.EndFrame: CallTable.on_end,
+    f.CancelFrame: CallTable.on_cancel,
+    f.ProgressFrame: CallTable.on_progress,
+    f.LaneOpenFrame: CallTable.on_lane_open,
+}
+_OF_STREAMS: Final[dict[type[f.Frame], _Take]] = {
+    f.StreamOpenFrame: StreamTable.on_open,
+    f.StreamItemFrame: StreamTable.on_item,
+    f.StreamEndFrame: StreamTable.on_end,
+    f.StreamResetFrame: StreamTable.on_reset,
+}
+_OF_ALL: Final[dict[type[f.Frame], _Take]] = {
+    f.HelloFrame: PeerProtocol._on_hello,
+    f.EventFrame: PeerProtocol._on_event,
+    f.AckFrame: PeerProtocol._on_ack,
+    f.CreditFrame: PeerProtocol._on_credit,
+    f.TimeSyncFrame: PeerProtocol._on_time_sync,
+    f.GoAwayFrame: PeerProtocol._on_go_away,
+}

@@ -44,6 +44,9 @@ _log = logging.getLogger("echostream.session")
 
 _EARLY_PUSH_BYTES: Final = 64 << 10
 
+_FRESH: Final = -1
+"""The line of those who wait for a fresh transport stream."""
+
 
 class Peer:
     """A `Receiver` of its connection."""
@@ -63,9 +66,8 @@ class Peer:
         self._out = protocol.link.out
         self._flush_scheduled = False
         self._in_burst = False
-        self._blocked: set[int] = set()
-        self._write_waiters: dict[int, deque[asyncio.Future[None]]] = {}
-        self._stream_waiters: deque[asyncio.Future[None]] = deque()
+        self._blocked: dict[int, None] = {}  # no set: it is small when empty, as it mostly is
+        self._waiters: dict[int, deque[asyncio.Future[None]]] = {}  # by transport stream, or `_FRESH`
         limits, unsent = runtime.limits, runtime.unsent.open(runtime.limits.max_unsent_bytes)
         self.backlog = Backlog(
             connection, unsent, limits, runtime.deadlines, loop=runtime.loop, go_on=self._go_on, end=self._give_up
@@ -114,14 +116,13 @@ class Peer:
 
     def writable(self, stream_id: int) -> None:
         """Wake the writers of a stream."""
-        self._blocked.discard(stream_id)
-        for waiter in self._write_waiters.pop(stream_id, ()):
+        self._blocked.pop(stream_id, None)
+        for waiter in self._waiters.pop(stream_id, ()):
             _wake(waiter)
 
     def streams_available(self) -> None:
         """Wake those who want a transport stream."""
-        while self._stream_waiters:
-            _wake(self._stream_waiters.popleft())
+        self.writable(_FRESH)
 
     def burst_ended(self) -> None:
         """Send what the burst gave rise to."""
@@ -160,7 +161,7 @@ class Peer:
         for stream_id, data, fin in self._out.take_writes():
             backlog.streams[stream_id] = None
             if not write(stream_id, data, fin=fin):
-                self._blocked.add(stream_id)
+                self._blocked[stream_id] = None
         for stream_id, reset, stop, code in self._out.take_aborts():
             if reset:
                 self.connection.reset_stream(stream_id, code)
@@ -187,7 +188,7 @@ class Peer:
             ConnectionLostError: the connection ended meanwhile.
         """
         while stream_id in self._blocked or self.backlog.full:
-            await self._wait_in(self._write_waiters.setdefault(stream_id, deque()))
+            await self._wait_in(stream_id)
 
     async def drain_whole(self, stream_id: int) -> None:
         """Send what is queued and wait until nothing of a transport stream is unsent.
@@ -197,7 +198,7 @@ class Peer:
         """
         self.flush()
         if not self.connection.sent(stream_id):
-            self._blocked.add(stream_id)
+            self._blocked[stream_id] = None
         await self.drain(stream_id)
 
     async def open_transport_stream(self, *, unidirectional: bool = False) -> int:
@@ -207,7 +208,7 @@ class Peer:
             ConnectionLostError: the connection ended meanwhile.
         """
         while self.early or (stream_id := self.connection.open_stream(unidirectional=unidirectional)) is None:
-            await self._wait_in(self._stream_waiters)
+            await self._wait_in(_FRESH)
         return stream_id
 
     def give_back(self, stream_id: int) -> None:
@@ -253,7 +254,7 @@ class Peer:
         """Let safe calls go before the server's Hello, as it greeted last time; all else waits as for a full lane."""
         self.early = EarlyCalls(self.protocol, self.lanes, greeting)
         self._event_stream_chosen = True
-        self._blocked.add(LANE)
+        self._blocked[LANE] = None
 
     def start_taking(self) -> None:
         """The Hello exchange is over: handle what came meanwhile."""
@@ -272,10 +273,11 @@ class Peer:
 
     # Inside
 
-    async def _wait_in(self, waiters: deque[asyncio.Future[None]]) -> None:
+    async def _wait_in(self, line: int) -> None:
         """Wait until woken; who gives up is not left in the line."""
         self._check_alive()
         waiter = self._loop.create_future()
+        waiters = self._waiters.setdefault(line, deque())
         waiters.append(waiter)
         try:
             await waiter
@@ -300,7 +302,7 @@ class Peer:
 
     def _go_on(self) -> None:
         """The connection has room again."""
-        for stream_id in [*self._write_waiters]:
+        for stream_id in [*self._waiters]:
             if stream_id not in self._blocked:
                 self.writable(stream_id)
 
@@ -356,14 +358,12 @@ class Peer:
         for item in left:
             if item.handle is not None:
                 item.handle.on_lost(error)
-        waiters: list[asyncio.Future[Any]] = [waiter for group in self._write_waiters.values() for waiter in group]
-        waiters += [*self._stream_waiters, *self.places.take_waiters(), *self.large.take_waiters()]
-        waiters += self._probes.values()
+        waiters: list[asyncio.Future[Any]] = [waiter for group in self._waiters.values() for waiter in group]
+        waiters += [*self.places.take_waiters(), *self.large.take_waiters(), *self._probes.values()]
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(error.again())
-        for table in (self._write_waiters, self._stream_waiters):
-            table.clear()
+        self._waiters.clear()
         self.owner.on_closed(error)
 
     def _check_alive(self) -> None:

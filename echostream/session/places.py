@@ -34,7 +34,7 @@ class Places:
         self._link = link
         self._max_waiting = link.limits.max_waiting_calls
         self._promised = 0
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._waiters: deque[asyncio.Future[None]] | None = None  # 760 bytes, made when the first one waits
 
     @property
     def free(self) -> bool:
@@ -44,7 +44,7 @@ class Places:
     @property
     def waiting(self) -> int:
         """Callers in line."""
-        return len(self._waiters)
+        return len(self._waiters or ())
 
     @asynccontextmanager
     async def one(self) -> AsyncGenerator[None]:
@@ -74,25 +74,25 @@ class Places:
 
     def take_waiters(self) -> list[asyncio.Future[None]]:
         """Return those who wait, and forget them: their connection has ended."""
-        waiters = list(self._waiters)
-        self._waiters.clear()
-        return waiters
+        waiters, self._waiters = self._waiters or (), None
+        return list(waiters)
 
     async def _wait(self) -> None:
-        if len(self._waiters) >= self._max_waiting:
+        if self.waiting >= self._max_waiting:
             raise ResourceError(
                 f"{self._max_waiting} calls already wait for a free place (max_waiting_calls); slow down",
-                current=len(self._waiters),
+                current=self.waiting,
                 limit=self._max_waiting,
             )
         waiter: asyncio.Future[None] = self._loop.create_future()
-        self._waiters.append(waiter)
+        waiters = self._waiters = self._waiters or deque()
+        waiters.append(waiter)
         try:
             await waiter
         except asyncio.CancelledError:
             if waiter.cancelled():
                 with suppress(ValueError):
-                    self._waiters.remove(waiter)
+                    waiters.remove(waiter)
             elif waiter.exception() is None:  # the place was ours already: hand it on
                 self._promised -= 1
                 self.freed()

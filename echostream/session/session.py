@@ -143,7 +143,7 @@ class Session(Conversation):
         self.events = Emitter(self)
         self._owner = owner
         self._inbox = EventInbox(self, self.peer, self.listeners, self.tasks)
-        self._closed = asyncio.Event()
+        self._closed: asyncio.Event | None = None  # made for who waits
         self._resources: Resources | None = None
         self._hello_due: Entry | None = None
 
@@ -204,6 +204,7 @@ class Session(Conversation):
     def _hello_over(self) -> None:
         if self._hello_due is not None:
             self.runtime.deadlines.remove(self._hello_due)
+            self._hello_due = None
 
     def _hello_late(self) -> None:
         self.peer.close(CloseCode.HELLO_TIMEOUT, f"no hello within {self.runtime.limits.hello_timeout:g} s")
@@ -223,13 +224,15 @@ class Session(Conversation):
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """End the session: what was written is sent, calls that still run fail. Idempotent."""
         self.peer.close(code, reason)
-        await self._closed.wait()
+        await self.wait_closed()
         await self.calls.wait()
         await self.tasks.wait()
 
     async def wait_closed(self) -> ConnectionLostError | None:
         """Wait until the session ended; return why."""
-        await self._closed.wait()
+        if self.peer.lost is None:
+            self._closed = self._closed or asyncio.Event()
+            await self._closed.wait()
         return self.peer.lost
 
     # What the peer driver reports (PeerOwner)
@@ -270,7 +273,8 @@ class Session(Conversation):
         self.events.lost(error)
         for attempts in list(self.attempts):
             attempts.lost()
-        self._closed.set()
+        if self._closed is not None:
+            self._closed.set()
         self.tasks.cancel_now()
         self.runtime.ending.adopt(self.tasks)
         if self._resources is not None:

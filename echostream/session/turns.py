@@ -17,7 +17,7 @@ class Turns:
         self._loop = loop
         self._limit = limit_bytes
         self._claimed = 0
-        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiters: deque[tuple[int, asyncio.Future[None]]] | None = None  # 760 bytes, made when the first one waits
 
     @property
     def claimed_bytes(self) -> int:
@@ -30,14 +30,15 @@ class Turns:
             self._claimed += size
             return
         waiter: asyncio.Future[None] = self._loop.create_future()
-        self._waiters.append((size, waiter))
+        waiters = self._waiters = self._waiters or deque()
+        waiters.append((size, waiter))
         try:
             await waiter
         except asyncio.CancelledError:
             if not waiter.cancelled() and waiter.exception() is None:
                 self.release(size)  # the turn was ours already: hand it on
-            elif (size, waiter) in self._waiters:
-                self._waiters.remove((size, waiter))
+            elif (size, waiter) in waiters:
+                waiters.remove((size, waiter))
                 self.release(0)  # those behind may be smaller
             raise
 
@@ -52,9 +53,8 @@ class Turns:
 
     def take_waiters(self) -> list[asyncio.Future[None]]:
         """Return those who wait, and forget them: their connection has ended."""
-        waiters = [waiter for _, waiter in self._waiters]
-        self._waiters.clear()
-        return waiters
+        waiters, self._waiters = self._waiters or (), None
+        return [waiter for _, waiter in waiters]
 
     def _fits(self, size: int) -> bool:
         return not self._claimed or self._claimed + size <= self._limit

@@ -142,7 +142,7 @@ async def test_a_turn_ends_when_all_was_sent_and_the_next_one_goes(depot: Depot)
             writers = [asyncio.create_task(sender.send(ITEM)) for sender in senders]
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-            assert left_of(ends.here) == {"large bytes": SIZE, "streams": 3, "owners": 3, "writers": 1}
+            assert left_of(ends.here) == {"large bytes": SIZE, "streams": 3, "owners": 3, "writers and openers": 1}
             await asyncio.wait_for(senders[1].send(b"small"), 5)  # these do not wait
         await asyncio.gather(*writers)
         assert ends.here.peer.large.claimed_bytes == 0

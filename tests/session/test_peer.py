@@ -180,12 +180,12 @@ async def test_writers_of_a_full_stream_wait_until_it_is_writable(world: _World)
     await asyncio.sleep(0)
     waits[1].cancel()
     await asyncio.sleep(0)
-    assert [len(group) for group in world.peer._write_waiters.values()] == [2]
+    assert [len(group) for group in world.peer._waiters.values()] == [2]
     world.peer.writable(LANE)
     await asyncio.gather(waits[0], waits[2])
     assert not world.peer.is_blocked(LANE)
     await world.peer.drain(LANE)
-    assert world.peer._write_waiters == {}
+    assert world.peer._waiters == {}
 
 
 async def test_a_writer_that_is_cancelled_just_when_it_may_write_is_cancelled(world: _World) -> None:
@@ -231,7 +231,7 @@ async def test_an_opener_that_gives_up_is_no_longer_in_line(world: _World) -> No
     await asyncio.sleep(0)
     opening.cancel()
     await asyncio.sleep(0)
-    assert not world.peer._stream_waiters
+    assert not any(world.peer._waiters.values())
     world.peer.streams_available()
 
 
