@@ -18,8 +18,8 @@ cli: $(STAMPS)/cli ## the .venv with EchoStream and its command line, and no mor
 demo: $(STAMPS)/cli ## a server and a client that find each other, call, emit and move a file
 	$(PYTHON) examples/demo.py
 
-quickstart: ## the quick start, exactly as its pages print it, on a clean clone; checks what comes out
-	$${ECHOSTREAM_PYTHON:-python3} tests/quickstart.py
+quickstart: | $(VENV)/bin/pip ## the quick start, exactly as its pages print it, on a clean clone; checks what comes out
+	$(PYTHON) tests/quickstart.py
 
 test: $(STAMPS)/test ## the tests, without those that take over a second
 	$(PYTHON) -m pytest $(PARALLEL) -m "not slow"

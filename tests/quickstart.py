@@ -4,14 +4,13 @@ python tests/quickstart.py        or: make quickstart
 
 What is committed is cloned, with a state folder of its own. Nothing is put in the place of what the pages print: port
 4433 must be free, and nobody else on the network be called `greeter`. Only `make test`, which takes minutes, is left
-out.
+out; `tests/pages.py` says how a page is read.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -19,24 +18,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+from tests.pages import Block, blocks_of, commands_of  # noqa: E402
+
 PAGES = ("README.md", "docs/tutorial/quickstart.md")
-LEFT_OUT = ("make test",)
+LEFT_OUT = ("make test", "source ")
 TIMEOUT = 900.0
-"""Seconds for one command; `make install` fetches every tool."""
-
-FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
-TITLE = re.compile(r'title="([\w.]+\.py)"')
-
-
-class Block(NamedTuple):
-    """One fenced block of a page."""
-
-    language: str
-    title: str | None
-    text: str
+"""Seconds for one command; `make demo` fetches what it needs."""
 
 
 class Wrong(Exception):
@@ -59,29 +50,23 @@ class Newcomer:
 
     def follow(self, page: str) -> None:
         """Do all that a page says, from top to bottom; its servers run until the end of the page."""
-        blocks = [
-            Block(match["info"].split()[0] if match["info"].strip() else "", _title(match["info"]), match["text"])
-            for match in FENCE.finditer((self._clone / page).read_text("utf-8"))
-        ]
         with contextlib.ExitStack() as servers:
-            for index, block in enumerate(blocks):
-                answers = _answers(blocks[index + 1 :])
+            for block in blocks_of(self._clone / page):
                 if block.language == "sh":
-                    self._type(block.text, answers)
+                    self._type(block)
                 elif block.title is not None:
                     (self._clone / block.title).write_text(block.text, "utf-8")
                     if block.title == "server.py":
                         servers.enter_context(self._running(block.title))
                     else:
-                        _compare(block.title, self._run([self._python, block.title]), answers[0])
+                        _compare(block.title, self._run([self._python, block.title]), block.prints)
 
-    def _type(self, text: str, answers: list[str]) -> None:
-        lines = [line.partition("#")[0].strip() for line in text.splitlines()]
-        commands = [line for line in lines if line and not line.startswith(("source ", *LEFT_OUT))]
-        for index, command in enumerate(commands):
-            printed = self._run(["bash", "-c", command])
-            if answers:
-                _compare(command, printed, answers[index])
+    def _type(self, block: Block) -> None:
+        for command in commands_of(block):
+            if not command.text.startswith(LEFT_OUT):
+                printed = self._run(["bash", "-c", command.text])
+                if command.prints is not None:
+                    _compare(command.text, printed, command.prints)
 
     def _run(self, command: list[str]) -> str:
         begin = time.monotonic()
@@ -104,21 +89,6 @@ class Newcomer:
                     raise Wrong(f"{program} ended with {process.returncode} at Ctrl-C")
             finally:
                 process.kill()
-
-
-def _title(info: str) -> str | None:
-    match = TITLE.search(info)
-    return match[1] if match is not None else None
-
-
-def _answers(following: list[Block]) -> list[str]:
-    """What the page shows as printed: the blocks that follow, as long as they are output."""
-    found: list[str] = []
-    for block in following:
-        if block.language not in ("text", "json"):
-            break
-        found.append(block.text)
-    return found
 
 
 def _compare(what: str, printed: str, expected: str) -> None:
