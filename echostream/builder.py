@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
+from echostream.admission import Authenticate
 from echostream.middleware.base import Middleware
 from echostream.plugin import Lifespan, Plugin
 from echostream.presence import Announcement
-from echostream.session.session import Principal
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from echostream.config import Limits
 
-__all__ = ("Authenticate", "ServerBuilder")
-
-Authenticate = Callable[[str | None], Principal | Awaitable[Principal | None] | None]
-"""Given the client's credentials, returns who it is, or None to refuse; plain or async."""
+__all__ = ("ServerBuilder",)
 
 
 class Buildable(Protocol):

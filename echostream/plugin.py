@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from echostream.session.runtime import Runtime
     from echostream.session.session import Session
 
-__all__ = ("Hooked", "Host", "Lifespan", "Plugin", "middleware_of")
+__all__ = ("Hooked", "Hooks", "Host", "Lifespan", "Plugin", "middleware_of")
 
 _log = logging.getLogger("echostream.server")
 
@@ -107,7 +107,7 @@ class Hooked(Habits):
     _habits = OF_SERVERS
 
     def __init__(self, plugins: Iterable[Plugin], lifespan: Lifespan | None) -> None:
-        self._hooks = _Hooks(_checked_lifespan(lifespan))
+        self._hooks = Hooks(_checked_lifespan(lifespan))
         for plugin in plugins:
             _check(plugin)
             for kind in _KINDS:
@@ -140,7 +140,7 @@ class Hooked(Habits):
         return self._hooks.add("on_error", function)
 
 
-class _Hooks:
+class Hooks:
     """The hooks of one server. None but those of the start can stop it or each other."""
 
     def __init__(self, lifespan: Lifespan | None) -> None:

@@ -1,15 +1,16 @@
-"""`RpcServer`: listens, admits peers, serves what was registered. With `client.py` the only wiring."""
+"""`RpcServer`: what the user holds of a server, and its life from start to stop. With `client.py` the only wiring."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from inspect import isawaitable
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from echostream.builder import Authenticate, ServerBuilder
+from echostream.admission import SHUTTING_DOWN, Admission, Authenticate
+from echostream.builder import ServerBuilder
 from echostream.config import DEFAULT_STOP_GRACE, Limits
 from echostream.errors import CloseCode, LocalProtocolError
 from echostream.hosting import Doors, until_stopped
@@ -17,15 +18,11 @@ from echostream.introspection import offer_reflection
 from echostream.middleware.base import Middleware, compile_chains
 from echostream.plugin import Hooked, Lifespan, Plugin, middleware_of
 from echostream.presence import Announcement, Presence, Publicity
-from echostream.protocol.hello import Hello, PeerLimits
-from echostream.routing.dispatch import Dispatcher
 from echostream.routing.router import Router
 from echostream.session.manager import BroadcastResult, SessionManager
 from echostream.session.runtime import Runtime
-from echostream.session.session import Session, checked_principal
-from echostream.transport.base import Address, Connection, Listener, Receiver
-from echostream.types import Role, random_bytes
-from echostream.wiring import AGENT, EPOCH
+from echostream.session.session import Session
+from echostream.transport.base import Address, Listener
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -35,9 +32,6 @@ if TYPE_CHECKING:
 __all__ = ("RpcServer",)
 
 _log = logging.getLogger("echostream.server")
-
-_SHUTTING_DOWN: Final = "server is shutting down"
-_NOT_ACCEPTED: Final = "credentials are not accepted: connect with others, credentials=..."
 
 
 class RpcServer(Hooked):
@@ -84,19 +78,24 @@ class RpcServer(Hooked):
             ConfigurationError: an address, certificate or engine is unusable, or a layer is no middleware.
         """
         super().__init__(plugins, lifespan)
-        self._authenticate = authenticate
         self._limits = limits or Limits()
         self._debug = debug
         self._doors = Doors(
             engine, self._limits, early_data=early_data, certificate=certificate, private_key=private_key
         )
-        self._reflection = reflection
         self._chains = compile_chains((*middleware_of(plugins), *middleware))
         self._router = Router()
-        if reflection:
-            offer_reflection(self._router, self._may_hint)
         self._sessions = SessionManager(self._chains.outbound_event)
-        self._arriving: dict[Session, None] = {}
+        self._admission = Admission(
+            self._router,
+            self._sessions,
+            self._hooks,
+            authenticate,
+            hints=reflection,
+            is_stopping=lambda: self._stopping,
+        )
+        if reflection:
+            offer_reflection(self._router, self._admission.may_hint)
         self._listeners: list[Listener] = []
         self._runtime: Runtime | None = None
         self._starting: asyncio.Task[Any] | None = None
@@ -251,7 +250,7 @@ class RpcServer(Hooked):
     async def _open(self, runtime: Runtime, instead: Sequence[Address]) -> None:
         await self._hooks.start(self, runtime)
         for address in instead or self._addresses:
-            self._listeners.append(await self._doors.open(address, self._accept))
+            self._listeners.append(await self._doors.open(address, partial(self._admission.accept, runtime)))
         announced = None if instead else self._discovery
         await self._publicity.begin(None if announced is None else self._presence(announced))
 
@@ -289,14 +288,14 @@ class RpcServer(Hooked):
         await self._publicity.end()
         for listener in self._listeners:
             listener.stop_accepting()
-        sessions = [*self._sessions, *self._arriving]
+        sessions = [*self._sessions, *self._admission.arriving]
         for session in sessions:
-            session.drain(CloseCode.SHUTDOWN, _SHUTTING_DOWN)
+            session.drain(CloseCode.SHUTDOWN, SHUTTING_DOWN)
         await asyncio.gather(*(session.tasks.wait(grace) for session in sessions))
 
     async def _shut(self, runtime: Runtime) -> None:
-        sessions = [*self._sessions, *self._arriving]
-        await asyncio.gather(*(session.close(CloseCode.SHUTDOWN, _SHUTTING_DOWN) for session in sessions))
+        sessions = [*self._sessions, *self._admission.arriving]
+        await asyncio.gather(*(session.close(CloseCode.SHUTDOWN, SHUTTING_DOWN) for session in sessions))
         for listener in self._listeners:
             await listener.close()
         self._listeners.clear()
@@ -321,77 +320,6 @@ class RpcServer(Hooked):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.stop(grace=DEFAULT_STOP_GRACE if error is None else 0.0)
-
-    # Admission (Accept of the transports, SessionOwner of the sessions)
-
-    def _accept(self, connection: Connection) -> Receiver:
-        runtime = self._runtime
-        if runtime is None:
-            raise LocalProtocolError("the server does not run")
-        hello = Hello(
-            role=Role.SERVER,
-            epoch=EPOCH,
-            session=random_bytes(8).hex(),
-            agent=AGENT,
-            limits=PeerLimits.of(self._limits),
-        )
-        services = Dispatcher(Router(self._router), runtime, hints=self._may_hint)
-        session = Session(connection, hello, runtime, services, self)
-        self._arriving[session] = None
-        session.expect_hello()
-        if connection.early:
-            session.await_proof()
-        return session.peer
-
-    def on_hello(self, session: Session) -> None:
-        """A client introduced itself: find out who it is, then let it in."""
-        if self._authenticate is None:
-            self._admit(session)
-        else:
-            session.tasks.start(self._check_credentials(session, self._authenticate), "authenticate")
-
-    def on_closed(self, session: Session) -> None:
-        """A session ended."""
-        self._arriving.pop(session, None)
-        if session in self._sessions:
-            self._hooks.closed(session)
-        self._sessions.discard(session)
-        _log.info("= session %s of %s ended: %s", session.id, session.peer_address, session.ending)
-
-    async def _check_credentials(self, session: Session, authenticate: Authenticate) -> None:
-        hello = session.peer.protocol.peer_hello
-        credentials = hello.credentials if hello is not None else None
-        try:
-            async with asyncio.timeout(self._limits.hello_timeout):
-                answer = authenticate(credentials)
-                principal = checked_principal(await answer if isawaitable(answer) else answer, "authenticate")
-        except Exception as error:  # noqa: BLE001 - the user's own code
-            _log.exception("! authenticate raised for %s", session.peer_address)
-            self._hooks.failed(session.runtime, error, None)
-            session.peer.close(CloseCode.INTERNAL, "authentication is not possible now")
-            return
-        if principal is None:
-            _log.warning("! %s was refused: its credentials are not accepted", session.peer_address)
-            session.peer.close(CloseCode.UNAUTHENTICATED, _NOT_ACCEPTED)
-            return
-        session.principal = principal
-        self._admit(session)
-
-    def _admit(self, session: Session) -> None:
-        if session.peer.lost is not None:
-            return
-        if self._stopping:
-            session.peer.close(CloseCode.SHUTDOWN, _SHUTTING_DOWN)
-            return
-        self._arriving.pop(session, None)
-        self._sessions.add(session)
-        session.peer.protocol.send_hello()
-        session.open()
-        self._hooks.opened(session)
-        _log.info("= session %s of %s opened", session.id, session.peer_address)
-
-    def _may_hint(self, session: Session) -> bool:
-        return self._reflection and (self._authenticate is None or session.principal is not None)
 
     # Inside
 

@@ -37,6 +37,7 @@ LEVELS: dict[str, float] = {
     "echostream.finding": 7,
     "echostream.hosting": 7,
     "echostream.presence": 7,
+    "echostream.admission": 7.4,
     "echostream.builder": 7.5,
     "echostream.server": 8,
     "echostream.client": 8,

@@ -169,15 +169,18 @@ async def test_the_timeout_covers_the_hello_too() -> None:
             assert caught.value.message.startswith(
                 f"{server.addresses[0]} answered, but did not let this client in within 0.1 s: its authenticate="
             )
-            await until(lambda: not server._arriving)
+            await until(lambda: not server._admission.arriving)
 
 
 async def test_connecting_that_is_cancelled_leaves_nothing() -> None:
-    asked = asyncio.Event()
+    asked, ended = asyncio.Event(), asyncio.Event()
 
     async def undecided(credentials: str | None) -> None:
         asked.set()
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
 
     async with served(url=QUIC, authenticate=undecided) as server:
         with nothing_left(but_timers=True):
@@ -186,7 +189,8 @@ async def test_connecting_that_is_cancelled_leaves_nothing() -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            await until(lambda: not server._arriving)
+            await ended.wait()
+            assert not server._admission.arriving
 
 
 async def test_the_address_of_the_other_end_is_known(server: RpcServer) -> None:

@@ -330,7 +330,7 @@ async def test_a_client_that_leaves_while_it_is_checked_is_forgotten() -> None:
         with pytest.raises(asyncio.CancelledError):
             await connecting
         answer.set()
-        await until(lambda: not server._arriving)
+        await until(lambda: not server._admission.arriving)
         assert not len(server.sessions)
 
 
@@ -340,7 +340,7 @@ async def test_a_peer_without_hello_is_closed() -> None:
         silent = await world.dial()
         reason = await silent.ended()
         assert (reason.code, reason.reason, reason.by_peer) == (CloseCode.HELLO_TIMEOUT, "no hello within 0.05 s", True)
-        await until(lambda: not server._arriving)
+        await until(lambda: not server._admission.arriving)
 
 
 @pytest.mark.parametrize(
@@ -628,7 +628,8 @@ async def test_the_builder_says_the_same_as_keywords() -> None:
     )  # fmt: skip
     said.register(work)
     said.enable_discovery("work", version="1.2", metadata={"zone": "a"}, interfaces=["127.0.0.1"])
-    for name in ("_addresses", "_authenticate", "_limits", "_debug", "_discovery"):
+    assert built._admission._authenticate is authenticate
+    for name in ("_addresses", "_limits", "_debug", "_discovery"):
         assert getattr(built, name) == getattr(said, name), name
     assert [route.name for route in built._router.methods()] == [route.name for route in said._router.methods()]
     assert built.fingerprint == said.fingerprint == own.fingerprint

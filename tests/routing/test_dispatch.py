@@ -810,8 +810,3 @@ async def test_any_async_iterator_may_be_returned() -> None:
 
     async with linked(Plain()) as (_, client):
         assert await drained(client.proxy(Plain).countdown()) == [2, 1, 0]
-
-
-def test_nothing_is_accepted_by_a_server_that_does_not_run() -> None:
-    with pytest.raises(LocalProtocolError, match="the server does not run"):
-        RpcServer("memory://idle")._accept(None)  # type: ignore[arg-type]

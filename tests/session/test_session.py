@@ -253,7 +253,7 @@ async def test_a_session_that_ends_before_it_opened_fails_those_who_wait_for_it(
     async with served(url=url, authenticate=authenticate) as server:
         connecting = asyncio.create_task(RpcClient.connect(url))
         await reached.wait()
-        (session,) = server._arriving
+        (session,) = server._admission.arriving
         assert isinstance(session, Session)
         assert session.state == "connecting"
         await session.close(4003, "no time")

@@ -301,7 +301,7 @@ async def test_a_wrong_introduction_closes_the_connection(data: bytes, code: int
         assert (reason.code, reason.by_peer) == (code, True)
         assert reason.reason.startswith(text)
         assert await bystander.request("files.size", "abc") == 3
-        await until(lambda: not server._arriving)
+        await until(lambda: not server._admission.arriving)
 
 
 async def test_what_comes_before_the_hello_is_bounded() -> None:
@@ -580,7 +580,7 @@ async def untrusted(server: RpcServer, url: str | None = None, **trust: Any) -> 
     with nothing_left(but_timers=True):
         with pytest.raises(CertificateError) as caught:
             await RpcClient.connect(url or server.addresses[0], **trust)
-        await until(lambda: not server._arriving)
+        await until(lambda: not server._admission.arriving)
     assert caught.value.code is Status.UNAUTHENTICATED
     assert not caught.value.retryable
     assert not len(server.sessions)

@@ -161,7 +161,7 @@ async def run_clients(count: int) -> None:
         assert server._runtime is not None
         assert not len(server._runtime.deadlines)
         assert not len(server._runtime.tasks)
-        assert not server._arriving
+        assert not server._admission.arriving
 
 
 async def test_a_few_clients_at_once_leave_nothing() -> None:
