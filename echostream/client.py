@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from echostream.config import DEFAULT_CONNECT_TIMEOUT, DEFAULT_DISCOVER_TIMEOUT, Limits
+from echostream.config import DEFAULT_CONNECT_TIMEOUT, DEFAULT_DISCOVER_TIMEOUT, Limits, checked_seconds
 from echostream.connecting import Connecting
 from echostream.dialling import DialOptions, check_dialled, client_tls, refused, too_late
 from echostream.errors import ConfigurationError, ConnectError, ConnectionLostError
@@ -97,6 +97,7 @@ class RpcClient(Conversation):
         """
         address = Address.parse(url)
         check_dialled(address)
+        checked_seconds("timeout", timeout)
         dial = DialOptions(timeout, engine, limits, credentials, early_data, compile_chains(middleware))
 
         async def start() -> RpcClient:
@@ -158,6 +159,7 @@ class RpcClient(Conversation):
             CertificateError: its certificate changed since the last contact, or is not the announced one.
             ConnectError: it was found and could not be reached.
         """
+        checked_seconds("connect_timeout", connect_timeout)
         dial = DialOptions(connect_timeout, engine, limits, credentials, early_data, compile_chains(middleware))
 
         async def start() -> RpcClient:

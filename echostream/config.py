@@ -1,12 +1,14 @@
 """Every default and every limit, each with its unit and its reason.
 
-Frozen dataclasses that check their bounds when they are made. Code elsewhere holds no numbers of its own.
+Frozen dataclasses that check their bounds when they are made, and the check of durations that are given elsewhere. Code
+elsewhere holds no numbers of its own.
 Durations are float seconds, sizes are bytes.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 
 from echostream.errors import ConfigurationError
@@ -32,6 +34,7 @@ __all__ = (
     "Limits",
     "QuicSettings",
     "RetrySettings",
+    "checked_seconds",
 )
 
 ALPN = "echostream/1"
@@ -307,3 +310,18 @@ class RetrySettings(_Checked):
     """Tokens of the budget; a failed attempt takes one, and below half of them nothing is tried again."""
     token_ratio: float = _bounded(0.1, 0.001, 1000.0)
     """Tokens that a good answer gives back: one retry for ten good answers, so that retries do not drown a server."""
+
+
+def checked_seconds(field: str, seconds: float, way_out: str = "") -> float:
+    """Return a duration that somebody gave for the argument `field`; `way_out` is what else may be given.
+
+    Raises:
+        ConfigurationError: it is no number, not above 0, or not finite.
+    """
+    try:
+        fits = 0 < seconds < math.inf
+    except TypeError:
+        raise ConfigurationError(field, f"{seconds!r} is no number of seconds") from None
+    if not fits:
+        raise ConfigurationError(field, f"{seconds!r} must be above 0 seconds{way_out}")
+    return seconds

@@ -6,6 +6,7 @@ Discovery end to end is in tests/system/test_discovery.py, servers that cannot b
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import warnings
 from collections.abc import AsyncIterator, Coroutine
@@ -156,6 +157,14 @@ async def test_silence_says_so_in_time() -> None:
     assert caught.value.message == (
         f"cannot reach {url} within 0.1 s: check host and port, that the server runs, and that no firewall stops UDP"
     )
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, math.nan, "5"])
+def test_a_time_to_connect_is_a_number_of_seconds(timeout: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^INVALID_ARGUMENT: timeout: .* seconds$"):
+        RpcClient.connect("quic://127.0.0.1:1", timeout=timeout)
+    with pytest.raises(ConfigurationError, match=r"^INVALID_ARGUMENT: connect_timeout: .* seconds$"):
+        RpcClient.discover("orders", connect_timeout=timeout)
 
 
 async def test_the_timeout_covers_the_hello_too() -> None:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from echostream.config import MAX_DISCOVERED_SERVICES
+from echostream.config import MAX_DISCOVERED_SERVICES, checked_seconds
 from echostream.discovery.interfaces import DEFAULT_INTERFACES, usable_interfaces
 from echostream.discovery.mdns import SERVICE_TYPE, close_zeroconf, open_zeroconf
-from echostream.discovery.query import Found, Query, checked_timeout
+from echostream.discovery.query import Found, Query
 from echostream.discovery.service import Arrived, BrowseEvent, Departed, ServiceInfo, decode_txt
 from echostream.types import clock
 
@@ -53,7 +53,7 @@ class Browser:
             interfaces: addresses of the interfaces to listen on; None for the default one and loopback.
         """
         self._query = query
-        self._timeout = None if timeout is None else checked_timeout(timeout)
+        self._timeout = None if timeout is None else checked_seconds("timeout", timeout)
         self._wanted = interfaces or DEFAULT_INTERFACES
         self._interfaces: tuple[str, ...] = ()
         self._zeroconf: AsyncZeroconf | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,7 +10,7 @@ from typing import Final
 from echostream.discovery.service import ServiceInfo, check_text, safe_text
 from echostream.errors import ConfigurationError, ServiceNotFoundError
 
-__all__ = ("Found", "Query", "checked_timeout", "not_found_error")
+__all__ = ("Found", "Query", "not_found_error")
 
 _MAX_LISTED: Final = 10
 """Servers that an error lists."""
@@ -81,17 +80,6 @@ class Found:
     """All."""
     where: str
     """Where was looked, in words."""
-
-
-def checked_timeout(timeout: float) -> float:
-    """Return the seconds to look for servers.
-
-    Raises:
-        ConfigurationError: there are none.
-    """
-    if not 0 < timeout < math.inf:
-        raise ConfigurationError("timeout", f"{timeout!r} must be above 0 seconds")
-    return timeout
 
 
 def not_found_error(query: Query, found: Iterable[Found], timeout: float) -> ServiceNotFoundError:

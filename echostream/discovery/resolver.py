@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-from echostream.discovery.query import Found, Query, checked_timeout, not_found_error
+from echostream.config import checked_seconds
+from echostream.discovery.query import Found, Query, not_found_error
 from echostream.discovery.service import ServiceInfo
 from echostream.errors import ConfigurationError
 
@@ -70,7 +71,7 @@ async def resolve(
         TransportError: one cannot be used here.
         ConfigurationError: there is no time to look, or the resolvers are no list.
     """
-    checked_timeout(timeout)
+    checked_seconds("timeout", timeout)
     if hasattr(resolvers, "find"):
         raise ConfigurationError("resolvers", f"give a list of them: [{type(resolvers).__name__}(...)]")
     attempts: list[Found] = []

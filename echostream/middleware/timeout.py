@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from echostream.config import checked_seconds
 from echostream.errors import ConfigurationError, DeadlineExceededError
 from echostream.middleware.base import Middleware
 from echostream.session.chains import Request, RequestNext
@@ -25,7 +26,7 @@ class TimeoutMiddleware(Middleware):
         Raises:
             ConfigurationError: `timeout` is not above 0.
         """
-        self._timeout = _positive("timeout", timeout)
+        self._timeout = checked_seconds("timeout", timeout)
         self._items = items
 
     async def inbound_request(self, request: Request, call_next: RequestNext) -> Any:
@@ -62,9 +63,9 @@ class DeadlineMiddleware(Middleware):
         """
         if default is None and longest is None and not least:
             raise ConfigurationError("default", "give default=, longest= or least=: without them nothing is done")
-        self._default = default if default is None else _positive("default", default)
-        self._longest = longest if longest is None else _positive("longest", longest)
-        self._least = _positive("least", least) if least else 0.0
+        self._default = default if default is None else checked_seconds("default", default)
+        self._longest = longest if longest is None else checked_seconds("longest", longest)
+        self._least = checked_seconds("least", least) if least else 0.0
 
     async def inbound_request(self, request: Request, call_next: RequestNext) -> Any:
         left = request.context.time_left if request.context is not None else None
@@ -95,9 +96,3 @@ async def _within(seconds: float, request: Request, call_next: RequestNext) -> A
         if not scope.expired():  # the handler's own
             raise
         raise DeadlineExceededError(f"not done within {seconds:.3g} s", duration=seconds) from None
-
-
-def _positive(field: str, seconds: float) -> float:
-    if not seconds > 0:
-        raise ConfigurationError(field, f"{seconds!r} must be above 0 seconds")
-    return seconds

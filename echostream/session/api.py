@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Generator, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -14,7 +13,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar, overload
 
 from echostream.binding import TypeCodec, codec_for, dump_any
-from echostream.config import DEFAULT_CALL_TIMEOUT, DEFAULT_CONNECT_TIMEOUT, DEFAULT_STREAM_CLOSE_TIMEOUT
+from echostream.config import (
+    DEFAULT_CALL_TIMEOUT,
+    DEFAULT_CONNECT_TIMEOUT,
+    DEFAULT_STREAM_CLOSE_TIMEOUT,
+    checked_seconds,
+)
 from echostream.errors import ConfigurationError, DeadlineExceededError
 from echostream.habits import OF_SESSIONS, Habits
 from echostream.session.attempts import call_through
@@ -287,7 +291,7 @@ class Conversation(Habits, ABC):
         """
         session, codec, back = self._session, _codec_or_none(item), _codec_or_none(returns)
         _checked_timeout(timeout)
-        _checked_timeout(close_timeout)
+        _checked_timeout(close_timeout, "close_timeout")
 
         async def opened() -> StreamSender[Any]:
             channel = await open_channel(session, name, _plain(metadata), timeout)
@@ -353,14 +357,8 @@ def _proxy_method(method: Any) -> ProxyMethod:
     return method
 
 
-def _checked_timeout(timeout: float | None) -> float | None:
-    try:
-        fits = timeout is None or 0 < timeout < math.inf
-    except TypeError:
-        raise ConfigurationError("timeout", f"{timeout!r} is no number of seconds") from None
-    if not fits:
-        raise ConfigurationError("timeout", f"{timeout!r} must be above 0 seconds, or None for no deadline")
-    return timeout
+def _checked_timeout(timeout: float | None, field: str = "timeout") -> float | None:
+    return None if timeout is None else checked_seconds(field, timeout, ", or None for no deadline")
 
 
 def _plain(metadata: Mapping[str, str | bytes] | None) -> dict[str, str | bytes] | None:
