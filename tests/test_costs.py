@@ -57,7 +57,7 @@ async def test_an_idle_session_costs_a_server_five_kilobytes() -> None:
     """What is reachable from one session and from no other, without its connection."""
     async with linked(Echo()) as (server, _), connect_in_memory(server):
         one, another = server.sessions
-        walls = [server, one.runtime, one.loop, one.peer.connection, another.peer.connection]
+        walls = [server, one._owner, one.runtime, one.loop, one.peer.connection, another.peer.connection]
         shared = _reachable(another, walls)
         own = _reachable(one, [*walls, *shared])
         assert 2500 < sum(map(sys.getsizeof, own)) < 5500

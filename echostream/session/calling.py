@@ -33,7 +33,6 @@ __all__ = (
     "PendingCall",
     "Progress",
     "call_unary",
-    "check_response",
     "check_status",
     "deadline_error",
     "deadline_of",
@@ -200,8 +199,8 @@ async def call_unary(
         large = (size := len(payload)) > runtime.limits.large_payload_bytes
         lane = LANE if large or size < peer.lanes.from_bytes else peer.lanes.take()
         if large or not peer.is_clear(lane):
-            async with asyncio.timeout_at(deadline):
-                await _start_slowly(peer, request, pending, payload, raw=raw, lane=lane, large=large, deadline=deadline)
+            start = _start_large if large else _start_slowly
+            await start(peer, request, pending, payload, raw, lane, deadline)
         else:
             timeout_ns = 0 if duration is None else max(1, int(duration * 1e9))
             pending.call = peer.protocol.calls.start(
@@ -297,45 +296,40 @@ def seconds_left(peer: Peer, deadline: float | None) -> float | None:
 
 
 async def _start_slowly(
-    peer: Peer,
-    request: CallRequest,
-    handle: Any,
-    payload: bytes,
-    *,
-    raw: bool,
-    lane: int,
-    large: bool,
-    deadline: float | None,
+    peer: Peer, request: CallRequest, handle: Any, payload: bytes, raw: bool, lane: int, deadline: float | None
 ) -> None:
-    """Start a call that has to wait for something first: a place, its lane, or a stream of its own."""
-    if not large:
-        if request.safe and peer.early is not None and peer.places.free and peer.early.admit(request, payload):
-            start_call(peer, request, handle, payload, raw, seconds_left(peer, deadline), lane)
-            return
-        async with peer.places.one():
-            await peer.drain(lane)
-            start_call(peer, request, handle, payload, raw, seconds_left(peer, deadline), lane)
+    """Start a call that has to wait for a place or its lane."""
+    if request.safe and peer.early is not None and peer.places.free and peer.early.admit(request, payload):
+        start_call(peer, request, handle, payload, raw, seconds_left(peer, deadline), lane)
         return
-    size = len(payload)
-    async with peer.places.one():
-        await peer.large.claim(size)
-        try:
-            stream_id = await peer.open_transport_stream(unidirectional=True)
-            start_call(peer, request, handle, payload, raw, seconds_left(peer, deadline), request_stream=stream_id)
-        except BaseException:
-            peer.large.release(size)
-            raise
+    await peer.places.take(deadline)
     try:
-        await peer.drain_whole(stream_id)
+        if peer.is_blocked(lane):
+            async with asyncio.timeout_at(deadline):
+                await peer.drain(lane)
+        start_call(peer, request, handle, payload, raw, seconds_left(peer, deadline), lane)
     finally:
-        peer.large.release(size)
+        peer.places.settle()
 
 
-def check_response(peer: Peer, frame: f.ResponseFrame, request: CallRequest) -> WireValue:
-    """Return the value of a response, or raise what its status says."""
-    if frame.status:
-        check_status(peer, frame, request)
-    return frame.payload if frame.raw else peer.runtime.payload.decode(frame.payload)
+async def _start_large(
+    peer: Peer, request: CallRequest, handle: Any, payload: bytes, raw: bool, _lane: int, deadline: float | None
+) -> None:
+    """Send a large request when its turn comes, on a stream of its own."""
+    size = len(payload)
+    async with asyncio.timeout_at(deadline):
+        async with peer.places.one():
+            await peer.large.claim(size)
+            try:
+                stream_id = await peer.open_transport_stream(unidirectional=True)
+                start_call(peer, request, handle, payload, raw, seconds_left(peer, deadline), request_stream=stream_id)
+            except BaseException:
+                peer.large.release(size)
+                raise
+        try:
+            await peer.drain_whole(stream_id)
+        finally:
+            peer.large.release(size)
 
 
 def check_status(peer: Peer, frame: f.ResponseFrame, request: CallRequest) -> None:

@@ -73,7 +73,7 @@ class Peer:
             connection, unsent, limits, runtime.deadlines, loop=runtime.loop, go_on=self._go_on, end=self._give_up
         )
         """What was written and not sent; all writers wait while it is full."""
-        self.places = Places(runtime.loop, protocol.calls.outgoing, protocol.link)
+        self.places = Places(runtime.loop, protocol.calls.outgoing, protocol.link, runtime.deadlines)
         """How many more calls the peer takes now."""
         self.due = DueCalls(protocol.calls.outgoing, runtime.deadlines, runtime.loop)
         """Which calls take too long."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from echostream.errors import EchoStreamError, RpcError, Status
 from echostream.session.calling import (
     CallRequest,
-    check_response,
     check_status,
     deadline_error,
     deadline_of,
@@ -316,6 +315,8 @@ async def call_with_items(
         frame = await call.response()
         if seen is not None:
             seen(frame)
-        return decode(check_response(peer, frame, request))
+        if frame.status:
+            check_status(peer, frame, request)
+        return decode(frame.payload if frame.raw else peer.runtime.payload.decode(frame.payload))
     finally:
         await call.aclose()

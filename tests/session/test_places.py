@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from echostream.errors import ConnectionLostError, ResourceError
+from echostream.session.deadlines import DeadlineWheel
 from echostream.session.places import Places
 
 
@@ -21,7 +22,8 @@ class _World:
             limits=SimpleNamespace(max_waiting_calls=max_waiting),
             peer_limits=SimpleNamespace(max_concurrent_calls=limit),
         )
-        self.places = Places(asyncio.get_running_loop(), self.running, link)
+        loop = asyncio.get_running_loop()
+        self.places = Places(loop, self.running, link, DeadlineWheel(loop))
 
     async def call(self, name: str, *, fails: bool = False) -> None:
         async with self.places.one():
@@ -137,3 +139,31 @@ async def test_those_who_wait_hear_of_the_end() -> None:
         await second
     world.end("a")
     assert world.places.free
+
+
+async def test_who_waits_until_its_deadline_leaves_the_line_and_takes_no_place() -> None:
+    world = _World()
+    await world.call("a")
+    loop = asyncio.get_running_loop()
+    patient = loop.create_task(world.places.take(loop.time() + 60))
+    with pytest.raises(TimeoutError):
+        await world.places.take(loop.time() + 0.01)
+    assert world.places.waiting == 1
+    world.end("a")
+    await patient
+    world.places.settle()
+    assert world.places.free
+    assert len(world.places._wheel) == 0
+
+
+async def test_a_place_that_comes_together_with_the_deadline_is_kept() -> None:
+    world = _World()
+    await world.call("a")
+    waiting = asyncio.create_task(world.places.take(asyncio.get_running_loop().time() + 60))
+    await asyncio.sleep(0)
+    assert world.places._waiters is not None
+    (waiter,) = world.places._waiters
+    world.end("a")
+    waiter.expire()
+    await waiting
+    assert not world.places.free
