@@ -29,6 +29,7 @@ __all__ = (
     "MAX_RATE_LIMIT_KEYS",
     "MAX_RETRY_ATTEMPTS",
     "MAX_TXT_BYTES",
+    "MAX_WORKERS",
     "PROTOCOL_VERSION",
     "RESOURCE_CLOSE_TIMEOUT",
     "Limits",
@@ -61,6 +62,9 @@ DEFAULT_STREAM_CLOSE_TIMEOUT = 10.0
 
 DEFAULT_STOP_GRACE = 15.0
 """Seconds that `stop()` waits for running calls: under the 30 s most supervisors give before they kill."""
+
+MAX_WORKERS = 64
+"""Processes of ``serve --workers``: one byte of a connection id names them, and more spread clients unevenly."""
 
 LOST_CALL_GRACE = 1.0
 """Seconds that the middleware of a call may go on after its connection ended: to log it, not to wait for anything."""

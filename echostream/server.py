@@ -196,6 +196,11 @@ class RpcServer(Hooked):
             self._doors.transport(address.scheme)
         self._addresses = addresses
 
+    @property
+    def urls(self) -> list[str]:
+        """Where it is to listen, as it was told; see `addresses`."""
+        return [*map(str, self._addresses)]
+
     # While it runs
 
     @property

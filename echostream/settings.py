@@ -19,7 +19,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from echostream.config import DEFAULT_STOP_GRACE
+from echostream.config import DEFAULT_STOP_GRACE, MAX_WORKERS
 from echostream.errors import ConfigurationError
 
 __all__ = ("SETTINGS_FILE", "ServeSettings", "load_settings")
@@ -47,6 +47,8 @@ class ServeSettings(BaseSettings):
     """Whether to start anew when a source file changes."""
     reload_dirs: Annotated[list[Path], NoDecode] = Field(default_factory=list)
     """Folders to watch; the working folder by default."""
+    workers: int = Field(default=1, ge=1, le=MAX_WORKERS)
+    """Processes that serve on the same port."""
     grace: float = Field(default=DEFAULT_STOP_GRACE, ge=0, le=3600)
     """Seconds that running calls have to end when the server stops."""
     log_level: _LEVELS = "info"

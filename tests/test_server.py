@@ -623,7 +623,7 @@ async def test_the_builder_says_the_same_as_keywords() -> None:
     )
     assert (built._doors._certificate, built._doors._private_key) == (own.pem, own.key_pem)
     said = RpcServer(
-        QUIC, str(built._addresses[1]), certificate=own.pem, private_key=own.key_pem, authenticate=authenticate,
+        QUIC, built.urls[1], certificate=own.pem, private_key=own.key_pem, authenticate=authenticate,
         engine="aioquic", limits=limits, debug=True,
     )  # fmt: skip
     said.register(work)
@@ -660,5 +660,5 @@ async def test_the_builder_registers_as_a_server_does() -> None:
 
 async def test_an_empty_builder_builds_the_default() -> None:
     built: RpcServer = RpcServer.builder().build()
-    assert [str(address) for address in built._addresses] == ["quic://127.0.0.1:0"]
+    assert built.urls == ["quic://127.0.0.1:0"]
     assert built._discovery is None

@@ -119,5 +119,5 @@ def _command(settings: ServeSettings, config: Path | None) -> Sequence[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of a child: it must not read that it should reload."""
-    return {**os.environ, "ECHOSTREAM_RELOAD": "false"}
+    """Return the environment of a child: it must not read that it should reload, or have workers."""
+    return {**os.environ, "ECHOSTREAM_RELOAD": "false", "ECHOSTREAM_WORKERS": "1"}

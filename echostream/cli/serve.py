@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from echostream.server import RpcServer
     from echostream.settings import ServeSettings
 
-__all__ = ("serve",)
+__all__ = ("load", "make_loop_factory", "run_server", "serve", "set_up_logs")
 
 
 def serve(
@@ -43,6 +43,9 @@ def serve(
     name: Annotated[
         str | None, typer.Option("--name", "-n", help="Announce it on the local network, under this name.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that serve on the same port; Linux only. [default: 1]")
+    ] = None,
     grace: Annotated[
         float | None, typer.Option(help="Seconds that running calls have to end. [default: 15, with --reload 1]")
     ] = None,
@@ -64,7 +67,6 @@ def serve(
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; a second Ctrl-C kills at once."""
     with failures():
-        from echostream.observability.logs import configure_logging, configure_logging_from
         from echostream.settings import load_settings
 
         settings = load_settings(
@@ -75,6 +77,7 @@ def serve(
             name=name,
             reload=reload,
             reload_dirs=reload_dir or None,
+            workers=workers,
             grace=grace,
             log_level=log_level,
             log_format=log_format,
@@ -83,24 +86,49 @@ def serve(
         )
         if settings.app is None:
             raise Misuse('say what to serve: echostream serve MODULE:OBJECT, or app = "..." in the config file')
-        if settings.log_config is not None:
-            configure_logging_from(settings.log_config)
-        else:
-            configure_logging(settings.log_level, form=settings.log_format)
-        make_loop = _loop_factory(settings.loop)
+        if settings.reload and settings.workers > 1:
+            raise Misuse("--reload and --workers cannot be combined: leave out --workers while you edit")
+        set_up_logs(settings)
+        make_loop_factory(settings.loop)
         if settings.reload and not check:
             from echostream.cli.reload import serve_and_reload
 
             given = {"grace": 1.0} if "grace" not in settings.model_fields_set else {}
             asyncio.run(serve_and_reload(settings.model_copy(update=given), config))
             return
-        server = _load(settings)
-        if not check:
-            with asyncio.Runner(loop_factory=make_loop) as runner:
-                runner.run(_serve(server, settings.grace))
+        server = load(settings)
+        if check:
+            return
+        if settings.workers > 1:
+            from echostream.cli.workers import serve_with_workers
+
+            asyncio.run(serve_with_workers(server, settings))
+        else:
+            run_server(server, settings)
 
 
-def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+def set_up_logs(settings: ServeSettings) -> None:
+    """Log as the settings say."""
+    from echostream.observability.logs import configure_logging, configure_logging_from
+
+    if settings.log_config is not None:
+        configure_logging_from(settings.log_config)
+    else:
+        configure_logging(settings.log_level, form=settings.log_format)
+
+
+def run_server(server: RpcServer, settings: ServeSettings) -> None:
+    """Serve until Ctrl-C or SIGTERM, on the loop that the settings name."""
+    with asyncio.Runner(loop_factory=make_loop_factory(settings.loop)) as runner:
+        runner.run(_serve(server, settings.grace))
+
+
+def make_loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return what makes the event loop.
+
+    Raises:
+        Misuse: it is not installed.
+    """
     if name == "asyncio":
         return asyncio.new_event_loop
     try:
@@ -110,7 +138,7 @@ def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     return cast("Callable[[], asyncio.AbstractEventLoop]", uvloop.new_event_loop)
 
 
-def _load(settings: ServeSettings) -> RpcServer:
+def load(settings: ServeSettings) -> RpcServer:
     """Import and prepare the server; an error in the user's module is shown with its traceback."""
     from echostream.cli.loading import load_server
     from echostream.errors import EchoStreamError

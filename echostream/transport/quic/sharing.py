@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import socket
 import struct
 import sys
@@ -139,6 +138,8 @@ def steer(sock: socket.socket, program: Sequence[Instruction]) -> None:
 
     A packet that the program cannot read, or a place that is none, falls back to the spreading by addresses.
     """
+    import ctypes  # a supervisor's alone
+
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *instruction) for instruction in program))
     sock.setsockopt(
         socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, struct.pack("HP", len(program), ctypes.addressof(code))
