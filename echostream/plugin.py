@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar, overload
 
 from echostream.config import MAX_ERROR_HOOKS, RESOURCE_CLOSE_TIMEOUT
 from echostream.errors import ConfigurationError
@@ -18,6 +18,7 @@ from echostream.middleware.base import Middleware
 
 if TYPE_CHECKING:
     from echostream.session.context import Context
+    from echostream.session.listeners import CallbackT
     from echostream.session.manager import BroadcastResult, SessionManager
     from echostream.session.runtime import Runtime
     from echostream.session.session import Session
@@ -57,8 +58,12 @@ class Host(Protocol):
     def register(self, *targets: object) -> None:
         """Serve more."""
 
-    def on(self, event: type | str, callback: Callable[..., Any]) -> Callable[[], None]:
-        """Listen to an event of every session."""
+    @overload
+    def on(self, event: type | str) -> Callable[[CallbackT], CallbackT]: ...
+    @overload
+    def on(self, event: type | str, callback: Callable[..., Any]) -> Callable[[], None]: ...
+    def on(self, event: type | str, callback: Callable[..., Any] = ...) -> Callable[..., Any]:
+        """Listen to an event of every session; a decorator without a callback."""
         ...
 
     def broadcast(

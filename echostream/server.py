@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from echostream.admission import SHUTTING_DOWN, Admission, Authenticate
 from echostream.builder import ServerBuilder
@@ -19,6 +19,7 @@ from echostream.middleware.base import Middleware, compile_chains
 from echostream.plugin import Hooked, Lifespan, Plugin, middleware_of
 from echostream.presence import Announcement, Presence, Publicity
 from echostream.routing.router import Router
+from echostream.session.listeners import LEFT_OUT, CallbackT
 from echostream.session.manager import BroadcastResult, SessionManager
 from echostream.session.runtime import Runtime
 from echostream.session.session import Session
@@ -139,9 +140,16 @@ class RpcServer(Hooked):
         """
         self._router.register(*targets, name=name, chains=compile_chains(middleware))
 
-    def on(self, event: type | str, callback: Callable[..., Any]) -> Callable[[], None]:
-        """Listen to an event of every session; return the function that unsubscribes. See `Session.on`."""
-        return self._router.listeners.add(event, callback)
+    @overload
+    def on(self, event: type | str) -> Callable[[CallbackT], CallbackT]: ...
+    @overload
+    def on(self, event: type | str, callback: Callable[..., Any]) -> Callable[[], None]: ...
+    def on(self, event: type | str, callback: Callable[..., Any] = LEFT_OUT) -> Callable[..., Any]:
+        """Listen to an event of every session; return the function that unsubscribes.
+
+        Without a callback it is a decorator: ``@server.on(PriceChanged)``. See `Session.on`.
+        """
+        return self._router.listeners.subscribe(event, callback)
 
     def describe(self) -> list[ServiceDescription]:
         """Describe what is registered, with JSON Schema of all that travels."""

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from echostream.binding import TypeCodec, codec_for, dump_any
 from echostream.config import (
@@ -26,14 +25,15 @@ from echostream.session.call import Call
 from echostream.session.calling import CallRequest, call_unary
 from echostream.session.chains import item_sender
 from echostream.session.emitter import EventAck, encode_event
+from echostream.session.listeners import LEFT_OUT, CallbackT
 from echostream.session.proxy import UNSET, CallOptions, ItemBlock, ItemIterator, ProxyMethod, iterate, make_proxy
-from echostream.session.streams import StreamSender, open_channel
+from echostream.session.streams import OpenStream, StreamSender, open_channel
 from echostream.types import random_bytes
 
 if TYPE_CHECKING:
     from echostream.session.session import Session
 
-__all__ = ("Conversation", "OpenStream")
+__all__ = ("Conversation",)
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -235,18 +235,32 @@ class Conversation(Habits, ABC):
             )
         return await session.events.emit(name, wire, ack=ack, timeout=timeout, metadata=known)
 
-    def on(self, event: type | str, callback: Callable[..., Any]) -> Callable[[], None]:
+    @overload
+    def on(self, event: type | str) -> Callable[[CallbackT], CallbackT]: ...
+    @overload
+    def on(self, event: type | str, callback: Callable[..., Any]) -> Callable[[], None]: ...
+    def on(self, event: type | str, callback: Callable[..., Any] = LEFT_OUT) -> Callable[..., Any]:
         """Listen to an event of the peer; return the function that unsubscribes.
+
+        Without a callback it is a decorator: ``@client.on(PriceChanged)`` above the function, which stays as it is
+        and listens for as long as the session lives.
 
         Args:
             event: an event class, a name, or a pattern in which ``*`` stands for any characters (``price.*``).
             callback: plain or async, ``(payload)`` or ``(payload, ctx)``.
-        """
-        return self._session.listeners.add(event, callback)
 
-    def once(self, event: type | str, callback: Callable[..., Any]) -> Callable[[], None]:
-        """Listen to the next such event only."""
-        return self._session.listeners.add(event, callback, once=True)
+        Raises:
+            ConfigurationError: `event` is no event, or `callback` takes neither one nor two arguments.
+        """
+        return self._session.listeners.subscribe(event, callback)
+
+    @overload
+    def once(self, event: type | str) -> Callable[[CallbackT], CallbackT]: ...
+    @overload
+    def once(self, event: type | str, callback: Callable[..., Any]) -> Callable[[], None]: ...
+    def once(self, event: type | str, callback: Callable[..., Any] = LEFT_OUT) -> Callable[..., Any]:
+        """Listen to the next such event only; a decorator without a callback, like `on`."""
+        return self._session.listeners.subscribe(event, callback, once=True)
 
     # Services of this side
 
@@ -313,38 +327,6 @@ class Conversation(Habits, ABC):
             raise DeadlineExceededError(f"no answer to a probe within {timeout:.3g} s", duration=timeout) from None
         t4 = self._session.runtime.clock.monotonic_ns()
         return max(0, (t4 - answer.t1_ns) - (answer.t3_ns - answer.t2_ns)) / 1e9
-
-
-class OpenStream:
-    """What `open_stream` returns: await it for the sender, or use it as a block."""
-
-    __slots__ = ("_open", "_sender")
-
-    def __init__(self, opened: Callable[[], Coroutine[Any, Any, StreamSender[Any]]]) -> None:
-        self._open = opened
-        self._sender: StreamSender[Any] | None = None
-
-    def __await__(self) -> Generator[Any, None, StreamSender[Any]]:
-        return self._open().__await__()
-
-    if not TYPE_CHECKING:  # checkers find this slip by themselves, unless somebody defines what is missing
-
-        def __getattr__(self, name: str) -> NoReturn:
-            """Say what was forgotten."""
-            raise AttributeError(
-                f"not opened yet, so there is no {name!r}: write `async with client.open_stream(...) as sender:`"
-                " or `sender = await client.open_stream(...)`"
-            )
-
-    async def __aenter__(self) -> StreamSender[Any]:
-        self._sender = await self._open()
-        return self._sender
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._sender is not None:
-            await self._sender.__aexit__(kind, error, traceback)
 
 
 def _proxy_method(method: Any) -> ProxyMethod:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from echostream.binding import EventBinding, bind_event
 from echostream.errors import ConfigurationError
 from echostream.session.chains import Chain, Notice
 from echostream_derive import event_name
 
-__all__ = ("Listener", "ListenerTable", "event_key")
+__all__ = ("LEFT_OUT", "CallbackT", "Listener", "ListenerTable", "event_key")
+
+CallbackT = TypeVar("CallbackT", bound=Callable[..., Any])
+
+LEFT_OUT: Final[Any] = object()
+"""Stands for a callback that is not given, and so is decorated: None is what a function returned that was called."""
 
 _MAX_CACHED: Final = 4096
 """Event names remembered with their listeners: names come from the peer, so their number is bounded."""
@@ -74,6 +79,18 @@ class ListenerTable:
     def version(self) -> int:
         """Rises with every change here or in the parent."""
         return self._version + (self._parent.version if self._parent is not None else 0)
+
+    def subscribe(self, event: type | str, callback: Any = LEFT_OUT, *, once: bool = False) -> Callable[..., Any]:
+        """Subscribe as `add` does; without a callback return the decorator that subscribes a function."""
+        if callback is not LEFT_OUT:
+            return self.add(event, callback, once=once)
+        event_key(event)  # what is no event is told in its own line, and not where the function is
+
+        def decorate(function: CallbackT) -> CallbackT:
+            self.add(event, function, once=once)
+            return function
+
+        return decorate
 
     def add(self, event: type | str, callback: Callable[..., Any], *, once: bool = False) -> Callable[[], None]:
         """Subscribe; return the function that unsubscribes.
@@ -161,6 +178,11 @@ def event_key(event: type | str) -> tuple[str, EventBinding | None]:
     if isinstance(event, type) and event_name(event) is not None:
         binding = bind_event(event)
         return binding.name, binding
+    if inspect.isroutine(event):
+        name = event.__name__
+        raise ConfigurationError(
+            "event", f'{name} is a function: name the event first, on("name", {name}), or above it, @client.on("name")'
+        )
     shown = event.__name__ if isinstance(event, type) else repr(event)
     raise ConfigurationError("event", f'{shown} is no event: decorate the class with @event("name"), or give a name')
 

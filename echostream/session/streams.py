@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self
 
 from echostream.binding import TypeCodec
 from echostream.config import DEFAULT_STREAM_CLOSE_TIMEOUT
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from echostream.session.session import Session
     from echostream.types import Metadata
 
-__all__ = ("StreamReceiver", "StreamSender", "open_channel")
+__all__ = ("OpenStream", "StreamReceiver", "StreamSender", "open_channel")
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -114,6 +114,38 @@ class StreamSender(Generic[T]):
             await self.close()
         else:
             self.reset("the sender gave up")
+
+
+class OpenStream:
+    """What `open_stream` returns: await it for the sender, or use it as a block."""
+
+    __slots__ = ("_open", "_sender")
+
+    def __init__(self, opened: Callable[[], Coroutine[Any, Any, StreamSender[Any]]]) -> None:
+        self._open = opened
+        self._sender: StreamSender[Any] | None = None
+
+    def __await__(self) -> Generator[Any, None, StreamSender[Any]]:
+        return self._open().__await__()
+
+    if not TYPE_CHECKING:  # checkers find this slip by themselves, unless somebody defines what is missing
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what was forgotten."""
+            raise AttributeError(
+                f"not opened yet, so there is no {name!r}: write `async with client.open_stream(...) as sender:`"
+                " or `sender = await client.open_stream(...)`"
+            )
+
+    async def __aenter__(self) -> StreamSender[Any]:
+        self._sender = await self._open()
+        return self._sender
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._sender is not None:
+            await self._sender.__aexit__(kind, error, traceback)
 
 
 class StreamReceiver(Generic[T]):

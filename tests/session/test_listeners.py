@@ -170,6 +170,38 @@ def test_other_callbacks_are_refused(callback: Any) -> None:
     assert caught.value.message == f"callback: {callback.__name__} for 'a' must take (payload) or (payload, ctx)"
 
 
+def test_without_a_callback_a_function_is_decorated_and_stays_as_it_is() -> None:
+    table = ListenerTable()
+    assert table.subscribe(Price)(first) is first
+    assert table.subscribe("other", once=True)(second) is second
+    assert [(item.callback, item.once) for item in table] == [(first, False), (second, True)]
+    table.subscribe("other", first)()
+    assert len([*table]) == 2
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        (int, 'event: int is no event: decorate the class with @event("name"), or give a name'),
+        (first, 'event: first is a function: name the event first, on("name", first), or above it, @client.on("name")'),
+    ],
+)
+def test_a_decorator_for_no_event_is_refused_in_its_own_line(event: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ListenerTable().subscribe(event)
+    assert caught.value.message == message
+
+
+def test_the_result_of_a_callback_that_was_called_is_no_decorator() -> None:
+    with pytest.raises(ConfigurationError, match="callback: None for 'a' is no function, plain or async"):
+        ListenerTable().subscribe("a", first(1))  # type: ignore[func-returns-value]
+
+
+def test_a_decorator_refuses_what_cannot_listen() -> None:
+    with pytest.raises(ConfigurationError, match=r"_nothing for 'a' must take \(payload\) or \(payload, ctx\)"):
+        ListenerTable().subscribe("a")(_nothing)
+
+
 def test_a_listener_calls_its_callback_as_it_wants_it() -> None:
     seen: list[Any] = []
 

@@ -813,7 +813,7 @@ async def callback_takes_nothing() -> None:
 @mistake("a callback that is called instead of given")
 async def callback_is_called() -> None:
     async with served() as client:
-        client.on(PriceChanged, print("changed"))  # type: ignore[arg-type]
+        client.on(PriceChanged, print("changed"))  # type: ignore[call-overload]
 
 
 @mistake("a stream's name is misspelt")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, assert_type
 
 from pydantic import BaseModel
@@ -31,6 +31,7 @@ from echostream import (
     stream,
 )
 from echostream.middleware import RequestNext
+from echostream.plugin import Host
 
 
 class Order(BaseModel):
@@ -132,6 +133,13 @@ async def serve() -> None:
 
 
 class Greetings(Plugin):
+    async def on_start(self, server: Host, /) -> None:
+        @server.on("hello.*")
+        def heard(payload: str) -> None:
+            print(payload)
+
+        heard("hello")
+
     async def on_connect(self, session: Session, /) -> None:
         await session.emit("hello")
 
@@ -141,6 +149,12 @@ def hooked() -> RpcServer:
 
     @server.on_connect
     async def connect(session: Session) -> None: ...
+
+    @server.on(PriceChanged)
+    def changed(change: PriceChanged) -> float:
+        return change.price
+
+    assert_type(changed(PriceChanged(symbol="ACME", price=1.0)), float)
 
     return server
 
@@ -194,6 +208,18 @@ async def talk(order: Order) -> None:
         off = client.on(PriceChanged, on_price)
         off()
         client.once(PriceChanged, on_price)
+        off_news = client.on("news.*", lambda payload: print("news", payload))
+        assert_type(off_news, Callable[[], None])
+
+        @client.on(PriceChanged)
+        async def on_change(changed: PriceChanged, ctx: Context) -> None: ...
+
+        @client.once("market.closed")
+        def on_closed(day: int) -> str:
+            return str(day)
+
+        assert_type(on_closed(7), str)
+        assert_type(await on_change(PriceChanged(symbol="ACME", price=1.0), INJECTED), None)
         client.register(Ui())
         async with client.open_stream("microphone") as sender:
             await sender.send(b"pcm")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from echostream import Context, Depends, RpcClient, RpcServer
 from tests.typing.contract import AbstractOrders, Order, OrdersContract
-from tests.typing.program import Orders, Timer
+from tests.typing.program import Orders, PriceChanged, Timer
 
 
 async def talk(client: RpcClient, ctx: Context) -> None:
@@ -27,6 +27,9 @@ async def talk(client: RpcClient, ctx: Context) -> None:
     client.call(orders.watch, "ACME")  # type: ignore[arg-type]
     client.stream(orders.watch, 7)  # type: ignore[call-overload]
     client.stream(orders.place, "ACME")  # type: ignore[call-overload]
+    client.on(PriceChanged, 7)  # type: ignore[call-overload]
+    client.on(PriceChanged)(7)  # type: ignore[type-var]
+    client.on(7)  # type: ignore[call-overload]
     receipt: str = await client.call(orders.add, 1)  # type: ignore[arg-type]
     contract = client.proxy(OrdersContract)
     await contract.place("ACME")  # type: ignore[arg-type]
