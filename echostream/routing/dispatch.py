@@ -161,9 +161,9 @@ class Dispatcher:
             request: the call as the middleware left it.
         """
         binding = route.binding
-        if binding.spec.requires is not None:
+        if not route.is_plain and binding.spec.requires is not None:
             _check_permission(invocation, binding.name, binding.spec.requires)
-        if binding.returns_items != frame.accepts_items or binding.sends_items != frame.sends_items:
+        if binding.returns_items is not frame.accepts_items or binding.sends_items is not frame.sends_items:
             raise _wrong_shape(binding, frame)
         positional, keyword = self._unpack(frame) if request is None else (request.args, request.kwargs)
         args, kwargs = binding.decode_arguments(positional, keyword)

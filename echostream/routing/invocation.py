@@ -142,7 +142,8 @@ class Invocation(Context):
     def respond(self, wire: WireValue, status: int = Status.OK) -> Awaitable[None] | None:
         """Send the result, or a failure; return what is left to wait for: a coroutine costs, and most need none."""
         peer, call = self._peer, self.call
-        payload, raw = encode_payload(peer, wire)
+        raw = type(wire) is bytes
+        payload: bytes = wire if raw else peer.runtime.payload.encode(wire)
         if len(payload) > peer.runtime.limits.large_payload_bytes:
             peer.protocol.link.check_payload(len(payload))
             return self._send_large_response(status, payload, raw=raw)

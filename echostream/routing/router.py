@@ -52,13 +52,14 @@ class MethodRoute:
     thread: bool = False
     """Whether the function is to be called in a thread."""
     is_plain: bool = field(init=False)
-    """Whether the function gets arguments alone, and gives its result when it is awaited."""
+    """Whether anybody may call it, it gets arguments alone, and gives its result when it is awaited."""
     encode: Callable[[Any], WireValue] = field(init=False)
     """Makes what travels of what the function gave; nothing, where it sends items."""
 
     def __post_init__(self) -> None:
         binding = self.binding
-        special = (binding.returns_items, self.thread, binding.items_parameter, binding.context_parameter)
+        filled = (binding.items_parameter, binding.context_parameter)
+        special = (binding.spec.requires is not None, binding.returns_items, self.thread, *filled)
         object.__setattr__(self, "is_plain", not any(special))
         object.__setattr__(self, "encode", _nothing if binding.returns_items else binding.encode_result)
 

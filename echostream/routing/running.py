@@ -49,24 +49,25 @@ async def _run(run: Run, others: deque[Run], now: Callable[[], float]) -> None:
     """Run one handler, and others as long as none of them waits."""
     task = cast("asyncio.Task[None]", asyncio.current_task())
     unshared = sys.getrefcount(task)
+    before = now()
     while True:
         invocation, coroutine, variables = run
         task.set_name(invocation.method)
-        started = now()
+        waits_for, waits = None, True
         try:
             waits_for = variables.run(coroutine.send, None)
         except StopIteration:
-            if (seconds := now() - started) > _STALL_SECONDS:
-                _warn(seconds, invocation.method)
-        else:
-            if (seconds := now() - started) > _STALL_SECONDS:
-                _warn(seconds, invocation.method)
+            waits = False
+        after = now()
+        if after - before > _STALL_SECONDS:
+            _warn(after - before, invocation.method)
+        if waits:
             invocation.on_waiting(task)
             await _go_on(run, waits_for, now)
             return
         if not others or task.cancelling() or sys.getrefcount(task) != unshared:
             return
-        run = others.popleft()
+        run, before = others.popleft(), after
 
 
 @types.coroutine

@@ -90,32 +90,32 @@ class ProxyMethod:
         """Whether a call may be tried again after the handler ran."""
         return self.binding.spec.idempotent or self.binding.spec.safe
 
-    def request(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CallRequest:
+    def request(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> CallRequest:
         """Return what to call, with arguments encoded.
 
         Raises:
             TypeError: the arguments do not fit the signature.
             InvalidArgumentError: a value does not fit its type.
         """
-        binding, metadata = self.binding, self.options.metadata
+        binding, session, metadata = self.binding, self._session, self.options.metadata
         items: AsyncIterable[Any] | None = None
-        positional: Sequence[Any] = args
-        keyword = kwargs
         if binding.sends_items:
-            positional, keyword, items = binding.take_items(args, kwargs)
-        return CallRequest(
+            args, kwargs, items = binding.take_items(args, kwargs)
+        request = CallRequest(
             binding.name,
-            binding.encode_arguments(positional, keyword),
+            binding.encode_arguments(args, kwargs),
             self._timeout,
-            dict(metadata) if metadata is not None else None,
+            None if metadata is None else dict(metadata),
             binding.raises,
             items,
-            binding.encode_input_item if items is not None else None,
-            binding.returns_items,
-            self._session.id,
-            binding.spec.safe,
-            item_sender(self._session.chains.outbound_item, self._session, binding.name) if items is not None else None,
+            accepts_items=binding.returns_items,
+            session_id=session.id,
+            safe=binding.spec.safe,
         )
+        if items is not None:
+            request.encode_item = binding.encode_input_item
+            request.send_through = item_sender(session.chains.outbound_item, session, binding.name)
+        return request
 
     def unary(
         self,
