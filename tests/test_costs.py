@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+import pytest
 
 from echostream import handler, service
 from echostream.middleware import Middleware, Request, RequestNext
 from echostream.protocol.payload import PayloadCodec
+from echostream.session.tasks import start_eagerly
 from echostream.testing import connect_in_memory
-from tests.serving import joined, linked, served
+from tests.serving import QUIC, joined, linked, served, session_of
 
 
 @service("echo")
@@ -79,24 +84,105 @@ class Layer(Middleware):
         return await call_next(request)
 
 
+async def counted(wanted: Callable[[str, Any], bool], work: Callable[[], Awaitable[object]], times: int) -> float:
+    """Count what the interpreter reports about a piece of work, for each of `times` runs of it, one after another."""
+    seen = 0
+
+    def count(_frame: FrameType, event: str, arg: Any) -> None:
+        nonlocal seen
+        seen += wanted(event, arg)
+
+    await work()  # warm
+    sys.setprofile(count)
+    try:
+        for _ in range(times):
+            await work()
+    finally:
+        sys.setprofile(None)
+    return seen / times
+
+
 async def calls_of_python(*, server: Sequence[Middleware] = (), client: Sequence[Middleware] = ()) -> float:
     """Count the functions that Python enters for one unary call, on both sides together."""
-    entered = 0
-
-    def count(_frame: FrameType, event: str, _arg: object) -> None:
-        nonlocal entered
-        entered += event == "call"
-
     async with served(Echo(), middleware=server) as running, joined(running, middleware=client) as caller:
         echo = caller.proxy(Echo)
-        assert await echo.say("warm") == "warm"
-        sys.setprofile(count)
-        try:
-            for _ in range(20):
-                await echo.say("hi")
-        finally:
-            sys.setprofile(None)
-    return entered / 20
+        return await counted(lambda event, _: event == "call", lambda: echo.say("hi"), 20)
+
+
+async def together(echo: Echo, count: int = 64) -> None:
+    """Make so many calls at once."""
+    await asyncio.gather(*(echo.say("hi") for _ in range(count)))
+
+
+async def test_a_unary_call_takes_no_more_steps_than_it_did() -> None:
+    """Raise these figures for nothing less than a feature; bring them down with every step that is saved."""
+    assert await calls_of_python() <= 170
+    async with linked(Echo()) as (_, client):
+        echo = client.proxy(Echo)
+        assert await counted(lambda event, _: event == "call", lambda: together(echo), 5) / 64 <= 88
+
+
+@pytest.mark.parametrize("engine", ["aioquic", "qh3"])
+async def test_calls_that_are_made_together_share_packets_and_system_calls(engine: str) -> None:
+    pytest.importorskip(engine)
+    system = {"recv", "recv_into", "recvfrom", "recvmsg", "recvmsg_into", "send", "sendto", "sendmsg"}
+
+    def is_system_call(event: str, function: Any) -> bool:
+        return event == "c_call" and function.__name__ in system
+
+    async with served(Echo(), url=QUIC, engine=engine) as server, joined(server, engine=engine) as client:
+        echo = client.proxy(Echo)
+        assert await counted(is_system_call, lambda: together(echo), 20) <= 16  # for 64 calls
+        assert await counted(is_system_call, lambda: echo.say("hi"), 20) <= 10
+
+
+async def test_calls_that_come_together_and_never_wait_share_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    start = start_eagerly
+
+    def noted(*args: Any, **options: Any) -> Any:
+        made.append(args)
+        return start(*args, **options)
+
+    monkeypatch.setattr("echostream.routing.running.start_eagerly", noted)
+    async with linked(Echo()) as (_, client):
+        echo = client.proxy(Echo)
+        await together(echo)
+        assert len(made) == 2  # the client pushes after 32
+        await echo.say("hi")
+        assert len(made) == 3
+
+
+async def test_a_unary_call_adds_so_many_bytes_to_its_payloads() -> None:
+    written: list[int] = []
+    async with linked(Echo()) as (server, client):
+        echo = client.proxy(Echo)
+        for session in (client.session, session_of(server, client)):
+            connection = session.peer.connection
+            write = connection.write
+
+            def noted(stream_id: int, data: bytes, *, fin: bool = False, write: Any = write) -> bool:
+                written.append(len(data))
+                return bool(write(stream_id, data, fin=fin))
+
+            connection.write = noted  # type: ignore[method-assign]
+        await echo.say("hi")
+    request, response = written[:2]
+    assert request - len(msgpack.packb([["hi"], {}])) == 24 + len("echo.say")
+    assert response - len(msgpack.packb("hi")) == 15
+
+
+async def test_calls_leave_no_memory_behind() -> None:
+    async with linked(Echo()) as (_, client):
+        echo = client.proxy(Echo)
+        for _ in range(3):
+            await together(echo)
+        gc.collect()
+        before = sys.getallocatedblocks()
+        for _ in range(20):
+            await together(echo)
+        gc.collect()
+        assert sys.getallocatedblocks() - before < 64  # for 1,280 calls
 
 
 async def test_middleware_that_takes_no_part_costs_a_call_nothing() -> None:

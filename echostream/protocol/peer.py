@@ -41,6 +41,7 @@ __all__ = ("PeerProtocol",)
 
 
 _REASONS: Final = frozenset(Status) - {Status.OK}
+_OPEN: Final = State.OPEN
 _READY: Final = frozenset({State.OPEN, State.DRAINING})
 
 
@@ -108,7 +109,7 @@ class PeerProtocol:
         """
         events: list[ev.ProtocolEvent] = []
         try:
-            if self.state in _READY:
+            if self.state is _OPEN or self.state in _READY:
                 self._read(stream_id, data, fin, events)
             elif self.state is not State.CLOSED:
                 self._read_before_ready(stream_id, data, fin, events)
