@@ -9,8 +9,8 @@ from typing import Any
 from echostream.config import RetrySettings
 from echostream.errors import ConfigurationError, EchoStreamError, Status
 from echostream.middleware.base import Middleware
-from echostream.session.calling import deadline_of
 from echostream.session.chains import Request, RequestNext
+from echostream.session.context import deadline_of
 from echostream.types import random_source
 
 __all__ = ("Retry",)

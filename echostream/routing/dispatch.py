@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from contextvars import copy_context
@@ -65,7 +64,7 @@ class Dispatcher:
         self._chain = runtime.chains.inbound_request
         self._hints = hints
         self._withheld: str | None = None
-        self._starting: deque[Run] | None = None  # 760 bytes, made for the first call
+        self._starting: list[Run] = []
         self._now = 0.0  # when they came: together
         self._streams = 0
 
@@ -103,16 +102,16 @@ class Dispatcher:
 
     def on_request(self, session: Session, event: ev.RequestReceived) -> None:
         """Take a call; `start` runs it."""
-        if not (starting := self._starting):
-            starting = self._starting = deque() if starting is None else starting
+        if not self._starting:
             self._now = session.loop.time()
         invocation = Invocation(session, event.call, event.frame, self._now)
-        starting.append((invocation, self._serve(invocation, event.frame), copy_context()))
+        self._starting.append((invocation, self._serve(invocation, event.frame), copy_context()))
 
     def start(self, session: Session) -> None:
         """Serve the calls that came; those that never wait are answered before this returns."""
         if self._starting:
-            run_together(self._starting, session.tasks, self._runtime.clock.monotonic)
+            runs, self._starting = self._starting, []
+            run_together(iter(runs), session.tasks, self._runtime.clock.monotonic)
 
     async def _serve(self, invocation: Invocation, frame: RequestFrame) -> None:
         enter_context(invocation)

@@ -11,8 +11,7 @@ import asyncio
 import logging
 import sys
 import types
-from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -32,25 +31,25 @@ Run = tuple["Invocation", Coroutine[Any, Any, None], Context]
 """A call, what serves it, and the context variables to do so in."""
 
 
-def run_together(runs: deque[Run], tasks: TaskSet, now: Callable[[], float]) -> None:
+def run_together(runs: Iterator[Run], tasks: TaskSet, now: Callable[[], float]) -> None:
     """Run handlers up to their ends or first waits; `tasks` owns those that wait.
 
     Args:
-        runs: in order; empty afterwards.
+        runs: in order; at its end afterwards.
         tasks: whose end cancels them.
         now: the monotonic clock, in seconds.
     """
-    while runs:
+    for run in runs:
         # Where none can start at once, each gets a Task of its own: the others are gone when it begins.
-        tasks.own(start_eagerly(_run(runs.popleft(), runs, now), loop=tasks.loop))
+        tasks.own(start_eagerly(_run(run, runs, now), loop=tasks.loop))
 
 
-async def _run(run: Run, others: deque[Run], now: Callable[[], float]) -> None:
+async def _run(run: Run | None, others: Iterator[Run], now: Callable[[], float]) -> None:
     """Run one handler, and others as long as none of them waits."""
     task = cast("asyncio.Task[None]", asyncio.current_task())
     unshared = sys.getrefcount(task)
     before = now()
-    while True:
+    while run is not None:
         invocation, coroutine, variables = run
         task.set_name(invocation.method)
         waits_for, waits = None, True
@@ -65,9 +64,9 @@ async def _run(run: Run, others: deque[Run], now: Callable[[], float]) -> None:
             invocation.on_waiting(task)
             await _go_on(run, waits_for, now)
             return
-        if not others or task.cancelling() or sys.getrefcount(task) != unshared:
+        if task.cancelling() or sys.getrefcount(task) != unshared:
             return
-        run, before = others.popleft(), after
+        run, before = next(others, None), after
 
 
 @types.coroutine

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from echostream.config import LOST_CALL_GRACE
 from echostream.errors import LocalProtocolError, RpcError, Status
-from echostream.session.calling import CallRequest, PendingCall, call_unary, deadline_error, deadline_of
+from echostream.session.calling import CallRequest, PendingCall, call_unary, deadline_error
 from echostream.session.chains import Request
+from echostream.session.context import deadline_of
 from echostream.session.deadlines import Entry
 from echostream.session.streaming import StreamingCall, call_with_items
 
@@ -159,11 +160,11 @@ class Attempts(Entry):
             left,
             view.metadata or None,
             request.raises,
-            request.items,
-            request.encode_item,
-            request.accepts_items,
             request.session_id,
             safe,
+            request.accepts_items,
+            request.items,
+            request.encode_item,
             request.send_through,
         )
 

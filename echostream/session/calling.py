@@ -20,7 +20,7 @@ from echostream.errors import (
 )
 from echostream.protocol import frames as f
 from echostream.protocol.link import LANE
-from echostream.session.context import current_deadline
+from echostream.session.context import deadline_of
 
 if TYPE_CHECKING:
     from echostream.protocol.records import OutgoingCall
@@ -35,7 +35,6 @@ __all__ = (
     "call_unary",
     "check_status",
     "deadline_error",
-    "deadline_of",
     "decode_payload",
     "encode_arguments",
     "encode_payload",
@@ -47,9 +46,6 @@ __all__ = (
 )
 
 _log = logging.getLogger("echostream.session")
-
-_LONGEST: Final = 1e9
-"""Seconds beyond which a timeout is the same as none: 31 years, which fit in the nanoseconds of a Request frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +73,13 @@ class CallRequest:
     """Seconds, or None for no deadline but an inherited one."""
     metadata: Metadata | None = None
     raises: Sequence[type[RpcError]] = ()
-    items: AsyncIterable[Any] | None = None
-    """Input items, for calls that stream them."""
-    encode_item: Callable[[Any], WireValue] | None = None
-    accepts_items: bool = False
     session_id: str = ""
     safe: bool = False
     """Whether it may travel in early data."""
+    accepts_items: bool = False
+    items: AsyncIterable[Any] | None = None
+    """Input items, for calls that stream them."""
+    encode_item: Callable[[Any], WireValue] | None = None
     send_through: Callable[[WireValue, Next[WireValue]], Awaitable[Any]] | None = None
     """Middleware around each input item: given the item and what sends it."""
 
@@ -354,16 +350,6 @@ def error_of(
             message = values["message"] if isinstance(values.get("message"), str) else ""
             details = values["details"] if isinstance(values.get("details"), dict) else {}
     return error_from_wire(status, message, details, known=known, session=session, operation=operation)
-
-
-def deadline_of(now: float, timeout: float | None) -> tuple[float | None, float | None]:
-    """Return (deadline, seconds allowed): the nearer of the timeout and what a running handler has left."""
-    inherited = current_deadline()
-    if timeout is not None:
-        timeout = min(timeout, _LONGEST)
-        if inherited is None or now + timeout <= inherited:
-            return now + timeout, timeout
-    return inherited, None if inherited is None else max(0.0, inherited - now)
 
 
 def deadline_error(method: str | None, duration: float | None) -> DeadlineExceededError:

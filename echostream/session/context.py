@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from echostream.session.session import Principal, Session
     from echostream.types import Metadata
 
-__all__ = ("Context", "current_deadline", "enter_context", "leave_context")
+__all__ = ("Context", "current_deadline", "deadline_of", "enter_context", "leave_context")
 
 _PROGRESS_INTERVAL: Final = 0.1
 """Seconds between two progress reports of one call: more than ten a second nobody can read (MCP's advice)."""
+
+_LONGEST: Final = 1e9
+"""Seconds beyond which a timeout is the same as none: 31 years, which fit in the nanoseconds of a Request frame."""
 
 
 class Context:
@@ -167,6 +170,17 @@ def current_deadline() -> float | None:
     """Return the deadline that nested calls inherit, or None."""
     context = _current.get()
     return None if context is None else context._deadline
+
+
+def deadline_of(now: float, timeout: float | None) -> tuple[float | None, float | None]:
+    """Return (deadline, seconds allowed): the nearer of the timeout and what a running handler has left."""
+    context = _current.get()
+    inherited = None if context is None else context._deadline
+    if timeout is not None:
+        timeout = min(timeout, _LONGEST)
+        if inherited is None or now + timeout <= inherited:
+            return now + timeout, timeout
+    return inherited, None if inherited is None else max(0.0, inherited - now)
 
 
 def _keys(metadata: Mapping[str, str | bytes]) -> Metadata:

@@ -107,12 +107,12 @@ class ProxyMethod:
             self._timeout,
             None if metadata is None else dict(metadata),
             binding.raises,
-            items,
-            accepts_items=binding.returns_items,
-            session_id=session.id,
-            safe=binding.spec.safe,
+            session.id,
+            binding.spec.safe,
+            binding.returns_items,
         )
         if items is not None:
+            request.items = items
             request.encode_item = binding.encode_input_item
             request.send_through = item_sender(session.chains.outbound_item, session, binding.name)
         return request

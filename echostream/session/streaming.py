@@ -12,13 +12,13 @@ from echostream.session.calling import (
     CallRequest,
     check_status,
     deadline_error,
-    deadline_of,
     encode_arguments,
     encode_payload,
     lost_error,
     seconds_left,
     start_call,
 )
+from echostream.session.context import deadline_of
 from echostream.session.items import NO_CREDIT, credit_came, turn, wants_turn
 
 if TYPE_CHECKING:

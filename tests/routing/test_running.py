@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar, copy_context
 from typing import Any, cast
@@ -48,11 +47,8 @@ def run(
 ) -> tuple[list[Fake], TaskSet]:
     fakes = [Fake(f"orders.{number}") for number in range(len(coroutines))]
     tasks = TaskSet(asyncio.get_running_loop())
-    runs = deque(
-        (cast("Invocation", fake), coroutine, copy_context()) for fake, coroutine in zip(fakes, coroutines, strict=True)
-    )
-    run_together(runs, tasks, now)
-    assert not runs
+    runs = zip(fakes, coroutines, strict=True)
+    run_together(iter([(cast("Invocation", fake), work, copy_context()) for fake, work in runs]), tasks, now)
     return fakes, tasks
 
 
