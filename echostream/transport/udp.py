@@ -15,6 +15,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import Protocol, cast
 
 from echostream.transport.sockets import SocketAddress, VirtualPort
@@ -227,7 +228,7 @@ class _BatchedSocket(UdpSocket):
             elif level in {socket.IPPROTO_IP, socket.IPPROTO_IPV6}:
                 source = value
         if 0 < segment < len(data):
-            packets.extend((data[start : start + segment], address, source) for start in range(0, len(data), segment))
+            packets += [(data[start : start + segment], address, source) for start in range(0, len(data), segment)]
         else:
             packets.append((data, address, source))
 
@@ -316,12 +317,11 @@ def _run_end(datagrams: Sequence[tuple[bytes, SocketAddress]], start: int) -> in
     data, address = datagrams[start]
     size = len(data)
     stop = min(len(datagrams), start + _MAX_SEGMENTS, start + max(1, _MAX_RUN_BYTES // max(1, size)))
-    for index in range(start + 1, stop):
-        following, destination = datagrams[index]
-        if destination != address or len(following) > size:
-            return index
-        if len(following) < size:
-            return index + 1
+    index = start
+    for following, destination in islice(datagrams, start + 1, stop):
+        index += 1
+        if len(following) != size or destination != address:
+            return index + 1 if len(following) < size and destination == address else index
     return stop
 
 

@@ -142,22 +142,11 @@ class QuicConnection(ConnectionLife):
 
     def finish(self) -> None:
         """End a wake-up: hand up what arrived, let the receiver answer, transmit, set the timer."""
-        if self._refusal is not None:
-            self._refuse(TransportCode.CONNECTION_REFUSED, self._refusal)
-        self._in_burst = True
-        self._guard(self._engine.deliver, self)
-        if self._receiver is not None and self._state is State.OPEN:
-            self._guard(self._receiver.burst_ended)
-        self._in_burst = False
-        if self._pump.dirty and self._state is State.OPEN and not self._above:
-            self._pump.wake_soon()  # what the application does next may share a packet with the acknowledgement
-        else:
-            self.resume()
+        self._guard(self._finish)
 
     def resume(self) -> None:
         """Transmit and look after all else: the first flight, after a wake-up, when the socket takes packets again."""
-        self._guard(self._pump.transmit)
-        self._guard(self._settle)
+        self._guard(self._resume)
 
     def moved(self) -> None:
         """Go on from another address, with an id that nobody saw at the last one (RFC 9000 section 9.5)."""
@@ -212,6 +201,25 @@ class QuicConnection(ConnectionLife):
         if self._pump.receive(datagrams, address, source, now):
             self.peer_address = format_address(self._pump.address)
 
+    def _finish(self) -> None:
+        if self._refusal is not None:
+            self._refuse(TransportCode.CONNECTION_REFUSED, self._refusal)
+        self._in_burst = True
+        try:
+            self._engine.deliver(self)
+            if self._receiver is not None and self._state is State.OPEN:
+                self._receiver.burst_ended()
+        finally:
+            self._in_burst = False
+        if self._pump.dirty and self._state is State.OPEN and not self._above:
+            self._pump.wake_soon()  # what the application does next may share a packet with the acknowledgement
+        elif self._state is not State.CLOSED:
+            self._resume()
+
+    def _resume(self) -> None:
+        self._pump.transmit()
+        self._settle()
+
     def _settle(self) -> None:
         """After a transmission: writers that may go on, the end of a close, the rest."""
         if self._above and self._state is State.OPEN:
@@ -223,11 +231,12 @@ class QuicConnection(ConnectionLife):
 
     def _look_after(self) -> None:
         """Learn the connection ids that a transmission issued, and set the timer."""
-        outer, self._in_burst = self._in_burst, True
-        self._engine.deliver(self)
-        self._in_burst = outer
-        if self._state is State.CLOSED:
-            return
+        if self._engine.has_news:
+            outer, self._in_burst = self._in_burst, True
+            self._engine.deliver(self)
+            self._in_burst = outer
+            if self._state is State.CLOSED:
+                return
         at = self._deadline
         if self._keepalive is not None and self._state is State.OPEN:  # without a deadline then
             at = self._last_active + self._keepalive

@@ -26,6 +26,9 @@ __all__ = ("Endpoint", "EndpointStats", "Greeter")
 
 _GREETING_SECONDS = 0.0005
 """That strangers may take of a turn of the loop: about 25 Retries, or one handshake that begins."""
+_LONG_HEADER = 0x80
+"""Of the first byte (RFC 9000 section 17.2); short headers have the connection id right behind it."""
+_SHORT_HEADER_BYTES = 1 + CONNECTION_ID_BYTES
 _MAX_STRANGERS = 1024
 """First packets that wait for their turn, 1.2 MB; those above it are dropped, and sent again if the client is real."""
 
@@ -146,8 +149,12 @@ class Endpoint:
         last: ConnectionLife | None = None
         last_address: SocketAddress | None = None
         last_source: bytes | None = None
+        last_id: bytes | None = None
         for packet in packets:
             data, address, source = packet
+            if data[1:_SHORT_HEADER_BYTES] == last_id and address == last_address and data[0] < _LONG_HEADER:
+                run.append(data)  # goes where the last one went, as most of a burst do
+                continue
             connection = self._find(packet, now)
             if connection is None:
                 continue
@@ -156,6 +163,7 @@ class Endpoint:
                     last.receive(run, last_address, last_source, now)
                 run, last, last_address, last_source = [], connection, address, source
                 touched[connection] = None
+            last_id = data[1:_SHORT_HEADER_BYTES] if data[0] < _LONG_HEADER else None
             run.append(data)
         if last is not None and last_address is not None:
             last.receive(run, last_address, last_source, now)
@@ -228,9 +236,9 @@ class Endpoint:
         if len(data) <= CONNECTION_ID_BYTES:
             self.counters.malformed_packets += 1
             return None
-        if data[0] & 0x80:
+        if data[0] >= _LONG_HEADER:
             return self._find_long(packet, now)
-        connection_id = data[1 : 1 + CONNECTION_ID_BYTES]
+        connection_id = data[1:_SHORT_HEADER_BYTES]
         connection = self._routes.get(connection_id)
         if connection is None:
             self._take_stray(packet, connection_id, now)

@@ -91,6 +91,11 @@ class QuicEngine(ABC):
     def deliver(self, sink: EngineSink) -> None:
         """Report what happened since the last call."""
 
+    @property
+    @abstractmethod
+    def has_news(self) -> bool:
+        """Whether `transmit` or `handle_timer` left something to `deliver`."""
+
     @abstractmethod
     def transmit(self, now: float) -> list[tuple[bytes, SocketAddress]]:
         """Return a batch of UDP payloads that may be sent now, and set `more`."""

@@ -42,6 +42,8 @@ _DATAGRAM_OVERHEAD_BYTES = 40
 """Short header, connection id, packet number, AEAD tag and frame header around a DATAGRAM payload."""
 _MAX_DATAGRAM_BYTES = 16_384
 """aioquic writes the length of what a packet holds in 14 bits, and says nothing when it has more."""
+_ACKNOWLEDGE_WITHIN = 0.0005
+"""Seconds: an acknowledgement due by then goes along with data instead; aioquic lets it wait 1 ms and leave alone."""
 _WIDEN_AFTER = 600.0
 """Seconds after which a path that large packets did not pass may have changed (RFC 8899 section 5.1.1)."""
 
@@ -65,6 +67,7 @@ class AioquicEngine(CommonEngine):
         self._pacer = _install_pacer(quic, BatchPacer(max_datagram_size=settings.max_datagram_bytes))
         _set_stream_limits(quic, settings.max_streams)
         _set_datagram_bytes(quic, BASE_DATAGRAM_BYTES)  # else none on a path that carries less than the settings
+        self._fresh = False  # whether something was queued since the last `transmit`
         self._early: QuicPacketSpace | None = None  # what early data was sent in, until the server took it or not
 
     def expect_early_data(self) -> None:
@@ -103,6 +106,9 @@ class AioquicEngine(CommonEngine):
                 self._narrow(now)
         elif now >= self._widen_at:
             self._widen()
+        if self._fresh:
+            self._fresh = False
+            _acknowledge(self._quic, before=now + _ACKNOWLEDGE_WITHIN, now=now)
         pacer = self._pacer
         pacer.start_batch(_BATCH_PACKETS)
         datagrams = self._quic.datagrams_to_send(now)
@@ -122,6 +128,7 @@ class AioquicEngine(CommonEngine):
             self._quic.send_stream_data(stream_id, data, fin)
         except self._not_possible:
             return 0
+        self._fresh = True
         return _unsent_bytes(self._quic, stream_id)
 
     def unsent_bytes(self, stream_id: int) -> int:
@@ -138,6 +145,10 @@ class AioquicEngine(CommonEngine):
 
     def window_room(self) -> int:
         return self._congestion.congestion_window - self._congestion.bytes_in_flight
+
+    @property
+    def has_news(self) -> bool:
+        return _has_events(self._quic)
 
     @property
     def max_datagram_payload_bytes(self) -> int:
@@ -235,6 +246,13 @@ def _application_space(quic: QuicConnection) -> QuicPacketSpace:
     return quic._spaces[aioquic_tls.Epoch.ONE_RTT]
 
 
+def _acknowledge(quic: QuicConnection, *, before: float, now: float) -> None:
+    """Let an acknowledgement that is due by a time leave in the next packet."""
+    space = quic._spaces[aioquic_tls.Epoch.ONE_RTT]
+    if space.ack_at is not None and space.ack_at <= before:
+        space.ack_at = now
+
+
 def _send_again(quic: QuicConnection, space: QuicPacketSpace) -> None:
     """Count all that is on its way in a packet number space as lost, and not as a sign of congestion."""
     quic._loss._on_packets_lost(
@@ -273,6 +291,11 @@ def _datagram_queue(quic: QuicConnection) -> deque[bytes]:
 
 def _close_event(quic: QuicConnection) -> ConnectionTerminated | None:
     return quic._close_event
+
+
+def _has_events(quic: QuicConnection) -> bool:
+    """Return whether it would tell something, or has ended, which it tells later."""
+    return bool(quic._events) or quic._close_event is not None
 
 
 def _is_draining(quic: QuicConnection) -> bool:

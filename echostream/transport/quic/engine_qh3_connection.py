@@ -1,7 +1,6 @@
 """One connection over qh3's sans-IO `QuicConnection`; what qh3 does differently is told in engine_qh3.py.
 
-Each private attribute of qh3 is touched in one named function at the end of the module, and each of these has a canary
-test, so that a new qh3 that moves one fails in one obvious place.
+What it touches of qh3's private parts is in engine_qh3_inside.py and engine_qh3_path.py.
 """
 
 from __future__ import annotations
@@ -21,6 +20,25 @@ from qh3.tls import Epoch
 
 from echostream.config import QuicSettings
 from echostream.transport.quic.engine_common import MAX_PROBE_DOUBLINGS, CommonEngine, EndOfConnection
+from echostream.transport.quic.engine_qh3_inside import (
+    begin_probes_again,
+    bytes_in_flight,
+    close_event,
+    congestion_window,
+    discard_keys,
+    handshake_complete,
+    has_events,
+    is_draining,
+    is_terminated,
+    latest_rtt,
+    peer_address,
+    peer_datagram_limit,
+    receive_authentic,
+    smoothed_rtt,
+    take_packets,
+    unanswered_probes,
+    version,
+)
 from echostream.transport.quic.engine_qh3_path import cap_path, fit_path, lost_count, outstanding, path_bytes
 from echostream.transport.quic.engine_qh3_qlog import log_sent, trace
 from echostream.transport.quic.paths import BASE_DATAGRAM_BYTES, LargePackets, PathNames, datagram_bytes
@@ -82,7 +100,7 @@ class Qh3Engine(CommonEngine):
 
     @property
     def peer_address(self) -> SocketAddress | None:
-        active = _peer_address(self._quic)
+        active = peer_address(self._quic)
         return None if active is None else self._paths.address_of(active)
 
     @property
@@ -92,20 +110,20 @@ class Qh3Engine(CommonEngine):
 
     @property
     def rtt(self) -> float | None:
-        return _smoothed_rtt(self._quic)
+        return smoothed_rtt(self._quic)
 
     def receive(self, datagrams: Sequence[bytes], address: SocketAddress, now: float) -> None:
-        active = _peer_address(self._quic)
+        active = peer_address(self._quic)
         if active is None:
             fit_path(self._quic, datagram_bytes(self._settings, address))
-        elif address != active and _handshake_complete(self._quic):
+        elif address != active and handshake_complete(self._quic):
             self._receive_elsewhere(datagrams, address, active, now)
             return
         self._heard_at = now
         try:
             self._quic.receive_many_datagrams(list(datagrams), address, now + CLOCK_START)
         except Exception as error:
-            if _handshake_complete(self._quic):
+            if handshake_complete(self._quic):
                 raise
             # Whatever its TLS stumbles over in a malformed message comes out as it is.
             logger.debug("! unreadable handshake of %s: %r", address, error)
@@ -113,33 +131,33 @@ class Qh3Engine(CommonEngine):
             self._quic.close(error_code=_DECODE_ERROR, frame_type=int(QuicFrameType.CRYPTO), reason_phrase="malformed")
 
     def receive_reset(self, data: bytes, address: SocketAddress, now: float) -> bool:
-        if _is_terminated(self._quic):
+        if is_terminated(self._quic):
             return False
         self._quic.receive_many_datagrams([data], address, now + CLOCK_START)
-        return _is_terminated(self._quic)
+        return is_terminated(self._quic)
 
     def transmit(self, now: float) -> list[tuple[bytes, SocketAddress]]:
-        if self._datagrams and _close_event(self._quic) is None:
+        if self._datagrams and close_event(self._quic) is None:
             self._release_datagrams()
         if self._large.is_suspicious or lost_count(self._quic) != self._large.lost_count:
             self.lost_count = lost_count(self._quic)
             self._large.look(outstanding(self._quic), self.lost_count)
             self._is_doubtful = self._is_doubtful or self._large.are_lost
         try:
-            packets = _take_packets(self._quic, now + CLOCK_START, _BATCH_PACKETS)
+            packets = take_packets(self._quic, now + CLOCK_START, _BATCH_PACKETS)
         except RuntimeError as error:
             # Probing early data for the second time it asks for a key that comes later, and then goes on; and about the
             # time of a move it may have no room for a frame, once.
-            is_passing = self._early if not _handshake_complete(self._quic) else "capacity exhausted" in str(error)
+            is_passing = self._early if not handshake_complete(self._quic) else "capacity exhausted" in str(error)
             self._patience -= is_passing
             if not is_passing or not self._patience:
                 raise
             packets = []
-        if not packets and self._has_initial_keys and _handshake_complete(self._quic):
+        if not packets and self._has_initial_keys and handshake_complete(self._quic):
             # Padded bare acknowledgements fill a small window, for ever: they end with the first Handshake packet.
             self._has_initial_keys = False
-            _discard_keys(self._quic, Epoch.INITIAL)
-            packets = _take_packets(self._quic, now + CLOCK_START, _BATCH_PACKETS)
+            discard_keys(self._quic, Epoch.INITIAL)
+            packets = take_packets(self._quic, now + CLOCK_START, _BATCH_PACKETS)
         self.more = len(packets) == _BATCH_PACKETS
         if self._is_doubtful and not self.more:
             packets += self._doubt_path(now)
@@ -148,7 +166,7 @@ class Qh3Engine(CommonEngine):
             log_sent(self._quic, self._qlog, [data for data, _ in packets])
         if not self.more:
             self._fresh = False
-            self._finished_sent = self._finished_sent or _handshake_complete(self._quic)
+            self._finished_sent = self._finished_sent or handshake_complete(self._quic)
         if self._paths:
             return [(data, self._paths.address_of(path)) for data, path in packets]
         return packets
@@ -159,16 +177,16 @@ class Qh3Engine(CommonEngine):
 
     def handle_timer(self, now: float) -> None:
         self._quic.handle_timer(now + CLOCK_START)
-        count = _unanswered_probes(self._quic)
+        count = unanswered_probes(self._quic)
         if count == MAX_PROBE_DOUBLINGS:
             self._is_doubtful = True
         elif (
-            count > MAX_PROBE_DOUBLINGS and self._probed_at != self._protected_count and _handshake_complete(self._quic)
+            count > MAX_PROBE_DOUBLINGS and self._probed_at != self._protected_count and handshake_complete(self._quic)
         ):
             # Where no probe left, the window has no room for any: it would spin.
             self._probed_at = self._protected_count
-            _begin_probes_again(self._quic)
-            self._rtt_before_silence = _latest_rtt(self._quic)
+            begin_probes_again(self._quic)
+            self._rtt_before_silence = latest_rtt(self._quic)
             # Each probe restarts qh3's idle timer (RFC 9000 section 10.1: the first after a packet arrived), so that
             # one who is gone for good would be probed for ever.
             self._is_forsaken = now - self._heard_at >= self._idle_timeout
@@ -186,29 +204,33 @@ class Qh3Engine(CommonEngine):
 
     def has_undelivered(self) -> bool:
         # Of an end without bytes only the packet that carries it can be seen, hence `_fresh`.
-        return self._fresh or self._quic.get_send_buffer_size() > 0 or _bytes_in_flight(self._quic) > 0
+        return self._fresh or self._quic.get_send_buffer_size() > 0 or bytes_in_flight(self._quic) > 0
 
     def acknowledged(self) -> object:
         # qh3 tells no packet number. While no probe is unanswered nothing is amiss; else the last sample stays.
-        rtt = _latest_rtt(self._quic)
-        return rtt if _unanswered_probes(self._quic) or rtt == self._rtt_before_silence else object()
+        rtt = latest_rtt(self._quic)
+        return rtt if unanswered_probes(self._quic) or rtt == self._rtt_before_silence else object()
 
     def unacknowledged(self) -> list[int]:
         return [number for number, _, _ in outstanding(self._quic)]
 
     def window_room(self) -> int:
-        return _congestion_window(self._quic) - _bytes_in_flight(self._quic)
+        return congestion_window(self._quic) - bytes_in_flight(self._quic)
+
+    @property
+    def has_news(self) -> bool:
+        return has_events(self._quic) or self._is_forsaken
 
     @property
     def max_datagram_payload_bytes(self) -> int:
         # A frame above the peer's limit, or one that fits no packet, would cost the connection.
         path = path_bytes(self._quic) - _DATAGRAM_OVERHEAD_BYTES
-        return max(0, min(path, _peer_datagram_limit(self._quic) - 3))
+        return max(0, min(path, peer_datagram_limit(self._quic) - 3))
 
     def send_datagram(self, data: bytes) -> bool:
         if not len(data) <= self.max_datagram_payload_bytes or not self.max_datagram_payload_bytes:
             return False
-        if len(self._datagrams) >= self._max_queued_datagrams or _close_event(self._quic) is not None:
+        if len(self._datagrams) >= self._max_queued_datagrams or close_event(self._quic) is not None:
             return False
         self._datagrams.append(data)
         return True
@@ -219,7 +241,7 @@ class Qh3Engine(CommonEngine):
 
     def update_keys(self) -> bool:
         # qh3 derives the keys of version 2 with the label of version 1: only another qh3 would follow.
-        return _version(self._quic) == QuicProtocolVersion.VERSION_1 and super().update_keys()
+        return version(self._quic) == QuicProtocolVersion.VERSION_1 and super().update_keys()
 
     def fail(self, code: int, reason: str) -> None:
         self._note_close(code, reason)
@@ -231,12 +253,12 @@ class Qh3Engine(CommonEngine):
     ) -> None:
         """Take packets from an address under which qh3 does not know the peer."""
         if self._is_narrow:  # qh3 can make no other path, and would raise
-            if _receive_authentic(self._quic, list(datagrams), active, now + CLOCK_START):
+            if receive_authentic(self._quic, list(datagrams), active, now + CLOCK_START):
                 self._give_up("the peer moved, and qh3 follows none to whom the path carried less than usual")
             return
         name = self._paths.name_of(address, active)
-        authentic = _receive_authentic(self._quic, list(datagrams), name, now + CLOCK_START)
-        before, active = active, _peer_address(self._quic) or active
+        authentic = receive_authentic(self._quic, list(datagrams), name, now + CLOCK_START)
+        before, active = active, peer_address(self._quic) or active
         if active != before:
             self.ping()  # qh3 sets no timer for what is out on the former path: an answer shows what was lost there
         elif authentic:  # what is lost meanwhile was sent to where the peer is no longer, and says nothing of sizes
@@ -255,10 +277,10 @@ class Qh3Engine(CommonEngine):
         """Let the handshake's close be readable: qh3 says it with its newest keys, which the peer may not have yet."""
         if self._quic.configuration.is_client:
             if not self._finished_sent:
-                _discard_keys(self._quic, Epoch.ONE_RTT)
-        elif not _handshake_complete(self._quic):
-            _discard_keys(self._quic, Epoch.ONE_RTT)
-            _discard_keys(self._quic, Epoch.HANDSHAKE)
+                discard_keys(self._quic, Epoch.ONE_RTT)
+        elif not handshake_complete(self._quic):
+            discard_keys(self._quic, Epoch.ONE_RTT)
+            discard_keys(self._quic, Epoch.HANDSHAKE)
 
     def _widen(self) -> None:
         # A client whose first packets were lost sends small ones, and probes for larger ones: no further than this.
@@ -276,7 +298,7 @@ class Qh3Engine(CommonEngine):
         if self._is_narrow or path_bytes(self._quic) <= BASE_DATAGRAM_BYTES:
             return []
         self.ping()
-        packets = _take_packets(self._quic, now + CLOCK_START, 1)
+        packets = take_packets(self._quic, now + CLOCK_START, 1)
         if packets and self._large.are_lost:
             cap_path(self._quic, BASE_DATAGRAM_BYTES)
             self._is_narrow, self._large.is_suspicious = True, False
@@ -298,103 +320,12 @@ class Qh3Engine(CommonEngine):
         return _peer_stream_limit(self._quic, unidirectional=unidirectional)
 
     def _end(self) -> EndOfConnection | None:
-        event = _close_event(self._quic)
+        event = close_event(self._quic)
         if event is None and self._is_forsaken:
             event = ConnectionTerminated(QuicErrorCode.INTERNAL_ERROR, QuicFrameType.PADDING, "Idle timeout")
-        return None if event is None else (event, _is_draining(self._quic))
+        return None if event is None else (event, is_draining(self._quic))
 
 
 def _peer_stream_limit(quic: QuicConnection, *, unidirectional: bool) -> int:
     """Return how many streams the peer allows since the beginning, not at a time, as the public names suggest."""
     return quic.max_concurrent_uni_streams if unidirectional else quic.max_concurrent_bidi_streams
-
-
-# The private attributes of qh3, one function each.
-# pyright: reportPrivateUsage=false
-
-
-def _take_packets(quic: QuicConnection, now: float, most: int, again: bool = True) -> list[tuple[bytes, SocketAddress]]:
-    """Return packets up to a number: `datagrams_to_send` has no limit, and loses what it had when it raises."""
-    packets: list[tuple[bytes, SocketAddress]] = []
-    if quic._core is None:  # a server before its first packet
-        return packets
-    poll = quic._core.poll_transmit
-    try:
-        while len(packets) < most and (packet := poll(now)) is not None:
-            packets.append(packet[:2])
-    except (RuntimeError, ValueError) as error:
-        if again and "reserved stream is missing" in str(error):  # lost data of a stream that is through was due: once
-            return packets + _take_packets(quic, now, most - len(packets), again=False)
-        if not packets:  # else it raises again when they are sent
-            raise
-    return packets
-
-
-def _receive_authentic(quic: QuicConnection, datagrams: list[bytes], path: SocketAddress, now: float) -> bool:
-    """Take packets after the handshake; returns whether any was the peer's, which the public method keeps back."""
-    if quic._core is None:
-        return False
-    report = quic._core.receive_many_datagrams(datagrams, path, now)
-    quic._drain_core()
-    return report[2] > 0
-
-
-def _begin_probes_again(quic: QuicConnection) -> None:
-    """Set that count to zero, which comes with a discard of keys (RFC 9002 section 6.2.2); these went long ago."""
-    _discard_keys(quic, Epoch.INITIAL)
-
-
-def _version(quic: QuicConnection) -> int:
-    return 0 if quic._core is None else quic._core.version
-
-
-def _handshake_complete(quic: QuicConnection) -> bool:
-    return quic._handshake_complete
-
-
-def _discard_keys(quic: QuicConnection, epoch: Epoch) -> None:
-    if quic._core is not None:
-        quic._core.discard_keys(int(epoch))
-
-
-def _peer_address(quic: QuicConnection) -> SocketAddress | None:
-    return None if quic._core is None else quic._core.active_path[2]
-
-
-def _peer_datagram_limit(quic: QuicConnection) -> int:
-    return quic._remote_max_datagram_frame_size or 0
-
-
-def _bytes_in_flight(quic: QuicConnection) -> int:
-    return 0 if quic._core is None else quic._core.bytes_in_flight
-
-
-def _congestion_window(quic: QuicConnection) -> int:
-    return 0 if quic._core is None else quic._core.congestion_window
-
-
-def _unanswered_probes(quic: QuicConnection) -> int:
-    """Return the probes since the last acknowledgement (RFC 9002 section 6.2.1)."""
-    return 0 if quic._core is None else quic._core.pto_count
-
-
-def _latest_rtt(quic: QuicConnection) -> float | None:
-    return None if quic._core is None else quic._core.latest_rtt
-
-
-def _smoothed_rtt(quic: QuicConnection) -> float | None:
-    return None if quic._core is None else quic._core.smoothed_rtt
-
-
-def _close_event(quic: QuicConnection) -> ConnectionTerminated | None:
-    return quic._close_event
-
-
-def _is_draining(quic: QuicConnection) -> bool:
-    """Whether the peer closed: qh3 enters this state for nothing else."""
-    return quic._core is not None and quic._core.state == "draining"
-
-
-def _is_terminated(quic: QuicConnection) -> bool:
-    """Whether nothing more is sent or expected; packets of unknown ids lead there by a stateless reset only."""
-    return quic._core is not None and quic._core.state == "terminated"

@@ -19,6 +19,8 @@ logger = logging.getLogger("echostream.transport")
 
 _MAX_ROUNDS = 4
 """Batches one connection may send before others get their turn."""
+_TICK = 0.001
+"""Seconds to which event loops keep time: while a timer is nearer than this, no other one comes earlier."""
 
 
 class PacketOutlet(Protocol):
@@ -158,6 +160,9 @@ class EnginePump:
 
         An earlier timer stays and looks again when it fires, which is cheaper than to move it at every packet.
         """
+        now = clock.monotonic()
+        if self._timer is not None and self._timer_at <= now + _TICK:
+            return
         due = self.engine.timer()
         if due is None or (at is not None and at < due):
             due = at
@@ -172,7 +177,7 @@ class EnginePump:
                 return
             self._timer.cancel()
         self._timer_at = due
-        self._timer = self._loop.call_later(max(0.0, due - clock.monotonic()), self._fire)
+        self._timer = self._loop.call_later(max(0.0, due - now), self._fire)
 
     def wake_soon(self) -> None:
         """Wake in the loop's turn after next, if there is still something to send then.
@@ -181,7 +186,7 @@ class EnginePump:
         """
         if not self._soon:
             self._soon = True
-            self._loop.call_soon(self._loop.call_soon, self._fire_if_dirty)
+            self._loop.call_soon(self._wait_a_turn)
 
     def stop(self) -> None:
         """Cancel the timer."""
@@ -195,6 +200,12 @@ class EnginePump:
                 return
             self._copies = Copies(self.engine, self._copy_share, self._settings)
         self._copies.note(datagrams, now)
+
+    def _wait_a_turn(self) -> None:
+        if self.dirty:
+            self._loop.call_soon(self._fire_if_dirty)
+        else:
+            self._soon = False  # the application has flushed
 
     def _fire_if_dirty(self) -> None:
         self._soon = False
