@@ -399,20 +399,23 @@ def _paths(runner: Runner) -> dict[SocketAddress, None]:
 
 
 def _check_validation(runner: Runner) -> None:
-    """The first packet to each new address asks for a proof, and every proof is given.
+    """The first packet to each new address asks for a proof, and each that a client can hear of is answered.
 
     Where nothing more may be under way, a bare acknowledgement goes first: what asks for one has to wait.
     """
     seen: set[SocketAddress] = set()
     challenges: set[bytes] = set()
     responses: set[bytes] = set()
+    client_address: SocketAddress | None = None
     for packet in runner.packets():
         asked = {frame.data for frame in packet.of(QuicFrameType.PATH_CHALLENGE)}
         if packet.from_server and packet.record.destination not in seen and not _is_bare(packet):
             assert asked or not seen, "a new path is used and not validated"
             seen.add(packet.record.destination)
-            challenges |= asked
+            if packet.record.destination == client_address:  # else it has moved on, and never hears of it
+                challenges |= asked
         if not packet.from_server:
+            client_address = packet.record.source
             responses |= {frame.data for frame in packet.of(QuicFrameType.PATH_RESPONSE)}
     assert challenges
     assert challenges <= responses
