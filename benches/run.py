@@ -41,6 +41,7 @@ from benches import (
     report,
     session_counts,
     slow_reader,
+    workers,
 )
 from benches.core import Plan, Row, loops, missing
 
@@ -51,7 +52,7 @@ FIGURES: Final = (
 """What is promised; the others run only when they are asked for."""
 GROWTH: Final = (latency, concurrency, session_counts, payload_sizes, datagram_sizes, handler_counts, churn, loss)
 """Curves: what must be flat or linear; `make bench-growth`."""
-OTHERS: Final = (layers, slow_reader, many_clients, flood)
+OTHERS: Final = (layers, slow_reader, many_clients, flood, workers)
 
 BENCHES: Final[dict[str, ModuleType]] = {module.ID: module for module in (*FIGURES, *GROWTH, *OTHERS)}
 
