@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from echostream.cli.call import call
 from echostream.cli.certs import certs
@@ -17,8 +18,32 @@ from echostream.cli.serve import serve
 
 __all__ = ("app",)
 
+_ELSEWHERE: Final = {
+    "serve": "run start",
+    "call": "invoke req request",
+    "emit": "pub publish",
+    "events": "listen sub subscribe",
+    "discover": "browse list ls",
+    "new": "create init",
+}
+"""What commands are called elsewhere."""
+
+
+class Commands(TyperGroup):
+    """Says what a command of elsewhere is called here."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command; None where there is none."""
+        found = super().get_command(ctx, cmd_name)
+        here = next((name for name, others in _ELSEWHERE.items() if cmd_name in others.split()), None)
+        if found is None and here is not None and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {cmd_name!r}. Here it is {here!r}.")
+        return found
+
+
 app = typer.Typer(
     name="echostream",
+    cls=Commands,
     help="Serve, find, call and describe EchoStream programs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

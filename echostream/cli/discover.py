@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,6 +37,8 @@ async def _list(name: str | None, timeout: float | None, interfaces: list[str] |
     from echostream.discovery.query import Found, Query, not_found_error
 
     seconds = timeout or DEFAULT_DISCOVER_TIMEOUT
+    if sys.stderr.isatty():
+        typer.echo(f"looking for {seconds:g} s ...", err=True)
     seen = await RpcClient.services(seconds, interfaces=interfaces)
     found = [item for item in seen if item.matches(name)]
     if not found and not as_json:

@@ -67,6 +67,7 @@ def gen(
             output.write_text(text, encoding="utf-8")
         except OSError as error:
             raise Misuse(f"--output: cannot write {output} ({error.strerror})") from None
+        typer.echo(f"wrote {output}", err=True)
 
 
 @docs.command()

@@ -44,24 +44,25 @@ def serve(
         str | None, typer.Option("--name", "-n", help="Announce it on the local network, under this name.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that serve on the same port; Linux only. [default: 1]")
+        int | None, typer.Option(help="Processes that serve on the same port, 1 left out; Linux only.")
     ] = None,
     grace: Annotated[
-        float | None, typer.Option(help="Seconds that running calls have to end. [default: 15, with --reload 1]")
+        float | None, typer.Option(help="Seconds that running calls have to end; 15, or with --reload 1.")
     ] = None,
     log_level: Annotated[
-        str | None, typer.Option(help="debug, info, warning, error or critical. [default: $LOG_LEVEL or info]")
+        str | None, typer.Option(help="debug, info, warning, error or critical; left out, $LOG_LEVEL or info.")
     ] = None,
-    log_format: Annotated[str | None, typer.Option(help="console or json. [default: console]")] = None,
+    log_format: Annotated[str | None, typer.Option(help="console, the default, or json.")] = None,
     log_config: Annotated[
         Path | None,
         typer.Option(help="TOML or JSON file for logging.config.dictConfig, instead of --log-level and --log-format."),
     ] = None,
     loop: Annotated[
-        str | None, typer.Option(help="asyncio or uvloop, which comes with the extra fast. [default: asyncio]")
+        str | None, typer.Option(help="asyncio, the default, or uvloop, which comes with the extra fast.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file with a table [serve]. [default: echostream.toml, if there is one]")
+        Path | None,
+        typer.Option(help="TOML file whose table serve has settings; left out, echostream.toml, if there is one."),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Load the server, and exit without serving.")] = False,
 ) -> None:

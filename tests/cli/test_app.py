@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import get_type_hints
 
 import pytest
 
+from echostream.cli.app import app
+from echostream.cli.certs import certs
+from echostream.cli.docs import docs
 from tests.cli.running import ROOT, echostream, process
 
 HEAVY = (
@@ -55,6 +59,28 @@ def test_commands_have_a_help() -> None:
         assert (done.code, done.err) == (0, "")
         assert "Usage:" in done.out
         assert "Show this message and exit" in done.out
+
+
+def test_a_help_shows_all_of_its_text() -> None:
+    """Help is markup, where [this] would be a style and so vanish."""
+    helps = [
+        text
+        for group in (app, certs, docs)
+        for command in group.registered_commands
+        if command.callback is not None
+        for hint in get_type_hints(command.callback, include_extras=True).values()
+        for mark in getattr(hint, "__metadata__", ())
+        if isinstance(text := getattr(mark, "help", None), str)
+    ]
+    assert len(helps) > 40
+    assert [text for text in helps if "[" in text] == []
+
+
+@pytest.mark.parametrize(("word", "here"), [("sub", "events"), ("pub", "emit"), ("request", "call"), ("run", "serve")])
+def test_a_command_of_elsewhere_leads_to_the_one_of_here(word: str, here: str) -> None:
+    done = echostream(word, "x")
+    assert done.code == 2
+    assert f"No such command '{word}'. Here it is '{here}'." in done.err
 
 
 def test_the_module_is_the_command_and_has_no_colours_without_a_terminal() -> None:

@@ -24,7 +24,7 @@ def test_docs_writes_asyncapi_of_a_running_server(url: str) -> None:
 
 def test_docs_writes_a_page_without_a_running_server(tmp_path: Path) -> None:
     page = tmp_path / "shop.html"
-    assert echostream("docs", "gen", "tests.cli.app:server", "-o", str(page)) == (0, "", "")
+    assert echostream("docs", "gen", "tests.cli.app:server", "-o", str(page)) == (0, "", f"wrote {page}\n")
     assert page.read_text("utf-8").startswith("<!DOCTYPE html>")
     assert json.loads(echostream("docs", "gen", "tests.cli.app:server").out)["channels"]["ping"]["address"] == "ping"
     done = echostream("docs", "gen", "tests.cli.app:server", "-o", str(tmp_path / "no" / "where.html"))
