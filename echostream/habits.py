@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Final, NoReturn
 
-__all__ = ("OF_SERVERS", "OF_SESSIONS", "Habits")
+__all__ = ("OF_SERVERS", "OF_SESSIONS", "Habits", "refuse_keywords")
 
 _NO_ROOMS: Final = "there are no rooms yet: broadcast(event, where=...) picks sessions"
 _KEPT: Final = 'what lives as long as a session is a dependency: Annotated[T, Depends(T, scope="session")]'
@@ -46,8 +46,26 @@ def _by_name(table: Mapping[str, str]) -> dict[str, str]:
     return {name: hint for names, hint in table.items() for name in names.split()}
 
 
+_ONE: Final = "emit goes to the other end of one session; a server's broadcast(event, where=...) picks sessions"
+_PAYLOAD: Final = 'the payload has no name: emit(PriceChanged(...)), or emit("price.changed", payload)'
+
+_KEYWORDS: Final = {
+    "include_self namespace room rooms sid skip_sid to": _ONE,
+    "args body data message payload": _PAYLOAD,
+    "callback wait": "await emit(event, ack=True) waits for the listeners",
+}
+
 OF_SERVERS: Final = _by_name(_SERVERS)
 OF_SESSIONS: Final = _by_name(_SESSIONS)
+_OF_EVENTS: Final = _by_name(_KEYWORDS)
+
+
+def refuse_keywords(verb: str, unknown: Mapping[str, object]) -> NoReturn:
+    """Say that a keyword for an event is not there, and what it is here if it was brought along."""
+    name = next(iter(unknown))
+    hint = _OF_EVENTS.get(name)
+    text = f"{verb}() got an unexpected keyword argument {name!r}"
+    raise TypeError(f"{text}: {hint}" if hint else text)
 
 
 class Habits:

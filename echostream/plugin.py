@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
+from difflib import get_close_matches
 from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar, overload
@@ -15,6 +16,7 @@ from echostream.config import MAX_ERROR_HOOKS, RESOURCE_CLOSE_TIMEOUT
 from echostream.errors import ConfigurationError
 from echostream.habits import OF_SERVERS, Habits
 from echostream.middleware.base import Middleware
+from echostream_derive import marks_of
 
 if TYPE_CHECKING:
     from echostream.session.context import Context
@@ -35,6 +37,12 @@ _KINDS: Final = {
     "on_error": "(error, context)",
 }
 """The hooks, and what they are called with."""
+
+_OVERRIDDEN: Final = (*_KINDS, "targets", "middleware")
+"""The methods of a plugin."""
+
+_ALIKE: Final = 0.8
+"""From this similarity on (1.0 is equal, see `difflib`) a method's name is taken for one of these, misspelt."""
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -259,9 +267,20 @@ def _checked_lifespan(lifespan: Lifespan | None) -> Lifespan | None:
 
 
 def _check(plugin: object) -> None:
+    """Raise where a slip would leave something out: a hook that never runs is worse than none."""
     if not isinstance(plugin, Plugin):
         shown = getattr(plugin, "__qualname__", type(plugin).__qualname__)
         raise ConfigurationError("plugins", f"{shown} is no object of a Plugin class")
+    cls = type(plugin)
+    for name in dir(cls):
+        function = getattr(cls, name, None)
+        if name.startswith("_") or name in _OVERRIDDEN or not callable(function) or marks_of(function):
+            continue
+        if near := get_close_matches(name, _OVERRIDDEN, 1, _ALIKE):
+            raise ConfigurationError(
+                "plugins",
+                f"{cls.__name__}.{name} is never called: did you mean {near[0]}? (your own begin with _)",
+            )
 
 
 def middleware_of(plugins: Iterable[Plugin]) -> Iterator[Middleware]:

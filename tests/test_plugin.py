@@ -323,6 +323,42 @@ async def test_a_plugin_brings_handlers_middleware_and_hooks(book: list[str], wa
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("on_conect", "on_connect"),
+        ("on_disconnected", "on_disconnect"),
+        ("on_startup", "on_start"),
+        ("target", "targets"),
+    ],
+)
+def test_a_misspelt_hook_is_refused(name: str, meant: str) -> None:
+    async def hook(self: Plugin, *_: Any) -> None: ...
+
+    with pytest.raises(ConfigurationError) as caught:
+        RpcServer(plugins=[type("Visitors", (Plugin,), {name: hook})()])
+    assert caught.value.message == (
+        f"plugins: Visitors.{name} is never called: did you mean {meant}? (your own begin with _)"
+    )
+
+
+def test_handlers_helpers_and_values_of_a_plugin_are_no_hooks() -> None:
+    class Visitors(Plugin):
+        on_connects = 0
+
+        def targets(self) -> Iterable[object]:
+            return [self.on_starts]
+
+        @listener("starts")
+        async def on_starts(self, payload: int) -> None: ...
+
+        def _on_conect(self) -> None: ...
+
+        def on_price(self, price: float) -> None: ...
+
+    RpcServer(plugins=[Visitors()])
+
+
 def test_what_is_no_plugin_or_no_function_is_refused() -> None:
     for wrong, shown in ((Plugin, "Plugin"), (Desk(), "Desk")):
         with pytest.raises(ConfigurationError, match=f"plugins: {shown} is no object of a Plugin class"):

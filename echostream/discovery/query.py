@@ -16,9 +16,9 @@ _MAX_LISTED: Final = 10
 """Servers that an error lists."""
 
 _NOTHING_SEEN: Final = (
-    "nothing else was seen either: check that the server runs and calls enable_discovery(), that it is bound to 0.0.0.0"
-    " and not to 127.0.0.1 if it is on another machine, and that both are on one network with UDP port 5353 open (mDNS"
-    " crosses no router, and guest networks, VPNs and containers often block it)"
+    "nothing else was seen either: check that the server runs and calls enable_discovery() or is served with --name,"
+    " that it is bound to 0.0.0.0 and not to 127.0.0.1 if it is on another machine, and that both are on one network"
+    " with UDP port 5353 open (mDNS crosses no router, and guest networks, VPNs and containers often block it)"
 )
 
 

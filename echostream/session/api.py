@@ -19,7 +19,7 @@ from echostream.config import (
     checked_seconds,
 )
 from echostream.errors import ConfigurationError, DeadlineExceededError
-from echostream.habits import OF_SESSIONS, Habits
+from echostream.habits import OF_SESSIONS, Habits, refuse_keywords
 from echostream.session.attempts import call_through
 from echostream.session.call import Call
 from echostream.session.calling import CallRequest, call_unary
@@ -216,6 +216,7 @@ class Conversation(Habits, ABC):
         ack: bool = False,
         timeout: float | None = DEFAULT_CALL_TIMEOUT,
         metadata: Mapping[str, str | bytes] | None = None,
+        **unknown: object,
     ) -> EventAck | None:
         """Send an event to the peer: ``emit(PriceChanged(...))`` or ``emit("price.changed", {...})``.
 
@@ -226,6 +227,8 @@ class Conversation(Habits, ABC):
             DeadlineExceededError: not sent, or with `ack` not acknowledged, in time.
             ConnectionLostError: the connection ended.
         """
+        if unknown:
+            refuse_keywords("emit", unknown)
         name, wire = encode_event(event, *payload)
         session, known = self._session, _plain(metadata)
         _checked_timeout(timeout)

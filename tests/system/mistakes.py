@@ -23,10 +23,12 @@ from echostream import (
     Depends,
     Limits,
     LoggingMiddleware,
+    Plugin,
     Principal,
     RpcClient,
     RpcError,
     RpcServer,
+    Session,
     Status,
     StreamReceiver,
     event,
@@ -771,6 +773,14 @@ async def debug_in_public() -> str:
     return await _logged("echostream.server", make())
 
 
+@mistake("a plugin's hook is misspelt")
+async def misspelt_hook() -> None:
+    class Visitors(Plugin):
+        async def on_conect(self, session: Session) -> None: ...
+
+    RpcServer(plugins=[Visitors()])
+
+
 # Events and streams
 
 
@@ -778,6 +788,12 @@ async def debug_in_public() -> str:
 async def event_without_name() -> None:
     @event  # type: ignore[arg-type]
     class Nameless(BaseModel): ...
+
+
+@mistake("`emit` to a room")
+async def emitted_to_a_room() -> None:
+    async with served() as client:
+        await client.emit("hello", room="kitchen")  # type: ignore[call-overload]
 
 
 @mistake("`emit` with the class")

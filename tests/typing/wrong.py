@@ -27,6 +27,7 @@ async def talk(client: RpcClient, ctx: Context) -> None:
     client.call(orders.watch, "ACME")  # type: ignore[arg-type]
     client.stream(orders.watch, 7)  # type: ignore[call-overload]
     client.stream(orders.place, "ACME")  # type: ignore[call-overload]
+    await client.emit("hello", room="a")  # type: ignore[call-overload]
     client.on(PriceChanged, 7)  # type: ignore[call-overload]
     client.on(PriceChanged)(7)  # type: ignore[type-var]
     client.on(7)  # type: ignore[call-overload]
