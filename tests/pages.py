@@ -4,7 +4,7 @@
   the background until the page ends, and must stop in order at SIGTERM; ``test_*.py`` waits for a command to run it.
   What another file imports, or ``echostream serve`` names, is run by that.
 - The other Python blocks of a page are one program in pieces, run from top to bottom in one namespace, with `await` at
-  the top level as in ``python -m asyncio``.
+  the top level as in ``ipython``.
 - ``toml`` with a title is a file as well.
 - ``sh`` is a command in each line, in the folder with the files. All must succeed; ``echostream serve`` runs in the
   background like ``server.py``. ``console`` is commands after ``$``, each with all that it prints.
