@@ -26,7 +26,7 @@ from echostream import RpcServer
 ID = "P7"
 
 SESSIONS: Final = 500
-_QUICK_SESSIONS: Final = 100
+_QUICK_SESSIONS: Final = 250
 _SETTLE_SECONDS: Final = 1.0
 """Until what a handshake leaves behind has gone."""
 

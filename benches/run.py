@@ -56,7 +56,7 @@ OTHERS: Final = (layers, slow_reader, many_clients, flood, workers)
 
 BENCHES: Final[dict[str, ModuleType]] = {module.ID: module for module in (*FIGURES, *GROWTH, *OTHERS)}
 
-FULL: Final = Plan(rounds=5, seconds=2.0)
+FULL: Final = Plan(rounds=5, seconds=1.5)
 QUICK: Final = Plan(rounds=2, seconds=0.25, loops=loops()[-1:])
 
 
