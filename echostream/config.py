@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from echostream.errors import ConfigurationError
 
@@ -108,17 +109,33 @@ class _Checked:
     """Checks the bounds that `_bounded` noted."""
 
     def __post_init__(self) -> None:
-        for item in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, item.name)
-            low, high = item.metadata.get("low"), item.metadata.get("high")
-            if low is None or high is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ConfigurationError(item.name, f"expected a number, got {value!r}")
-            if isinstance(item.default, int) and not isinstance(value, int):
-                raise ConfigurationError(item.name, f"expected a whole number, got {value!r}")
-            if not low <= value <= high:
-                raise ConfigurationError(item.name, f"{value} is out of range, expected {low} to {high}")
+        for name, kind, low, high in _bounds(self.__class__):
+            value: Any = getattr(self, name)
+            if type(value) is not kind or not low <= value <= high:
+                _check(name, kind, value, low, high)
+
+
+_known_bounds: dict[type, tuple[tuple[str, type[Any], float, float], ...]] = {}
+
+
+def _bounds(settings: type) -> tuple[tuple[str, type[Any], float, float], ...]:
+    """Return (name, type, least, most) of each field that has bounds; kept, for every client makes such objects."""
+    if settings not in _known_bounds:
+        _known_bounds[settings] = tuple(
+            (item.name, type(item.default), item.metadata["low"], item.metadata["high"])
+            for item in dataclasses.fields(settings)
+            if "low" in item.metadata
+        )
+    return _known_bounds[settings]
+
+
+def _check(name: str, kind: type[Any], value: object, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigurationError(name, f"expected a number, got {value!r}")
+    if kind is int and not isinstance(value, int):
+        raise ConfigurationError(name, f"expected a whole number, got {value!r}")
+    if not low <= value <= high:
+        raise ConfigurationError(name, f"{value} is out of range, expected {low} to {high}")
 
 
 def _int(default: int, low: int, high: int) -> int:

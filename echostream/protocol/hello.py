@@ -46,6 +46,15 @@ class PeerLimits:
         return cls(**{name: getattr(limits, name) for name in cls.__slots__})
 
 
+_LEAST: Final = {
+    item.name: (getattr(PeerLimits(), item.name), item.metadata["low"])
+    for item in fields(Limits)
+    if item.name in PeerLimits.__slots__
+}
+"""Default and least value of each. No less than what a side may be configured to: a refusal must always fit in
+`max_payload_bytes`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
     """One side's first words."""
@@ -149,9 +158,6 @@ def _names(values: dict[str, WireValue], key: str) -> frozenset[str]:
 def _limits(values: WireValue) -> PeerLimits:
     if not isinstance(values, dict):
         raise RemoteProtocolError("bad hello: limits must be a map")
-    defaults = PeerLimits()
-    # No less than what a side may be configured to: a refusal must always fit in `max_payload_bytes`.
-    least = {item.name: item.metadata["low"] for item in fields(Limits) if item.name in defaults.__slots__}
     return PeerLimits(
-        **{name: _number(values, name, getattr(defaults, name), low, _MAX_U64) for name, low in least.items()}
+        **{name: _number(values, name, default, low, _MAX_U64) for name, (default, low) in _LEAST.items()}
     )
