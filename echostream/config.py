@@ -201,10 +201,11 @@ class Limits(_Checked):
     """Payloads above this size travel on a stream of their own, so that small calls do not stand behind them."""
     lanes: int = _int(4, 1, 64)
     """Transport streams that calls of one side share, so that a call of about a packet does not wait for the lost
-    packet of another."""
+    packet of another. On qh3 four take a quarter off the median of 1,000 bytes where 3 % are lost; with eight and more
+    the slowest calls are slower than on one, on both engines."""
     lane_payload_bytes: int = _int(512, 0, 1 << 30)
-    """Arguments from this size on take turns over the lanes; smaller calls stay together on the first, because many of
-    them in one packet are what makes them fast."""
+    """Arguments from this size on take turns over the lanes; smaller calls stay together on the first: many of them
+    share a packet whatever their stream, so that lanes spare them nothing and cost them 16 to 25 % of their time."""
     max_large_bytes: int = _int(512 << 10, 1 << 16, 1 << 32)
     """Large payloads being written at once, together; one larger than this goes alone. The peer holds unfinished ones
     in memory, and aioquic looks at every stream that is being written for each packet: 512 KiB is 1.4 times as fast
