@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from echostream.cli.console import stop_signals
+from echostream.cli.parent import LIFELINE
 
 if TYPE_CHECKING:
     from echostream.settings import ServeSettings
@@ -60,13 +61,25 @@ async def serve_and_reload(settings: ServeSettings, config: Path | None) -> None
 class _Child:
     """The process that serves."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, lifeline: int | None = None) -> None:
         self._process = process
+        self._lifeline = lifeline
         self._watching = asyncio.ensure_future(self._tell_end())
 
     @classmethod
     async def start(cls, command: Sequence[str]) -> _Child:
-        return cls(await asyncio.create_subprocess_exec(*command, env=_environment()))
+        if os.name == "nt":  # has no descriptors to inherit
+            return cls(await asyncio.create_subprocess_exec(*command, env=_environment()))
+        theirs, ours = os.pipe()
+        try:
+            environment = {**_environment(), LIFELINE: str(theirs)}
+            process = await asyncio.create_subprocess_exec(*command, env=environment, pass_fds=[theirs])
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        return cls(process, ours)
 
     @property
     def runs(self) -> bool:
@@ -78,6 +91,14 @@ class _Child:
 
     async def end(self, grace: float) -> None:
         self._watching.cancel()
+        try:
+            await self._stop(grace)
+        finally:
+            if self._lifeline is not None:
+                os.close(self._lifeline)
+                self._lifeline = None
+
+    async def _stop(self, grace: float) -> None:
         if not self.runs:
             return
         self._process.send_signal(signal.SIGTERM)

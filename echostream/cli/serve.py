@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from echostream.cli.console import FAILED, Misuse, fail, failures, stop_signals
+from echostream.cli.parent import LIFELINE, end_with_parent
 
 if TYPE_CHECKING:
     from echostream.server import RpcServer
@@ -97,6 +100,8 @@ def serve(
             given = {"grace": 1.0} if "grace" not in settings.model_fields_set else {}
             asyncio.run(serve_and_reload(settings.model_copy(update=given), config))
             return
+        if lifeline := os.environ.pop(LIFELINE, None):
+            end_with_parent(int(lifeline), signal.SIGTERM)
         server = load(settings)
         if check:
             return

@@ -6,15 +6,14 @@ It reads one line of JSON, and ends at once when its input ends: then whoever st
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
-import threading
 from typing import Any, Final, TypedDict
 
 import typer
 
 from echostream.cli.console import failures
+from echostream.cli.parent import end_with_parent
 
 __all__ = ("Inheritance", "main")
 
@@ -35,7 +34,7 @@ class Inheritance(TypedDict):
 def main() -> None:
     """Serve until SIGTERM, or until the input ends."""
     told: Inheritance = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent(_STDIN, signal.SIGKILL)
     try:
         with failures():
             _serve(told)
@@ -57,11 +56,6 @@ def _serve(told: Inheritance) -> None:
         server.disable_discovery()
     SHARES.set(shares)
     run_server(server, settings)
-
-
-def _end_with_parent() -> None:
-    os.read(_STDIN, 1)  # no more is ever written
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

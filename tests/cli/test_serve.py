@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -201,6 +202,19 @@ def test_changed_sources_are_served_and_broken_ones_are_not(tmp_path: Path) -> N
         running.communicate(timeout=TIMEOUT)
         assert running.returncode == 0
         assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at processes as Linux shows them")
+def test_a_reloaded_server_ends_with_the_parent_that_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PROGRAM.format(version=1), "utf-8")
+    with serving("mine:server", "--reload", "--bind", free_url(), folder=tmp_path) as (running, _):
+        (child,) = _children(running.pid)
+        ended = os.pidfd_open(child)
+        running.kill()
+        assert select.select([ended], [], [], TIMEOUT)[0] == [ended]
+        os.close(ended)
+        running.communicate(timeout=TIMEOUT)
 
 
 def _children(pid: int) -> list[int]:
