@@ -70,7 +70,7 @@ def _broken(*_args: Any, **_options: Any) -> Any:
         ("codec", FrameCodec, "_check_payload", lambda *_: None),
         ("codec", PayloadCodec, "encode", lambda *_: b"\xc0"),
         ("peer", Link, "late_or_wrong", _broken),
-        ("peer", Link, "note_event", lambda self, number, wants_ack: self.owed_acks.add(number)),
+        ("peer", Link, "note_event", lambda self, number, wants_ack: self.owed_acks.update({number: None})),
         ("demux", Endpoint, "unroute", lambda *_: None),
         ("demux", Endpoint, "forget", lambda self, connection, *_: self.connections.pop(connection)),
     ],
