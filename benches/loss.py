@@ -54,7 +54,7 @@ def _against_lanes(road: Road, plan: Plan) -> Iterator[Row]:
             with arena(contenders, plan) as contest:
                 results = contest(**weather.load(size))
             curve = dict(zip(map(float, _LANES), results.values(), strict=True))
-            yield _row(f"{size:,} bytes, {weather}, 4 lanes", curve, engine, shown=4)
+            yield _row(f"{size:,} bytes on 4 lanes, {weather}", curve, engine, shown=4)
 
 
 def _row(name: str, curve: Mapping[float, Sequence[Figures]], who: str, *, shown: float) -> Row:

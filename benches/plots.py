@@ -41,7 +41,14 @@ PICTURES: Final = (
     Picture("churn", "CHURN", "Sessions that come and go", "seconds", "MiB of the server", "", "linear", "linear"),
     Picture("loss", "LOSS", "99th percentile of calls under loss", "% lost", "ms", "64 bytes, 3% loss, ", "linear"),
     Picture(
-        "lanes", "LOSS", "99th percentile of 1,000 bytes at 3 % loss", "lanes", "ms", "1,000 bytes", "linear", "linear"
+        "lanes",
+        "LOSS",
+        "99th percentile of 1,000 bytes at 3 % loss",
+        "lanes",
+        "ms",
+        "1,000 bytes on 4 lanes",
+        "linear",
+        "linear",
     ),
 )
 
