@@ -18,7 +18,7 @@ import pytest
 from echostream.config import QuicSettings
 from echostream.errors import ConnectError
 from echostream.transport.base import Address, CloseReason
-from echostream.transport.quic import QuicTransport, sharing
+from echostream.transport.quic import QuicTransport, sharing, sharing_endpoint
 from echostream.transport.quic.codes import RESET_REASON
 from echostream.transport.quic.demux import RetryTokens
 from echostream.transport.quic.sharing import CAN_SHARE, SHARES, PortShare, steer, steering
@@ -231,6 +231,33 @@ async def test_another_worker_is_told_of_ids_that_name_it_until_they_are_gone(en
         await eventually(lambda: not endpoint._elsewhere)
 
 
+async def test_a_worker_that_was_restarted_is_told_again_and_what_it_had_is_forgotten() -> None:
+    async with two_workers(("aioquic", "aioquic")) as workers:
+        near, far = workers.endpoint(0), workers.endpoint(1)
+        _, server = await workers.join(0)
+        await workers.join(1)
+        foreign = [b"\x01" + number.to_bytes(7) for number in range(2500)]
+        for connection_id in foreign:
+            near.route(connection_id, server.connection)
+        far._tell(1, [b"\x00" + bytes(7)])  # as if an engine had drawn it
+        await eventually(lambda: near._elsewhere)
+        await eventually(lambda: {*foreign} <= far._elsewhere.keys())
+        await workers.worlds[1].listener.close()
+        workers.worlds[1] = await workers.start(1)
+        again = workers.endpoint(1)
+        await eventually(lambda: {*foreign} <= again._elsewhere.keys())
+        assert not near._elsewhere
+
+
+async def test_the_ids_of_others_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing_endpoint, "_MAX_ELSEWHERE", 10)
+    async with two_workers(("aioquic", "aioquic")) as workers:
+        workers.endpoint(1)._tell(1, [b"\x00" + number.to_bytes(7) for number in range(50)])
+        elsewhere = workers.endpoint(0)._elsewhere
+        await eventually(lambda: elsewhere)
+        assert [int.from_bytes(item) for item in elsewhere] == [*range(40, 50)]
+
+
 @every_server
 async def test_an_id_of_nobody_is_answered_by_the_worker_it_names_alone(engines: Pair) -> None:
     async with two_workers(engines) as workers:
@@ -257,7 +284,8 @@ async def test_what_another_worker_has_no_room_for_is_dropped_and_counted() -> N
 @every_server
 async def test_a_packet_that_was_handed_over_wanders_no_further(engines: Pair) -> None:
     async with two_workers(engines) as workers:
-        workers.endpoint(0)._elsewhere[b"\x00" * 8] = 1  # of a connection that has just ended there
+        workers.endpoint(1)._tell(1, [bytes(8)])  # of a connection that has just ended there
+        await eventually(lambda: workers.endpoint(0)._elsewhere)
         workers.steer(1)
         workers.endpoint(1).received([(b"\x40" + bytes(60), ("127.0.0.1", 9), None)])
         await eventually(lambda: workers.count(1, "unknown_connection_ids"))

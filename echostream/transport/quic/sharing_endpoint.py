@@ -1,7 +1,7 @@
 """A worker's endpoint on a port that several share: packets of another's connections are handed over to it.
 
 An id names its worker (`sharing.py`). Where an engine draws ids that name another one, that one is told where they
-live: so a packet takes one hop, or two, and nobody asks around.
+live, and again when it was restarted: so a packet takes one hop, or two, and nobody asks around.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ __all__ = ("SharingEndpoint",)
 _PACKET: Final = 0
 _LIVES: Final = 1
 _GONE: Final = 2
+_BEGUN: Final = 3
+_IDS_PER_MESSAGE: Final = 1000
 _HEADER: Final = struct.Struct("!BBBHII")
 """Of a packet that is handed over: kind, lengths of host and own address, port, flow information, scope."""
 _MAX_ELSEWHERE: Final = 65_536
@@ -48,7 +50,11 @@ class SharingEndpoint(Endpoint):
 
     async def open(self, sock: socket.socket | VirtualPort, settings: QuicSettings, *, connected: bool) -> None:
         await super().open(sock, settings, connected=connected)
-        self._share.open(self._take)
+        share = self._share
+        share.open(self._take)
+        for worker in range(len(share.outboxes)):
+            if worker != share.number:
+                share.send(worker, bytes((_BEGUN, share.number)))
 
     def close(self) -> None:
         super().close()
@@ -90,30 +96,46 @@ class SharingEndpoint(Endpoint):
     def _tell(self, kind: int, connection_ids: Iterable[bytes]) -> None:
         """Say to those that are named by ids of this worker whose they are, or that they are no more."""
         share = self._share
+        by_worker: dict[int, list[bytes]] = {}
         for connection_id in connection_ids:
             named = share.owner(connection_id)
             if named != share.number and len(connection_id) == CONNECTION_ID_BYTES:  # a client's own may be longer
-                share.send(named, bytes((kind, share.number)) + connection_id)
+                by_worker.setdefault(named, []).append(connection_id)
+        for named, its in by_worker.items():
+            for start in range(0, len(its), _IDS_PER_MESSAGE):
+                share.send(named, b"".join((bytes((kind, share.number)), *its[start : start + _IDS_PER_MESSAGE])))
 
     def _take(self, messages: list[bytes]) -> None:
         """Take what the other workers sent."""
         packets: list[Packet] = []
         for message in messages:
-            kind, worker, connection_id = message[0], message[1], message[2:]
-            if kind == _PACKET:
+            if message[0] == _PACKET:
                 packets.append(_decode(message))
-            elif kind == _LIVES:
-                self._elsewhere[connection_id] = worker
-                if len(self._elsewhere) > _MAX_ELSEWHERE:
-                    self._elsewhere.popitem(last=False)
-            elif self._elsewhere.get(connection_id) == worker:
-                del self._elsewhere[connection_id]
+            else:
+                self._note(message[0], message[1], message[2:])
         if packets:
             self._taking = True
             try:
                 self.received(packets)
             finally:
                 self._taking = False
+
+    def _note(self, kind: int, worker: int, connection_ids: bytes) -> None:
+        """Remember where ids live that name this worker."""
+        elsewhere = self._elsewhere
+        if kind == _BEGUN:  # it knows nothing of its former life
+            for connection_id in [item for item, owner in elsewhere.items() if owner == worker]:
+                del elsewhere[connection_id]
+            self._tell(_LIVES, [item for item in self._routes if self._share.owner(item) == worker])
+            return
+        for start in range(0, len(connection_ids), CONNECTION_ID_BYTES):
+            connection_id = connection_ids[start : start + CONNECTION_ID_BYTES]
+            if kind == _LIVES:
+                elsewhere[connection_id] = worker
+            elif elsewhere.get(connection_id) == worker:
+                del elsewhere[connection_id]
+        while len(elsewhere) > _MAX_ELSEWHERE:
+            elsewhere.popitem(last=False)
 
 
 def _encode(packet: Packet) -> bytes:
