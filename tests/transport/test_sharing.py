@@ -20,14 +20,15 @@ from echostream.errors import ConnectError
 from echostream.transport.base import Address, CloseReason
 from echostream.transport.quic import QuicTransport, sharing, sharing_endpoint
 from echostream.transport.quic.codes import RESET_REASON
-from echostream.transport.quic.demux import RetryTokens
+from echostream.transport.quic.demux import LongHeader, RetryTokens
 from echostream.transport.quic.sharing import CAN_SHARE, SHARES, PortShare, steer, steering
 from echostream.transport.quic.sharing_endpoint import _decode, _encode  # pyright: ignore[reportPrivateUsage]
 from echostream.transport.quic.transport import share_port
 from echostream.transport.sockets import bind_udp
 from echostream.transport.tls import ClientTls, ServerTls
 from tests.transport.conformance import Recorder, World, assert_nothing_left, eventually
-from tests.transport.lab import Pair, every_pair, every_server
+from tests.transport.lab import HAS_QH3, Pair, every_pair, every_server
+from tests.transport.scene import Hello
 
 pytestmark = pytest.mark.skipif(not CAN_SHARE, reason="a port is shared on Linux only")
 
@@ -153,6 +154,17 @@ async def test_all_ids_of_aioquic_name_the_worker() -> None:
         (chosen,) = (item for item in ids if item[0] != 1)  # the client's own first one, by all likelihood
         assert {item[0] for item in ids - {chosen}} == {1}
         assert len(ids) == 9
+
+
+@pytest.mark.skipif(not HAS_QH3, reason="qh3 is not installed")
+async def test_the_id_of_a_retry_names_the_worker() -> None:
+    async with two_workers(("aioquic", "qh3")) as workers:
+        answers: list[bytes] = []
+        endpoint = workers.endpoint(1)
+        endpoint.send = lambda datagrams, _: answers.extend(data for data, _ in datagrams)
+        endpoint.received([(Hello().packet, ("127.0.0.1", 9), None)] * 3)
+        headers = [LongHeader.parse(answer) for answer in answers]
+        assert [header and header.source[0] for header in headers] == [1, 1, 1]
 
 
 def test_a_packet_is_the_same_after_it_was_handed_over() -> None:
