@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from echostream.session.deadlines import DeadlineWheel, Entry
+from echostream.session.turns import Turns
 
 if TYPE_CHECKING:
     from echostream.config import Limits
@@ -29,8 +30,9 @@ class Backlog(Entry):
     """The unsent bytes of one connection; also the timer that looks whether they move.
 
     Above `max_unsent_bytes` every writer of the connection waits (`full`) until half of it is left. Only what cannot
-    wait, such as answers to probes and refusals, is written nevertheless: at twice the limit the connection is ended.
-    So it is when nothing was sent, or nothing of what was sent was acknowledged, for `stall_timeout`.
+    wait, such as answers to probes and refusals, is written nevertheless: at twice the limit, on top of what a large
+    payload may need alone, the connection is ended. So it is when nothing was sent, or nothing of what was sent was
+    acknowledged, for `stall_timeout`.
     """
 
     __slots__ = (
@@ -38,6 +40,7 @@ class Backlog(Entry):
         "_connection",
         "_end",
         "_go_on",
+        "_large",
         "_loop",
         "_sent",
         "_share",
@@ -58,7 +61,7 @@ class Backlog(Entry):
         share: Share,
         limits: Limits,
         wheel: DeadlineWheel,
-        *,
+        large: Turns,
         loop: asyncio.AbstractEventLoop,
         go_on: Callable[[], None],
         end: Callable[[str], None],
@@ -70,6 +73,7 @@ class Backlog(Entry):
             share: this connection's part of what all may have unsent.
             limits: of the session.
             wheel: for the timer.
+            large: knows the large payloads that are being written; one may be above the limit, alone.
             loop: the loop that it lives on.
             go_on: called when writers may go on.
             end: called once, with the reason, when the connection is to be ended.
@@ -78,6 +82,7 @@ class Backlog(Entry):
         self._share = share
         self._timeout = limits.stall_timeout
         self._wheel = wheel
+        self._large = large
         self._loop = loop
         self._go_on = go_on
         self._end: Callable[[str], None] | None = end
@@ -112,7 +117,7 @@ class Backlog(Entry):
         self.unsent_bytes = unsent
         step = max(min(_STEP_BYTES, share.limit // 4), _STEP_BYTES_PER_STREAM * len(streams))
         self.count_at = self.written_bytes + step
-        if unsent > 2 * share.limit:
+        if unsent > 2 * share.limit + self._large.claimed_bytes:
             self._end_soon(f"{unsent} bytes wait to be sent to it, limit {share.limit} (max_unsent_bytes)")
         elif self.full:
             self.full = unsent > share.limit // 2 or share.crowded(unsent)

@@ -69,8 +69,10 @@ class Peer:
         self._blocked: dict[int, None] = {}  # no set: it is small when empty, as it mostly is
         self._waiters: dict[int, deque[asyncio.Future[None]]] = {}  # by transport stream, or `_FRESH`
         limits, unsent = runtime.limits, runtime.unsent.open(runtime.limits.max_unsent_bytes)
+        self.large = Turns(runtime.loop, limits.max_large_bytes)
+        """Who may write a large payload on a stream of its own now: the peer holds unfinished ones in memory."""
         self.backlog = Backlog(
-            connection, unsent, limits, runtime.deadlines, loop=runtime.loop, go_on=self._go_on, end=self._give_up
+            connection, unsent, limits, runtime.deadlines, self.large, runtime.loop, self._go_on, self._give_up
         )
         """What was written and not sent; all writers wait while it is full."""
         self.places = Places(runtime.loop, protocol.calls.outgoing, protocol.link, runtime.deadlines)
@@ -79,8 +81,6 @@ class Peer:
         """Which calls take too long."""
         self.lanes = Lanes(protocol, runtime.limits, connection.open_stream)
         """Which transport stream a unary call of this side takes."""
-        self.large = Turns(runtime.loop, runtime.limits.max_large_bytes)
-        """Who may write a large payload on a stream of its own now: the peer holds unfinished ones in memory."""
         self.early: EarlyCalls | None = None
         """What a client may do before the server's Hello, where it may do anything."""
         self._event_stream_chosen = False

@@ -15,6 +15,7 @@ from echostream.errors import CloseCode
 from echostream.protocol.account import Account
 from echostream.session.backlog import Backlog
 from echostream.session.deadlines import DeadlineWheel
+from echostream.session.turns import Turns
 from echostream.testing import Link, SimNetwork
 from tests.session.world import duo, frozen
 
@@ -51,12 +52,14 @@ class _Desk:
         self.went_on = 0
         loop = asyncio.get_running_loop()
         self.wheel = DeadlineWheel(loop)
+        self.large = Turns(loop, 1)
         self.backlog = Backlog(
             self.connection,  # type: ignore[arg-type]
             account.open(LIMITS.max_unsent_bytes),
             LIMITS,
             self.wheel,
-            loop=loop,
+            self.large,
+            loop,
             go_on=self._go_on,
             end=self.ended.append,
         )
@@ -115,6 +118,19 @@ def test_twice_the_limit_ends_the_connection_once() -> None:
         assert desk.ended == [f"{210 * KIB} bytes wait to be sent to it, limit {100 * KIB} (max_unsent_bytes)"]
         desk.backlog.count()
         desk.backlog.expire()
+
+    simulated(scenario)
+
+
+def test_one_large_payload_may_be_far_above_the_limit() -> None:
+    async def scenario(desk: _Desk) -> None:
+        await desk.large.claim(500 * KIB)
+        desk.write(500 * KIB)
+        await asyncio.sleep(0)
+        assert (desk.backlog.full, desk.ended) == (True, [])
+        desk.write(220 * KIB, stream_id=4)
+        await asyncio.sleep(0)
+        assert len(desk.ended) == 1
 
     simulated(scenario)
 
@@ -264,6 +280,18 @@ def test_answers_that_nobody_can_take_wait_with_their_calls_and_all_arrive_at_la
                         await asyncio.sleep(0.05)
                     assert [len(page) for page in await asking] == [20_000] * 60
                     assert 32 * KIB < most < 150 * KIB
+
+    SimNetwork().run(scenario)
+
+
+def test_answers_far_above_the_limit_arrive_one_after_another() -> None:
+    async def scenario(network: SimNetwork) -> None:
+        network.join("server", "client", Link(delay=0.01, bandwidth=10_000_000, queue_bytes=1_000_000))
+        async with library(network, LIMITS) as server:
+            with network.host("client"):
+                async with connect(server) as client:
+                    pages = await ask_for_much(client, 600 * KIB, 3)
+                    assert [len(page) for page in pages] == [600 * KIB] * 3
 
     SimNetwork().run(scenario)
 
