@@ -53,6 +53,7 @@ _WAYS_OUT: Final = (
     ('say trust="first-use"', "say --first-use"),
     ("name its ca or fingerprint", "name its --ca or --fingerprint"),
     ("'Bearer <token>'", "'Bearer <token>' (--token)"),
+    ("listen on port 0 for a free one", "--bind quic://127.0.0.1:0 for a free port"),
     ("timeout= gives", "--timeout gives"),
     ("credentials=...", "--credentials"),
     ('use ca="dev" for your own development servers, ca=, or fingerprint=', "use --ca or --fingerprint "),
