@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final, cast, get_origin
+
+from pydantic import BaseModel
 
 from echostream.binding.codec import TypeCodec
 from echostream.binding.hints import Hints, item_of
@@ -38,6 +40,9 @@ __all__ = (
 
 _CACHED = 1024
 """Classes remembered: more than a program has services or events."""
+
+_ITEMS: Final = (BaseModel, bytes, bytearray, memoryview, str, int, float, dict, list, tuple, set)
+"""What an item is and no receiver of items."""
 
 
 class EventBinding:
@@ -156,9 +161,18 @@ def bind_stream(spec: StreamSpec, *, owner: type | None = None) -> StreamBinding
     """Compile the type of a stream's items.
 
     Raises:
-        SignatureError: it cannot be validated.
+        SignatureError: it cannot be validated, or the parameter is declared as an item instead of as a receiver.
     """
-    item, needs = item_of(_annotation(spec, owner)), _dependencies(spec, owner)
+    annotation, needs = _annotation(spec, owner), _dependencies(spec, owner)
+    kind = get_origin(annotation) or annotation
+    if isinstance(kind, type) and issubclass(kind, _ITEMS):
+        shown = cast("type", kind).__name__
+        raise fault(
+            spec.location,
+            label_of(spec.function),
+            f"a stream's items come one by one; write StreamReceiver[{shown}] instead of {shown}, and iterate over it",
+        )
+    item = item_of(annotation)
     if item is None:
         return StreamBinding(spec, None, needs)
     try:

@@ -198,6 +198,12 @@ class Router:
 
     def _read_service(self, target: object, cls: type, claimed: _Claimed, chains: Chains) -> list[Callable[[], None]]:
         binding = bind_service(cls)
+        if not (binding.methods or binding.listeners or binding.streams or binding.spec.emits):
+            raise ConfigurationError(
+                "register",
+                f"{cls.__name__} serves nothing: mark its methods with @handler, @listener or @stream, or name the"
+                " events that it sends, @service(emits=[...])",
+            )
         _claim("service", binding.name, self._services, claimed)
         for wire_name in binding.methods:
             _claim("method", wire_name, self._methods, claimed)

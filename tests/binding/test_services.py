@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import pytest
@@ -181,6 +182,25 @@ def test_a_stream_has_the_type_of_its_items_where_it_is_said() -> None:
     assert typed.item is not None
     assert typed.item.validate({"symbol": "A"}) == Order(symbol="A")
     assert (raw.item, raw.spec.accepts_context) == (None, True)
+
+
+@pytest.mark.parametrize(("declared", "shown"), [(bytes, "bytes"), (list[int], "list"), (Order, "Order")])
+def test_an_item_in_the_place_of_the_receiver_is_refused(declared: Any, shown: str) -> None:
+    async def on_stream(data: Any) -> None: ...
+
+    on_stream.__annotations__["data"] = declared
+    with pytest.raises(SignatureError) as caught:
+        bind_stream(stream_spec(on_stream, "mic"))
+    told = f"a stream's items come one by one; write StreamReceiver[{shown}] instead of {shown}, and iterate over it"
+    assert str(caught.value).endswith(f"on_stream: {told}")
+
+
+@pytest.mark.parametrize("declared", [Any, object, StreamReceiver, StreamReceiver[bytes], AsyncIterator[bytes]])
+def test_what_may_be_a_receiver_is_taken_for_one(declared: Any) -> None:
+    async def on_stream(receiver: Any) -> None: ...
+
+    on_stream.__annotations__["receiver"] = declared
+    assert bind_stream(stream_spec(on_stream, "mic")).spec.name == "mic"
 
 
 def test_callbacks_are_compiled_alone_too() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import pytest
+from pydantic import BaseModel
 
 from echostream import Context, RpcServer, SignatureError, StreamReceiver, event, handler, listener, service, stream
 from echostream.errors import ConfigurationError
@@ -133,6 +134,30 @@ def test_what_is_neither_service_nor_marked_is_refused(target: object, shown: st
     assert refused(Router(), target) == (
         f"{shown} is neither an object of a @service class nor marked with @handler, @listener or @stream"
     )
+
+
+def test_a_service_whose_methods_are_not_marked_is_refused() -> None:
+    @service("empty")
+    class Empty:
+        async def now(self) -> int:
+            return 1
+
+    assert refused(Router(), Empty()) == (
+        "Empty serves nothing: mark its methods with @handler, @listener or @stream, or name the events that it sends,"
+        " @service(emits=[...])"
+    )
+
+
+def test_a_service_that_only_sends_events_is_one() -> None:
+    @event("ticked")
+    class Ticked(BaseModel): ...
+
+    @service("ticker", emits=[Ticked])
+    class Ticker: ...
+
+    router = Router()
+    router.register(Ticker())
+    assert refused(router, Ticker()) == "the service 'ticker' is registered already: every name serves once"
 
 
 def test_an_unmarked_function_is_refused_without_a_name() -> None:

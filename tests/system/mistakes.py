@@ -773,6 +773,26 @@ async def debug_in_public() -> str:
     return await _logged("echostream.server", make())
 
 
+@mistake("a service whose methods lack `@handler`")
+async def nothing_is_marked() -> None:
+    @service("orders")
+    class Orders:
+        async def place(self, order: Order) -> int:
+            return 1
+
+    RpcServer().register(Orders())
+
+
+@mistake("a stream handler that takes the bytes")
+async def stream_of_bytes() -> None:
+    @service("files")
+    class Files:
+        @stream("file")
+        async def on_file(self, data: bytes) -> None: ...
+
+    RpcServer().register(Files())
+
+
 @mistake("a plugin's hook is misspelt")
 async def misspelt_hook() -> None:
     class Visitors(Plugin):
