@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing import Any, TextIO
 
 from benches.core import Row
 
-__all__ = ("HEADER", "Progress", "line", "summary", "versions", "write_json")
+__all__ = ("HEADER", "Progress", "line", "summary", "versions", "worse", "write_json")
 
 _PACKAGES = (
     "echostream",
@@ -36,6 +37,8 @@ _COLUMNS = (
 
 HEADER = f"{'':4} {'figure':<72} {'value':>10} {'peer':>38} {'ratio':>6} {'floor':>7} {'goal':>6} met"
 _BAR_WIDTH = 24
+_NOISE = 0.15
+"""Ratios of two quiet runs on one machine differ by 5 to 10 %."""
 
 
 class Progress:
@@ -114,6 +117,30 @@ def _mark(row: Row) -> str:
     if not row.met:
         return "MISSED"
     return "goal" if row.goal is not None and row.reaches(row.goal) else "floor"
+
+
+def worse(rows: Sequence[Row], before: Sequence[dict[str, Any]]) -> list[str]:
+    """Say which figures are worse than in the JSON of a former run, by more than noise.
+
+    Ratios are compared where there are any: they hold between runs, other figures only on one machine.
+    """
+    former = {_key(row["id"], row["name"]): row for row in before}
+    found = []
+    for row in rows:
+        then = former.get(_key(row.id, row.name), {})
+        name = "value" if row.ratio is None else "ratio"
+        old, new = then.get(name), getattr(row, name)
+        if not old or new is None:
+            continue
+        change = old / new if row.lower_is_better else new / old
+        if change < 1 - _NOISE:
+            found.append(f"{row.id} {row.name}: {name} {new:.3g}, was {old:.3g}")
+    return found
+
+
+def _key(id: str, name: str) -> tuple[str, str]:
+    """Return what a figure is known by, whichever loop was the better one and whatever it cost in bytes."""
+    return id, re.sub(r" (asyncio|uvloop)\b|, [\d.]+x the bytes", "", name)
 
 
 def write_json(rows: Sequence[Row], file: Path) -> None:

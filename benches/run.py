@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 from benches import (
     churn,
@@ -89,7 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if interrupted:
         print("interrupted: what is above was measured", file=sys.stderr)
         return 130
-    return 0 if all(row.met is not False for row in rows) and not any(row.note for row in rows) else 1
+    regressions = report.worse(rows, options.against or ())
+    for text in regressions:
+        print(f"worse than before: {text}", flush=True)
+    return (
+        0 if not regressions and all(row.met is not False for row in rows) and not any(row.note for row in rows) else 1
+    )
 
 
 def _measure(ids: Sequence[str], plan: Plan, progress: report.Progress) -> Iterator[Row]:
@@ -121,6 +127,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--growth", action="store_true", help="the curves instead, with ten minutes of CHURN")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the curves that were measured, SVG and PNG")
     parser.add_argument("--json", type=Path, metavar="FILE", help="one object per figure, written as they come")
+    parser.add_argument("--against", type=_former, metavar="FILE", help="the JSON of a former run: name what is worse")
     options = parser.parse_args(arguments)
     if options.only is None:
         options.only = [module.ID for module in (GROWTH if options.growth else FIGURES)]
@@ -140,6 +147,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         except OSError as error:
             parser.error(f"argument --json: cannot write {options.json} ({error.strerror})")
     return options
+
+
+def _former(path: str) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(Path(path).read_text(encoding="utf-8"))
+        if all({"id", "name", "value", "ratio"} <= row.keys() for row in rows):
+            return list(rows)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot read {path} ({error.strerror})") from None
+    except (ValueError, TypeError, AttributeError):
+        pass
+    raise argparse.ArgumentTypeError(f"{path} is not what --json writes")
 
 
 def _ids(text: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +70,25 @@ def test_the_last_line_counts_what_was_reached() -> None:
     rows = [Row("P1", "calls", ratio=ratio, value=1.0, floor=10, goal=15).judge() for ratio in (20.0, 12.0, 5.0, 5.0)]
     rows += [Row("P4", "bytes", value=1.0), Row("P9", "loss", note="not run: needs root")]
     assert report.summary(rows) == "6 figures: 1 reach their goal, 1 their floor, 2 miss it, 1 not run"
+
+
+def test_what_is_worse_than_in_a_former_run_is_named_and_noise_is_not() -> None:
+    before: list[dict[str, Any]] = [
+        {"id": "P1", "name": "calls, aioquic asyncio", "value": 5.0, "ratio": 10.0},
+        {"id": "P3", "name": "p50", "value": 1.0, "ratio": 0.4},
+        {"id": "P11", "name": "import", "value": 50.0, "ratio": None},
+        {"id": "P9", "name": "p99, 1.31x the bytes, qh3", "value": None, "ratio": None},
+    ]
+    rows = [
+        Row("P1", "calls, aioquic uvloop", value=9.0, ratio=8.0),
+        Row("P3", "p50", value=2.0, ratio=0.44, lower_is_better=True),
+        Row("P11", "import", value=61.0, lower_is_better=True),
+        Row("P9", "p99, 1.25x the bytes, qh3", value=1.0, ratio=1.0),
+        Row("P2", "new", value=1.0, ratio=1.0),
+        Row("P4", "bytes", note="not run: because"),
+    ]
+    assert report.worse(rows, before) == ["P1 calls, aioquic uvloop: ratio 8, was 10", "P11 import: value 61, was 50"]
+    assert report.worse(rows, []) == []
 
 
 def test_who_watches_a_terminal_sees_how_far_it_is_and_a_file_gets_none_of_it() -> None:

@@ -39,6 +39,8 @@ def test_all_figures_run_unless_others_are_asked_for() -> None:
         (["--json", "/no/such/folder/figures.json"], "cannot write /no/such/folder/figures.json (No such file"),
         (["--json", "."], "cannot write . (Is a directory)"),
         (["--plots", "/dev/null/plots"], "cannot write into /dev/null/plots (Not a directory)"),
+        (["--against", "/no/such/file.json"], "cannot read /no/such/file.json (No such file"),
+        (["--against", "Makefile"], "Makefile is not what --json writes"),
         (["--growth", "--only", "P1"], "give --only or --growth, not both"),
     ],
 )
@@ -49,6 +51,19 @@ def test_what_cannot_be_is_refused_before_anything_runs(
     with pytest.raises(SystemExit, match="2"):
         run.main(arguments)
     assert text in capsys.readouterr().err
+
+
+def test_a_figure_that_is_worse_than_before_makes_the_run_fail(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _install(monkeypatch, P1=lambda plan: iter([_row("calls")]))
+    file = tmp_path / "figures.json"
+    assert run.main(["--only", "P1", "--json", str(file)]) == 0
+    assert run.main(["--only", "P1", "--against", str(file)]) == 0
+    file.write_text(file.read_text().replace('"value": 1.0', '"value": 1.5'))
+    capsys.readouterr()
+    assert run.main(["--only", "P1", "--against", str(file)]) == 1
+    assert "worse than before: P1 calls: value 1, was 1.5" in capsys.readouterr().out
 
 
 def test_plots_need_what_draws_them(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
