@@ -17,6 +17,7 @@ import typer
 from echostream.cli.console import FAILED, Misuse, fail, stop_signals
 from echostream.cli.worker import Inheritance
 from echostream.transport.base import Address
+from echostream.transport.sockets import describe_error
 from echostream.types import clock
 
 if TYPE_CHECKING:
@@ -113,11 +114,9 @@ class _Worker:
         failures = 0
         while not self._stop.is_set():
             began = clock.monotonic()
-            process = await self._start()
-            await self._watch(process)
+            how = await self._live()
             if self._stop.is_set():
                 break
-            how = _describe(process.returncode)
             failures = failures + 1 if clock.monotonic() < began + _STEADY else 0
             if failures == _MAX_FAILURES:
                 self._stop.set()
@@ -127,6 +126,15 @@ class _Worker:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), pause)
         return None
+
+    async def _live(self) -> str:
+        """Run the process to its end; return how it ended."""
+        try:
+            process = await self._start()
+        except OSError as error:  # no memory, too many processes
+            return f"before it began ({describe_error(error)})"
+        await self._watch(process)
+        return _describe(process.returncode)
 
     async def _start(self) -> Process:
         told: Inheritance = {

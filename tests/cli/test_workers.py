@@ -185,6 +185,19 @@ def test_workers_that_never_get_going_end_the_whole(
     assert "worker 0 ended 5 times right after its start, the last time with exit code 3" in capsys.readouterr().err
 
 
+def test_a_system_without_room_for_a_process_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def refuse(*_command: str, **_options: Any) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    Shells(monkeypatch, "")
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
+    with pytest.raises(typer.Exit):
+        asyncio.run(workers.serve_with_workers(RpcServer("quic://127.0.0.1:0"), told_to(1)))
+    assert "the last time before it began (resource temporarily unavailable)" in capsys.readouterr().err
+
+
 def test_one_that_never_gets_going_ends_the_others_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     note = tmp_path / "note"
     script = f"""read told; case "$told" in *'"number": 1'*) exit 3;; esac; trap 'echo ended >> {note}; exit 0' TERM

@@ -386,6 +386,6 @@ async def test_nothing_stays_open_when_a_port_cannot_be_shared(monkeypatch: pyte
 
     monkeypatch.setattr(sharing, "bind_udp", bind)
     monkeypatch.setattr(socket, "socketpair", fail)
-    with pytest.raises(OSError, match="too many"):
-        PortShare.make(socket.AF_INET, ("127.0.0.1", 0), 2, buffer_bytes=1000)
+    with pytest.raises(ConnectError, match=r"cannot share quic://127.0.0.1:0 among 2 workers: too many open files"):
+        await share_port(Address.parse("quic://127.0.0.1:0"), 2)
     assert [item.fileno() for item in made] == [-1, -1]

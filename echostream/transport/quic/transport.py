@@ -283,9 +283,11 @@ async def share_port(address: Address, count: int) -> tuple[Address, list[PortSh
     bound: SocketAddress = alone.getsockname()
     alone.close()
     family = socket.AF_INET6 if len(bound) == 4 else socket.AF_INET
-    return Address(address.scheme, address.host, bound[1]), PortShare.make(
-        family, bound, count, buffer_bytes=buffer_bytes
-    )
+    try:
+        shares = PortShare.make(family, bound, count, buffer_bytes=buffer_bytes)
+    except OSError as error:
+        raise ConnectError(f"cannot share {address} among {count} workers: {describe_error(error)}") from None
+    return Address(address.scheme, address.host, bound[1]), shares
 
 
 def _require_port(address: Address) -> None:
