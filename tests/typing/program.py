@@ -208,7 +208,7 @@ async def talk(order: Order) -> None:
         off = client.on(PriceChanged, on_price)
         off()
         client.once(PriceChanged, on_price)
-        off_news = client.on("news.*", lambda payload: print("news", payload))
+        off_news = client.on("news.*", on_price)
         assert_type(off_news, Callable[[], None])
 
         @client.on(PriceChanged)
