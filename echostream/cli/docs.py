@@ -57,9 +57,9 @@ def gen(
 ) -> None:
     """Write the documentation of a program or of a running server."""
     with failures():
-        services = _services(source, target, factory=factory)
+        services, urls = _services(source, target, factory=factory)
         chosen = form or (Form.HTML if output is not None and output.suffix in (".html", ".htm") else Form.ASYNCAPI)
-        text = _rendered(services, chosen, title, [target.url] if target.url and source is None else [])
+        text = _rendered(services, chosen, title, urls)
         if output is None:
             typer.echo(text, nl=False)
             return
@@ -83,8 +83,7 @@ def serve(
 ) -> None:
     """Show the page to a browser until Ctrl-C; the document is at /asyncapi.json."""
     with failures():
-        services = _services(source, target, factory=factory)
-        urls = [target.url] if target.url and source is None else []
+        services, urls = _services(source, target, factory=factory)
         pages = {
             "/": ("text/html; charset=utf-8", _rendered(services, Form.HTML, title, urls)),
             "/asyncapi.json": ("application/json", _rendered(services, Form.ASYNCAPI, title, urls)),
@@ -121,14 +120,15 @@ def _handler(pages: Mapping[str, tuple[str, str]]) -> type[BaseHTTPRequestHandle
     return Pages
 
 
-def _services(source: str | None, target: Target, *, factory: bool) -> list[ServiceDescription]:
+def _services(source: str | None, target: Target, *, factory: bool) -> tuple[list[ServiceDescription], list[str]]:
+    """Return what a program or a running server serves, and where, as far as that is known."""
     if source is None:
         from echostream.cli.describe import described
 
-        return run(described(target, None))
+        return run(described(target, None)), [target.url] if target.url else []
     from echostream.cli.loading import load_server
 
-    return load_server(source, factory=factory).describe()
+    return load_server(source, factory=factory).describe(), []
 
 
 def _rendered(services: list[ServiceDescription], form: Form, title: str | None, urls: list[str]) -> str:
