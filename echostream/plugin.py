@@ -104,14 +104,14 @@ class Plugin:
     async def on_disconnect(self, session: Session, /) -> None:
         """A client that was let in has gone; ``session.ending`` says how."""
 
+    async def on_error(self, error: Exception, context: Context | None, /) -> None:
+        """A handler, listener, stream handler, hook or ``authenticate=`` raised what it did not mean to."""
+
     if not TYPE_CHECKING:  # checkers find this slip by themselves, unless somebody defines what is missing
 
         def __iter__(self) -> NoReturn:
             """Say that plugins come in a list."""
             raise ConfigurationError("plugins", f"give a list of plugins: [{type(self).__name__}(...)]")
-
-    async def on_error(self, error: Exception, context: Context | None, /) -> None:
-        """A handler, listener, stream handler, hook or ``authenticate=`` raised what it did not mean to."""
 
 
 class Hooked(Habits):
