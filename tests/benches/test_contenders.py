@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benches import handler_counts
+from benches import handler_counts, p04_bytes
 from benches.core import Contender, Plan, contest
 from echostream.transport.quic import transport
 
@@ -63,6 +63,14 @@ def test_a_contender_is_measured(
 def _enter(place: str, options: dict[str, Any]) -> Any:
     module, _, function = place.partition(":")
     return getattr(importlib.import_module(f"benches.{module}"), function)(**options)
+
+
+def test_a_peer_or_its_program_that_is_missing_is_named_and_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = {"zenoh"}
+    monkeypatch.setattr(p04_bytes, "missing", lambda *modules: ", ".join(absent & {*modules}))
+    monkeypatch.setattr(p04_bytes, "find_nats_server", lambda: None)
+    notes = [row.note for row in p04_bytes.measure(Plan(rounds=1, seconds=0.1))]
+    assert notes == ["not run: nats-server is not installed; pip install 'echostream[bench]'", "zenoh"]
 
 
 def test_a_server_with_many_handlers_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
