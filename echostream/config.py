@@ -303,9 +303,9 @@ class QuicSettings(_Checked):
     copy_flight_packets: int = _int(2, 1, 64)
     """Packets of a flight that may leave a second time (`Limits.copy_share`): of a larger one the later packets show
     the engine at once what was lost, and copies cost more than they gain."""
-    copy_after_loss_packets: int = _int(500, 1, 1 << 20)
-    """Packets sent after a loss for which it counts: where fewer than one in 500 is lost, the slowest call of a hundred
-    is none that lost anything."""
+    copy_after_loss_packets: int = _int(1000, 1, 1 << 20)
+    """Packets sent after a loss for which it counts: copies hide losses, and the next one that shows costs the calls of
+    a flight or two, which one in a thousand packets can."""
     copy_burst_bytes: int = _int(16 << 10, 1 << 10, 1 << 24)
     """Bytes of copies that may leave at once, saved up before: of five flights of two packets."""
     receive_burst: int = _int(64, 1, 1024)
