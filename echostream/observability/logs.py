@@ -129,12 +129,15 @@ def configure_logging(
 def configure_logging_from(file: Path) -> None:
     """Configure the log of the whole program as a file says: `logging.config.dictConfig` in TOML or JSON.
 
+    Loggers that exist stay, unless the file says ``disable_existing_loggers = true``.
+
     Raises:
         ConfigurationError: it cannot be read, or says what makes no sense.
     """
     try:
         text = file.read_text("utf-8")
-        dictConfig({"version": 1, **(json.loads(text) if file.suffix == ".json" else tomllib.loads(text))})
+        given = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+        dictConfig({"version": 1, "disable_existing_loggers": False, **given})
     except OSError as error:
         raise ConfigurationError("log_config", f"cannot read {file} ({error.strerror})") from None
     except (ValueError, TypeError, AttributeError, ImportError) as error:  # no TOML or JSON, or no such configuration

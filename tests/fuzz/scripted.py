@@ -87,6 +87,7 @@ class Engine:
     """Does what the last bytes of its packets say."""
 
     more = False
+    has_news = True
     lost_count = 0
     peer_chain = ()
     resumed = False

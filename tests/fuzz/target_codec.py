@@ -13,11 +13,19 @@ import math
 import pathlib
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from echostream.config import Limits
-from echostream.errors import EchoStreamError, InvalidArgumentError, RemoteProtocolError, ResourceError
+from echostream.errors import (
+    ConfigurationError,
+    EchoStreamError,
+    InvalidArgumentError,
+    RemoteProtocolError,
+    ResourceError,
+)
 from echostream.protocol import frames as f
+from echostream.protocol.account import Account
 from echostream.protocol.codec import _MAX_INTERNED, FrameCodec
 from echostream.protocol.hello import Hello
 from echostream.protocol.payload import PayloadCodec, check_metadata, encode_name
@@ -207,7 +215,9 @@ def _hello(source: Source) -> None:
 
 def _streams(source: Source) -> None:
     """Pieces of many transport streams, which end, are dropped or forgotten: what is held is counted."""
-    readers = StreamReaders(CODEC, 2048)
+    account = Account(1500)
+    account.open(2048)  # of a connection that holds nothing
+    readers = StreamReaders(CODEC, 2048, account.open(2048) if source.left % 2 else None)
     while source.left:
         what, stream_id = source.number(), source.number() % 8
         try:
@@ -231,6 +241,8 @@ def _streams(source: Source) -> None:
 def _names(source: Source) -> None:
     """Names and metadata of an application are encoded, and come back as they were, or are refused."""
     repeat = 1 + source.number(2)
+    with suppress(ConfigurationError):
+        raise AssertionError(encode_name(repeat))  # type: ignore[arg-type]  # no text
     text = source.piece().decode("utf-8", "surrogateescape")
     metadata: Any = {}
     while source.left:
@@ -279,11 +291,16 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         Script([STREAMS]).number(0).number(1).piece(frame[:5]).number(0).number(2).piece(frame).number(210).number(2)
     )
     yield "streams dropped", bytes(script.number(230).number(1).number(255).number(0))
+    yield "stream dropped that never was", bytes(Script([STREAMS]).number(230).number(5))
     yield "streams ended inside", bytes(Script([STREAMS]).number(0).number(1).piece(frame[:5]).number(210).number(1))
     long = CODEC.plain(f.FrameKind.ITEM, 1, bytes(900))[:900]
     yield (
         "streams over the limit",
         bytes(Script([STREAMS]) + b"".join(Script([0, number]).piece(long) for number in range(3))),
+    )
+    yield (
+        "streams over what all may hold",
+        bytes(Script([STREAMS]) + b"".join(Script([0, number]).piece(long) for number in range(2)) + b"\0"),
     )
     yield (
         "names",

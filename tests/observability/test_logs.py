@@ -171,3 +171,19 @@ def test_a_configuration_that_makes_no_sense_is_refused(tmp_path: Path, name: st
     with pytest.raises(ConfigurationError) as caught:
         configure_logging_from(tmp_path / name)
     assert said in caught.value.message
+
+
+@pytest.mark.parametrize("disable", [None, True])
+def test_loggers_that_exist_go_on_unless_a_configuration_says_otherwise(tmp_path: Path, disable: bool | None) -> None:
+    existing = logging.getLogger("application.existing")
+    file = tmp_path / "log.json"
+    file.write_text(
+        json.dumps({"incremental": False} | ({"disable_existing_loggers": True} if disable else {})), "utf-8"
+    )
+    others = [logger for logger in logging.Logger.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    try:
+        configure_logging_from(file)
+        assert existing.disabled is bool(disable)
+    finally:
+        for logger in others:
+            logger.disabled = False
