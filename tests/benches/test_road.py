@@ -117,6 +117,8 @@ def test_nothing_stays_of_a_road_whose_bench_was_killed() -> None:
 
 
 def test_without_root_the_row_says_so_and_lanes_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("google.protobuf")
+    pytest.importorskip("grpc")
     monkeypatch.setattr(os, "geteuid", lambda: 1000, raising=False)
     told = next(measure(Plan(rounds=1, seconds=0.1)))
     assert told.note.startswith("not run: ")

@@ -33,6 +33,8 @@ from tests.examples.programs import (
     until,
 )
 
+pytestmark = pytest.mark.xdist_group("examples")  # servers that are found by name would be found by each other's tests
+
 LOOPBACK = "quic://127.0.0.1:0"
 
 LENGTH = 90

@@ -406,17 +406,21 @@ def _check_validation(runner: Runner) -> None:
     seen: set[SocketAddress] = set()
     challenges: set[bytes] = set()
     responses: set[bytes] = set()
-    client_address: SocketAddress | None = None
+    under_way: list[tuple[float, SocketAddress, set[bytes]]] = []
     for packet in runner.packets():
-        asked = {frame.data for frame in packet.of(QuicFrameType.PATH_CHALLENGE)}
-        if packet.from_server and packet.record.destination not in seen and not _is_bare(packet):
-            assert asked or not seen, "a new path is used and not validated"
-            seen.add(packet.record.destination)
-            if packet.record.destination == client_address:  # else it has moved on, and never hears of it
+        record = packet.record
+        if packet.from_server:
+            asked = {frame.data for frame in packet.of(QuicFrameType.PATH_CHALLENGE)}
+            if record.destination not in seen and not _is_bare(packet):
+                assert asked or not seen, "a new path is used and not validated"
+                seen.add(record.destination)
+                under_way += [(arrival.at, record.destination, asked) for arrival in record.arrivals]
+            continue
+        responses |= {frame.data for frame in packet.of(QuicFrameType.PATH_RESPONSE)}
+        for arrived, address, asked in under_way:  # where the client is no longer, it does not arrive
+            if record.at >= arrived and record.source == address:
                 challenges |= asked
-        if not packet.from_server:
-            client_address = packet.record.source
-            responses |= {frame.data for frame in packet.of(QuicFrameType.PATH_RESPONSE)}
+        under_way = [item for item in under_way if record.at < item[0]]
     assert challenges
     assert challenges <= responses
 

@@ -32,12 +32,16 @@ class Engine:
         self.rtt: float | None = RTT
         self.waiting: list[int] = []
         self.room = 100_000
+        self.unsent = False
 
     def unacknowledged(self) -> list[int]:
         return self.waiting
 
     def window_room(self) -> int:
         return self.room
+
+    def has_unsent(self) -> bool:
+        return self.unsent
 
 
 class Wire:
@@ -110,6 +114,7 @@ def test_what_was_acknowledged_leaves_no_more(wire: Wire) -> None:
         pytest.param((b"\xc0" + bytes(99),), {}, id="of the handshake"),
         pytest.param((SMALL,), {"room": 127}, id="the window limits"),
         pytest.param((SMALL,), {"more": True}, id="more waits"),
+        pytest.param((SMALL,), {"unsent": True}, id="more waits for the window or its time"),
         pytest.param((SMALL,), {"rtt": None}, id="no round trip is known"),
     ],
 )
