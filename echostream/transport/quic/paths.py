@@ -22,9 +22,6 @@ MAX_LARGE_LOSSES = 6
 """Times that larger packets were lost, and none arrived in between, until the path is taken to be one that they do not
 pass (RFC 9000 section 14.3)."""
 
-_MAX_SUSPICIOUS_LOSSES = 2
-"""The same once a small packet that went with them has arrived; not 1, because small ones may leave twice."""
-
 _LOCAL_HOSTS = ("127.", "::1", "::ffff:127.")
 
 _RETRY_AFTER = 0.5
@@ -156,14 +153,14 @@ class LargePackets:
         self.lost_count = 0
         """Packets lost at the last look."""
         self.is_suspicious = False
-        """Whether a small packet went with the large ones that are out, so that two losses more will tell."""
+        """Whether a small packet went with the large ones that are out, so that one look more will tell."""
         self._losses = 0  # looks since one arrived at which some had not
         self._out: set[int] = set()
 
     @property
     def are_lost(self) -> bool:
         """Whether the path seems to carry no large packets."""
-        return self._losses >= (_MAX_SUSPICIOUS_LOSSES if self.is_suspicious else MAX_LARGE_LOSSES)
+        return self._losses >= (1 if self.is_suspicious else MAX_LARGE_LOSSES)
 
     def look(self, outstanding: Iterable[tuple[int, int, int]], lost_count: int) -> None:
         """Compare with the last look; after each loss, and at any time while suspicious.
