@@ -77,7 +77,7 @@ def _over_road(road: Road, plan: Plan) -> Iterator[Row]:
     tcp, grpc = peers(road)
     weathers, names = (WEATHERS[-1:], engines()[-1:]) if plan.is_quick else (WEATHERS, engines())
     plan = replace(plan, seconds=max(plan.seconds, LEAST_SECONDS))
-    ours = [(echo(road, engine), echo(road, engine, copy_share=1)) for engine in names]
+    ours = [(echo(road, engine, copy_share=0.25), echo(road, engine, copy_share=1)) for engine in names]
     with arena((tcp, grpc, *(contender for pair in ours for contender in pair)), plan) as contest:
         for weather in map(Weather, weathers):
             results = contest(**weather.load())

@@ -94,8 +94,6 @@ class Copies:
             return
         if size < _LEAST_BYTES + _UDP_IP_BYTES or datagrams[0][0][0] & 0x80:  # or one of the handshake
             return
-        if engine.has_unsent():  # more follows, and shows what was lost
-            return
         numbers = [number for number in engine.unacknowledged() if number > self._newest]
         if numbers and engine.window_room() >= size:
             self._newest = max(numbers)

@@ -134,9 +134,6 @@ class AioquicEngine(CommonEngine):
     def unsent_bytes(self, stream_id: int) -> int:
         return _unsent_bytes(self._quic, stream_id)
 
-    def has_unsent(self) -> bool:
-        return _has_unsent(self._quic)
-
     def has_undelivered(self) -> bool:
         return _has_undelivered(self._quic)
 
@@ -272,10 +269,6 @@ def _unsent_bytes(quic: QuicConnection, stream_id: int) -> int:
     if stream is None or stream.sender._reset_error_code is not None:
         return 0
     return stream.sender._buffer_stop - stream.sender.highest_offset
-
-
-def _has_unsent(quic: QuicConnection) -> bool:
-    return any(_unsent_bytes(quic, stream_id) for stream_id in quic._streams)
 
 
 def _has_undelivered(quic: QuicConnection) -> bool:
