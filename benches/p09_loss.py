@@ -2,7 +2,7 @@
 
 16 calls of 64 bytes in flight at a round trip of 20 ms. Second copies of packets are counted: beside each peer
 EchoStream may put at most 1.3 times that peer's bytes on the wire, headers of IP included. So beside TCP, which gathers
-as much in a packet, copies take a quarter, and beside grpc.aio it sends every small flight twice. `LOSS` shows all shares.
+as much in a packet, copies take a quarter; beside grpc.aio every small flight leaves twice. `LOSS` shows all shares.
 """
 
 from __future__ import annotations
