@@ -289,8 +289,7 @@ def test_a_monitor_draws_a_table_of_servers_that_come_and_go(tmp_path: Path) -> 
         os.close(other_end)
         try:
             with serving("monitoring.py", folder=tmp_path, url=LOOPBACK):
-                row = r"tea house quic://127\.0\.0\.1:\d+ process=\d+ +up +2 +\d+ +\d+ +\d+ +\d+ +\d+\.\d ms"
-                shown = _read_until(terminal, row + r"\s+tea\.brew +\d+ +\d+ +\d+\.\d ms")
+                shown = _read_until(terminal, r"(?s)tea house.* up .*tea\.brew +\d+")
             shown = _read_until(terminal, r"process=\d+ +departed")
             watcher.send_signal(signal.SIGINT)
             assert watcher.wait(TIMEOUT) == 0
