@@ -281,16 +281,16 @@ def test_a_monitor_tells_how_a_server_is_as_lines_of_json(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("PYTEST_XDIST_WORKER" in os.environ, reason="waits for ever beside other workers: not understood")
 def test_a_monitor_draws_a_table_of_servers_that_come_and_go(tmp_path: Path) -> None:
     terminal, other_end = pty.openpty()
     termios.tcsetwinsize(other_end, (40, 140))
-    line = command("monitoring.py", "watch")
-    with subprocess.Popen(line, cwd=tmp_path, env=environment(), stdout=other_end, stderr=other_end) as watcher:
+    line, env = command("monitoring.py", "watch"), environment(COLUMNS="140")  # a test runner may have set 80
+    with subprocess.Popen(line, cwd=tmp_path, env=env, stdout=other_end, stderr=other_end) as watcher:
         os.close(other_end)
         try:
             with serving("monitoring.py", folder=tmp_path, url=LOOPBACK):
-                shown = _read_until(terminal, r"(?s)tea house.* up .*tea\.brew +\d+")
+                row = r"tea house quic://127\.0\.0\.1:\d+ process=\d+ +up +2 +\d+ +\d+ +\d+ +\d+ +\d+\.\d ms"
+                shown = _read_until(terminal, row + r"\s+tea\.brew +\d+ +\d+ +\d+\.\d ms")
             shown = _read_until(terminal, r"process=\d+ +departed")
             watcher.send_signal(signal.SIGINT)
             assert watcher.wait(TIMEOUT) == 0
