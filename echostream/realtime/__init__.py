@@ -9,33 +9,52 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from echostream.realtime.device import DeviceClock, VirtualDevice
     from echostream.realtime.jitter import Fate, JitterBuffer, State
+    from echostream.realtime.media import MediaClock
+    from echostream.realtime.playout import PlayoutController, PlayoutSettings, PlayoutState, PlayoutStats, PlayoutStep
     from echostream.realtime.quality import QualityMeter, StreamQuality
     from echostream.realtime.sequence import Arrival, SequenceTracker
     from echostream.realtime.waiting import Gap, Played
 
 __all__ = (
     "Arrival",
+    "DeviceClock",
     "Fate",
     "Gap",
     "JitterBuffer",
+    "MediaClock",
     "Played",
+    "PlayoutController",
+    "PlayoutSettings",
+    "PlayoutState",
+    "PlayoutStats",
+    "PlayoutStep",
     "QualityMeter",
     "SequenceTracker",
     "State",
     "StreamQuality",
+    "VirtualDevice",
 )
 
 _HOME = {
     "Arrival": "echostream.realtime.sequence",
+    "DeviceClock": "echostream.realtime.device",
     "Fate": "echostream.realtime.jitter",
     "Gap": "echostream.realtime.waiting",
     "JitterBuffer": "echostream.realtime.jitter",
+    "MediaClock": "echostream.realtime.media",
     "Played": "echostream.realtime.waiting",
+    "PlayoutController": "echostream.realtime.playout",
+    "PlayoutSettings": "echostream.realtime.playout",
+    "PlayoutState": "echostream.realtime.playout",
+    "PlayoutStats": "echostream.realtime.playout",
+    "PlayoutStep": "echostream.realtime.playout",
     "QualityMeter": "echostream.realtime.quality",
     "SequenceTracker": "echostream.realtime.sequence",
     "State": "echostream.realtime.jitter",
     "StreamQuality": "echostream.realtime.quality",
+    "VirtualDevice": "echostream.realtime.device",
 }
 
 
