@@ -71,7 +71,7 @@ class CallTable:
         Args:
             method: wire name.
             payload: packed [positional, keyword], or the one bytes argument itself with `raw`.
-            handle: kept on the call for the driver.
+            handle: kept on the call for the driver; or the call itself, where the driver has a kind of its own.
             stream_id: a fresh two-way transport stream for streaming calls, else a lane of this side.
             request_stream: fresh one-way transport stream for a large payload of a call on the lane.
             timeout_ns: nanoseconds left, 0 for no deadline.
@@ -98,8 +98,11 @@ class CallTable:
         call_id = link.next_id
         frame = link.codec.request(call_id, encode_name(method), payload, timeout_ns, metadata, flags)
         link.next_id = call_id + 2
-        call = self.outgoing[call_id] = OutgoingCall(call_id, stream_id, method)
-        call.handle = handle
+        call = handle if isinstance(handle, OutgoingCall) else OutgoingCall(handle)
+        call.id = call_id
+        call.stream_id = stream_id
+        call.method = method
+        self.outgoing[call_id] = call
         if sends_items:
             call.input_open = True
             call.send_credit = SendCredit(link.peer_limits.call_window_bytes)

@@ -40,12 +40,17 @@ class Call:
 
 
 class OutgoingCall(Call):
-    """A call that this side made."""
+    """A call that this side made. The driver may have its own kind of it, which then is its own handle."""
 
+    id = 0  # until it starts
+    method = ""
     deadline = math.inf
     """When the driver gives it up, on the driver's clock."""
     request_stream: int | None = None
     """One-way transport stream that a large request travels on by itself, or None."""
+
+    def __init__(self, handle: Any = None) -> None:
+        self.handle = handle
 
 
 class IncomingCall(Call):

@@ -101,13 +101,11 @@ class Conversation(Habits, ABC):
             ConnectionLostError: the connection ended first.
         """
         arguments = [dump_any(value) for value in args], {key: dump_any(value) for key, value in kwargs.items()}
-        request = CallRequest(
-            method, arguments, _checked_timeout(timeout), _plain(metadata), session_id=self._session.id
-        )
+        request = CallRequest(method, arguments, _checked_timeout(timeout), _plain(metadata), session=self._session)
         decode = _decoder(returns, method)
         if self._session.chains.outbound_request is not None:
             return await call_through(self._session, request, decode)
-        return await call_unary(self._session.peer, request, decode)
+        return await call_unary(self._session.peer, request, arguments, decode)
 
     def proxy(
         self,
@@ -184,7 +182,7 @@ class Conversation(Habits, ABC):
             items=items,
             encode_item=dump_any,
             accepts_items=True,
-            session_id=self._session.id,
+            session=self._session,
             send_through=item_sender(self._session.chains.outbound_item, self._session, method),
         )
         return iterate(self._session, request, _decoder(returns, method))

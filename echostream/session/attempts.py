@@ -55,7 +55,7 @@ async def call_through(
                 handle = PendingCall(session.peer, None)
                 if pending is not None:  # reports of every attempt go to the one who reads them
                     handle.progress, handle.progress_changed = pending.progress, pending.progress_changed
-                answer = await call_unary(session.peer, again, _same, handle, noted)
+                answer = await call_unary(session.peer, again, again.arguments, _same, handle, noted)
             return answer
         finally:
             attempts.end()
@@ -160,7 +160,7 @@ class Attempts(Entry):
             left,
             view.metadata or None,
             request.raises,
-            request.session_id,
+            request.session,
             safe,
             request.accepts_items,
             request.items,

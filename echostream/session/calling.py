@@ -20,18 +20,21 @@ from echostream.errors import (
 )
 from echostream.protocol import frames as f
 from echostream.protocol.link import LANE
+from echostream.protocol.records import OutgoingCall
 from echostream.session.context import deadline_of
 
 if TYPE_CHECKING:
-    from echostream.protocol.records import OutgoingCall
     from echostream.session.chains import Next
     from echostream.session.peer import Peer
+    from echostream.session.session import Session
     from echostream.types import Metadata, WireValue
 
 __all__ = (
+    "NO_ARGUMENTS",
     "CallRequest",
     "PendingCall",
     "Progress",
+    "WireArguments",
     "call_unary",
     "check_status",
     "deadline_error",
@@ -63,17 +66,25 @@ _OTHER_LOOP: Final = (
 )
 
 
+WireArguments = tuple[list["WireValue"], dict[str, "WireValue"]]
+"""Positional and keyword arguments as they travel."""
+
+NO_ARGUMENTS: Final[WireArguments] = ([], {})
+"""Of a request that many calls share."""
+
+
 @dataclass(slots=True)
 class CallRequest:
     """What is to be called, ready for the wire."""
 
     method: str
-    arguments: tuple[list[WireValue], dict[str, WireValue]]
+    arguments: WireArguments
     timeout: float | None
     """Seconds, or None for no deadline but an inherited one."""
     metadata: Metadata | None = None
     raises: Sequence[type[RpcError]] = ()
-    session_id: str = ""
+    session: Session | None = None
+    """Whose id errors name."""
     safe: bool = False
     """Whether it may travel in early data."""
     accepts_items: bool = False
@@ -82,6 +93,11 @@ class CallRequest:
     encode_item: Callable[[Any], WireValue] | None = None
     send_through: Callable[[WireValue, Next[WireValue]], Awaitable[Any]] | None = None
     """Middleware around each input item: given the item and what sends it."""
+
+    @property
+    def session_id(self) -> str:
+        """Of the session, which a client learns late where it calls early."""
+        return "" if self.session is None else self.session.id
 
 
 def encode_payload(peer: Peer, value: WireValue) -> tuple[bytes, bool]:
@@ -100,7 +116,7 @@ def decode_payload(peer: Peer, payload: bytes, *, raw: bool) -> WireValue:
     return payload if raw else peer.runtime.payload.decode(payload)
 
 
-def encode_arguments(peer: Peer, arguments: tuple[list[WireValue], dict[str, WireValue]]) -> tuple[bytes, bool]:
+def encode_arguments(peer: Peer, arguments: WireArguments) -> tuple[bytes, bool]:
     """Return (payload, raw?) of a call's arguments: a single bytes argument travels as it is."""
     positional, keyword = arguments
     if len(positional) == 1 and not keyword and type(positional[0]) is bytes:
@@ -108,10 +124,9 @@ def encode_arguments(peer: Peer, arguments: tuple[list[WireValue], dict[str, Wir
     return peer.runtime.payload.encode(arguments), False
 
 
-class PendingCall:
-    """The handle of a call whose single response is awaited."""
+class PendingCall(OutgoingCall):
+    """A call whose single response is awaited: what the machine remembers of it, and its handle."""
 
-    call: OutgoingCall | None = None
     progress: deque[Progress] | None = None
     progress_changed: asyncio.Event | None = None
 
@@ -120,9 +135,13 @@ class PendingCall:
         self.future: asyncio.Future[f.ResponseFrame] = peer.runtime.loop.create_future()
         self.duration = duration
 
+    @property
+    def handle(self) -> PendingCall:
+        """What hears of frames of this call; no attribute: a cycle would wait for the garbage collector."""
+        return self
+
     def on_response(self, frame: f.ResponseFrame) -> None:
         """The answer."""
-        self.call = None  # it points back here: a cycle would wait for the garbage collector
         if not self.future.done():
             self.future.set_result(frame)
 
@@ -144,25 +163,24 @@ class PendingCall:
     def on_lost(self, error: EchoStreamError) -> None:
         """There will be no answer."""
         if not self.future.done():
-            method = self.call.method if self.call is not None else None
-            self.future.set_exception(lost_error(error, method))
+            self.future.set_exception(lost_error(error, self.method or None))
             self.future.exception()  # seen: who still writes a large request hears of the loss there
 
     def expire(self) -> None:
         """The deadline passed."""
         if not self.future.done():
             self.give_up(Status.DEADLINE_EXCEEDED)
-            method = self.call.method if self.call is not None else None
-            self.future.set_exception(deadline_error(method, self.duration))
+            self.future.set_exception(deadline_error(self.method or None, self.duration))
 
     def give_up(self, status: Status) -> None:
         """Tell the peer that nobody waits any more."""
-        self.peer.cancel_call(self.call, status)
+        self.peer.cancel_call(self, status)
 
 
 async def call_unary(
     peer: Peer,
     request: CallRequest,
+    arguments: WireArguments,
     decode: Callable[[WireValue], Any],
     pending: PendingCall | None = None,
     seen: Callable[[f.ResponseFrame], None] | None = None,
@@ -171,7 +189,8 @@ async def call_unary(
 
     Args:
         peer: the connection.
-        request: what is called.
+        request: what is called; many calls may share it.
+        arguments: of this call; those of the request are not looked at.
         decode: turns the wire value into the result.
         pending: the call's handle, where somebody else needs it too.
         seen: shown the response, whatever its status.
@@ -188,7 +207,7 @@ async def call_unary(
         pending = PendingCall(peer, duration)
     else:
         pending.duration = duration
-    payload, raw = encode_arguments(peer, request.arguments)
+    payload, raw = encode_arguments(peer, arguments)
     if peer.lost is not None:
         raise peer.lost.again(operation=request.method, session=request.session_id)
     try:
@@ -199,12 +218,10 @@ async def call_unary(
             await start(peer, request, pending, payload, raw, lane, deadline)
         else:
             timeout_ns = 0 if duration is None else max(1, int(duration * 1e9))
-            pending.call = peer.protocol.calls.start(
-                request.method, payload, pending, lane, None, timeout_ns, request.metadata, raw
-            )
+            peer.protocol.calls.start(request.method, payload, pending, lane, None, timeout_ns, request.metadata, raw)
             peer.touch()
-        if deadline is not None and pending.call is not None:  # a large call may be answered before all of it went
-            pending.call.deadline = deadline
+        if deadline is not None:
+            pending.deadline = deadline
             if deadline < peer.due.at:
                 peer.due.look_at(deadline)
         frame = await pending.future
@@ -241,8 +258,8 @@ def start_call(
     seconds: float | None,
     stream_id: int = LANE,
     request_stream: int | None = None,
-) -> None:
-    """Send the request of a call; sets ``handle.call``. Gives the transport streams back when it raises.
+) -> OutgoingCall:
+    """Send the request of a call, and return it. Gives the transport streams back when it raises.
 
     Args:
         peer: the connection.
@@ -266,7 +283,7 @@ def start_call(
                 operation=request.method,
                 session=request.session_id,
             )
-        handle.call = peer.protocol.calls.start(
+        call = peer.protocol.calls.start(
             request.method,
             payload,
             handle,
@@ -284,6 +301,7 @@ def start_call(
                 peer.give_back(unused)
         raise
     peer.touch()
+    return call
 
 
 def seconds_left(peer: Peer, deadline: float | None) -> float | None:

@@ -11,7 +11,7 @@ from echostream.binding import MethodBinding, bind_service
 from echostream.config import DEFAULT_CALL_TIMEOUT
 from echostream.errors import ConfigurationError
 from echostream.session.attempts import ChainedCall, call_through
-from echostream.session.calling import CallRequest, PendingCall, call_unary
+from echostream.session.calling import NO_ARGUMENTS, CallRequest, PendingCall, WireArguments, call_unary
 from echostream.session.chains import item_sender, item_taker
 from echostream.session.streaming import StreamingCall, call_with_items
 from echostream_derive import CallShape, is_service
@@ -61,7 +61,7 @@ class ServiceProxy:
 class ProxyMethod:
     """One method of a proxy: call it."""
 
-    __slots__ = ("_chained", "_session", "_timeout", "binding", "options")
+    __slots__ = ("_chained", "_plain", "_session", "_timeout", "binding", "options")
 
     def __init__(self, session: Session, binding: MethodBinding, options: CallOptions) -> None:
         self._session = session
@@ -69,17 +69,22 @@ class ProxyMethod:
         self._timeout = _timeout(binding, options)
         self.binding = binding
         self.options = options
+        # All calls share it, but for those with metadata, which are read anew for each.
+        plain = binding.shape is CallShape.UNARY and not self._chained and options.metadata is None
+        self._plain = self._request(NO_ARGUMENTS) if plain else None
 
     def __repr__(self) -> str:
         return f"<proxy method {self.binding.name}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Start the call: a coroutine for one result, an async iterator for many."""
-        shape = self.binding.shape
+        binding = self.binding
+        if self._plain is not None:
+            arguments = binding.encode_arguments(args, kwargs)
+            return call_unary(self._session.peer, self._plain, arguments, binding.decode_result)
+        shape = binding.shape
         request = self.request(args, kwargs)
         if shape is CallShape.UNARY:
-            if not self._chained:
-                return call_unary(self._session.peer, request, self.binding.decode_result)
             return self.unary(request)
         if shape is CallShape.CLIENT_STREAMING:
             return self.collect(request)
@@ -97,25 +102,29 @@ class ProxyMethod:
             TypeError: the arguments do not fit the signature.
             InvalidArgumentError: a value does not fit its type.
         """
-        binding, session, metadata = self.binding, self._session, self.options.metadata
+        binding, session = self.binding, self._session
         items: AsyncIterable[Any] | None = None
         if binding.sends_items:
             args, kwargs, items = binding.take_items(args, kwargs)
-        request = CallRequest(
-            binding.name,
-            binding.encode_arguments(args, kwargs),
-            self._timeout,
-            None if metadata is None else dict(metadata),
-            binding.raises,
-            session.id,
-            binding.spec.safe,
-            binding.returns_items,
-        )
+        request = self._request(binding.encode_arguments(args, kwargs))
         if items is not None:
             request.items = items
             request.encode_item = binding.encode_input_item
             request.send_through = item_sender(session.chains.outbound_item, session, binding.name)
         return request
+
+    def _request(self, arguments: WireArguments) -> CallRequest:
+        binding, metadata = self.binding, self.options.metadata
+        return CallRequest(
+            binding.name,
+            arguments,
+            self._timeout,
+            None if metadata is None else dict(metadata),
+            binding.raises,
+            self._session,
+            binding.spec.safe,
+            binding.returns_items,
+        )
 
     def unary(
         self,
@@ -127,7 +136,7 @@ class ProxyMethod:
         decode = self.binding.decode_result
         if self._chained:
             return call_through(self._session, request, decode, pending, seen, idempotent=self.idempotent)
-        return call_unary(self._session.peer, request, decode, pending, seen)
+        return call_unary(self._session.peer, request, request.arguments, decode, pending, seen)
 
     def collect(
         self,

@@ -208,7 +208,8 @@ class StreamingCall:
                 await peer.large.claim(size)
             try:
                 stream_id = await peer.open_transport_stream()
-                start_call(peer, self.request, self, payload, raw, seconds_left(peer, self._deadline), stream_id)
+                seconds = seconds_left(peer, self._deadline)
+                self.call = start_call(peer, self.request, self, payload, raw, seconds, stream_id)
             except BaseException:
                 peer.large.release(size)
                 raise

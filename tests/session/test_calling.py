@@ -24,7 +24,7 @@ from echostream import (
 )
 from echostream.errors import EchoStreamError
 from echostream.protocol import frames as f
-from echostream.session.calling import CallRequest, PendingCall, call_unary, error_of
+from echostream.session.calling import NO_ARGUMENTS, CallRequest, PendingCall, call_unary, error_of
 from tests.serving import until
 from tests.session.world import ALL_WAYS, BOTH, MS, Duo, Gate, duo, frozen, left_of
 
@@ -272,9 +272,10 @@ async def test_a_handlers_own_timeout_is_that_of_its_calls(ends: Duo, desk: Desk
 
 async def test_the_servers_deadline_is_its_own_when_the_caller_says_nothing_more(ends: Duo, desk: Desk) -> None:
     """A caller that is stuck does not keep a handler running."""
-    request = CallRequest("desk.wait", ([], {}), 20 * MS)
+    request = CallRequest("desk.wait", NO_ARGUMENTS, 20 * MS)
     seen: list[f.ResponseFrame] = []
-    call = asyncio.create_task(call_unary(ends.here.peer, request, lambda wire: wire, seen=seen.append))
+    waiting = call_unary(ends.here.peer, request, NO_ARGUMENTS, lambda wire: wire, seen=seen.append)
+    call = asyncio.create_task(waiting)
     await asyncio.wait_for(desk.gate.reached.wait(), 5)
     ends.here.peer.due.close()
     with pytest.raises(RpcError, match="the deadline passed while the handler ran"):

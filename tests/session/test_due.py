@@ -22,8 +22,7 @@ class World:
         self.due = DueCalls(self.running, DeadlineWheel(self.loop), self.loop)
 
     def start(self, number: int, seconds: float) -> None:
-        call = self.running[number] = OutgoingCall(number, 0, "m")
-        call.handle = Handle(self, number)
+        call = self.running[number] = OutgoingCall(Handle(self, number))
         call.deadline = self.loop.time() + seconds
         if call.deadline < self.due.at:
             self.due.look_at(call.deadline)
@@ -51,7 +50,7 @@ def test_each_call_ends_at_its_own_deadline_in_whatever_order_they_started() -> 
         world, start = World(), asyncio.get_running_loop().time()
         for number, seconds in ((1, 3.0), (2, 1.0), (3, 2.0), (4, 1.0)):
             world.start(number, seconds)
-        endless = world.running[5] = OutgoingCall(5, 0, "m")
+        endless = world.running[5] = OutgoingCall()
         await asyncio.sleep(5)
         assert world.expired == [(n, round(start + s, 1)) for n, s in ((2, 1.0), (4, 1.0), (3, 2.0), (1, 3.0))]
         assert (list(world.running.values()), world.due.at) == ([endless], math.inf)
