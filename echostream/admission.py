@@ -70,6 +70,7 @@ class Admission:
             epoch=EPOCH,
             session=random_bytes(8).hex(),
             agent=AGENT,
+            heartbeat_ms=round(runtime.limits.heartbeat_interval * 1000),
             limits=PeerLimits.of(runtime.limits),
         )
         services = Dispatcher(Router(self._router), runtime, hints=self.may_hint)

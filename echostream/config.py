@@ -184,6 +184,12 @@ class Limits(_Checked):
     """Events that wait for listeners in one session; the oldest plain one is dropped above it."""
     max_unacknowledged_events: int = _int(256, 1, 1 << 20)
     """Acknowledged events under way from one side; `emit(ack=True)` waits above it."""
+    heartbeat_interval: float = _bounded(15.0, 0.0, 3600.0)
+    """Seconds between the probes of a quiet client, which a server asks for; 0 for none. As often as the PINGs of QUIC
+    (`QuicSettings.keepalive_interval`), whose place they take."""
+    max_probes_per_second: int = _int(200, 8, 1 << 16)
+    """TimeSync probes in datagrams that are answered, for one session; those above it are not. A client that reads its
+    clock sends 4 in a second, and at the beginning 32."""
     high_watermark_bytes: int = _int(256 << 10, 1 << 10, 1 << 30)
     """Unsent bytes of one transport stream above which its writers wait."""
     low_watermark_bytes: int = _int(64 << 10, 0, 1 << 30)

@@ -200,6 +200,15 @@ class FrameCodec:
         self.cut(data[start:end], frames)
         return frames[0] if frames else None
 
+    def single(self, data: bytes) -> Frame | None:
+        """Decode what must be one whole frame of a known kind; None for anything else."""
+        frames: list[Frame] = []
+        try:
+            end = self.cut(data, frames)
+        except RemoteProtocolError:
+            return None
+        return frames[0] if end == len(data) and len(frames) == 1 else None
+
     def _check_length(self, length: int) -> None:
         if length > self.max_frame_bytes:
             raise RemoteProtocolError(

@@ -19,6 +19,7 @@ __all__ = (
     "InputEnded",
     "ItemReceived",
     "ProbeAnswered",
+    "ProbeReceived",
     "ProgressReceived",
     "ProtocolEvent",
     "RequestReceived",
@@ -158,9 +159,18 @@ class GoAwayReceived:
 
 @dataclass(slots=True)
 class ProbeAnswered:
-    """The answer to a TimeSync probe of this side."""
+    """The answer to a TimeSync probe, as it says: nothing shows yet that this side asked."""
 
     frame: f.TimeSyncFrame
+    arrived_ns: int
+
+
+@dataclass(slots=True)
+class ProbeReceived:
+    """A TimeSync probe came in a datagram. Answer it in one, once."""
+
+    frame: f.TimeSyncFrame
+    arrived_ns: int
 
 
 @dataclass(slots=True)
@@ -189,5 +199,6 @@ ProtocolEvent = (
     | StreamWasReset
     | GoAwayReceived
     | ProbeAnswered
+    | ProbeReceived
     | HoldingRefused
 )

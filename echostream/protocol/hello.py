@@ -10,7 +10,7 @@ from echostream.errors import CloseCode, EchoStreamError, RemoteProtocolError
 from echostream.protocol.payload import PayloadCodec, shown
 from echostream.types import Role, WireValue
 
-__all__ = ("EVENT_ACK", "FEATURES", "LANES", "PROGRESS", "Hello", "PeerLimits")
+__all__ = ("EVENT_ACK", "FEATURES", "LANES", "PROGRESS", "TIME_SYNC", "Hello", "PeerLimits")
 
 EVENT_ACK: Final = "event-ack"
 """Events may ask for an Ack."""
@@ -21,11 +21,15 @@ LANES: Final = "lanes"
 PROGRESS: Final = "progress"
 """Progress frames may be sent."""
 
-FEATURES: Final[frozenset[str]] = frozenset({EVENT_ACK, LANES, PROGRESS})
+TIME_SYNC: Final = "time-sync"
+"""TimeSync frames may travel in datagrams."""
+
+FEATURES: Final[frozenset[str]] = frozenset({EVENT_ACK, LANES, PROGRESS, TIME_SYNC})
 """What this version can do beyond the base; the two sides use what both have."""
 
 _MAX_TEXT: Final = 4096
 _MAX_FEATURES: Final = 64
+_MAX_HEARTBEAT_MS: Final = 3_600_000
 _MAX_U64: Final = (1 << 64) - 1
 
 
@@ -72,6 +76,8 @@ class Hello:
     """Implementation and version, for logs."""
     credentials: str | None = None
     """What the client offers to be known by; only over a secure transport to a trusted peer."""
+    heartbeat_ms: int = 0
+    """Milliseconds between the probes of a quiet client, as the server wishes; 0 for none."""
     limits: PeerLimits = PeerLimits()
 
     def encode(self, codec: PayloadCodec) -> bytes:
@@ -82,6 +88,8 @@ class Hello:
         values["features"], values["required"] = sorted(self.features), sorted(self.required)
         if self.credentials is None:
             del values["credentials"]
+        if not self.heartbeat_ms:
+            del values["heartbeat_ms"]
         return codec.encode(values)
 
     @classmethod
@@ -109,6 +117,7 @@ class Hello:
             session=_text(values, "session"),
             agent=_text(values, "agent"),
             credentials=_text(values, "credentials") if values.get("credentials") is not None else None,
+            heartbeat_ms=_number(values, "heartbeat_ms", 0, 0, _MAX_HEARTBEAT_MS),
             limits=_limits(values.get("limits", {})),
         )
 

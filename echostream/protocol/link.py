@@ -36,6 +36,7 @@ class Link:
         "cancelled",
         "claimed",
         "codec",
+        "dropped_datagrams",
         "features",
         "go_away_id",
         "held",
@@ -45,6 +46,7 @@ class Link:
         "late_frames",
         "limits",
         "next_id",
+        "next_probe_ns",
         "out",
         "owed_acks",
         "owners",
@@ -53,7 +55,9 @@ class Link:
         "peer_limits",
         "ready",
         "refused_count",
+        "refused_probes",
         "stopped",
+        "stray_answers",
         "unreported",
     )
 
@@ -96,6 +100,14 @@ class Link:
         """Protocol events right before a violation: what raises leaves them here, for they happened all the same."""
         self.refused_count = 0
         """What was refused because this side would have held too much."""
+        self.dropped_datagrams = 0
+        """Datagrams that were none of this version, or not what both sides agreed on."""
+        self.next_probe_ns = 0
+        """When the next probe of the peer would come if all came evenly."""
+        self.refused_probes = 0
+        """Probes over `max_probes_per_second`."""
+        self.stray_answers = 0
+        """Answers to no probe of this side, or second ones."""
         self.ready = False
         """Whether the Hello exchange is over and the connection not closed."""
 

@@ -2,7 +2,7 @@
 
 Use it like this, in any order after the Hello exchange:
 
-A. Tell it what came: `receive_data`, `receive_reset`, `receive_stop`. Each returns the events to act on.
+A. Tell it what came: `receive_data`, `receive_datagram`, `receive_reset`, ... Each returns the events to act on.
 B. Command it: `calls.start`, `calls.respond`, `streams.open`, `emit`, ... They only queue bytes.
 C. Then take what is to be sent, `take_writes` and `take_aborts`, and give it down.
 
@@ -22,6 +22,7 @@ from echostream.protocol import frames as f
 from echostream.protocol.account import Account
 from echostream.protocol.calls import CallTable
 from echostream.protocol.codec import FrameCodec
+from echostream.protocol.datagrams import receive_datagram
 from echostream.protocol.early import EarlyData
 from echostream.protocol.frames import FrameKind
 from echostream.protocol.hello import EVENT_ACK, Hello
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from echostream.types import Metadata
 
 __all__ = ("PeerProtocol",)
-
 
 _REASONS: Final = frozenset(Status) - {Status.OK}
 _OPEN: Final = State.OPEN
@@ -158,6 +158,12 @@ class PeerProtocol:
                 owner.input_open = False
             self.link.out.abort(stream_id, reset=True, stop=False, code=Status.CANCELLED)
         return []
+
+    def receive_datagram(self, data: bytes, arrived_ns: int) -> list[ev.ProtocolEvent]:
+        """Take a datagram, and when it came on the clock of `clock_ns`; what is not expected is dropped and counted."""
+        events: list[ev.ProtocolEvent] = []
+        receive_datagram(self, data, arrived_ns, events)
+        return events
 
     # C. What is to be sent
 
@@ -344,7 +350,7 @@ class PeerProtocol:
 
     def _on_time_sync(self, _stream_id: int, frame: f.TimeSyncFrame, events: list[ev.ProtocolEvent]) -> None:
         if frame.is_answer:
-            events.append(ev.ProbeAnswered(frame))
+            events.append(ev.ProbeAnswered(frame, self._clock_ns()))
             return
         answer = f.TimeSyncFrame(frame.id, frame.t1_ns, self._clock_ns(), self._clock_ns(), is_answer=True)
         self.link.out.write(LANE, self.link.codec.encode(answer))

@@ -28,6 +28,7 @@ from echostream.session.emitter import EventAck, encode_event
 from echostream.session.listeners import LEFT_OUT, CallbackT
 from echostream.session.proxy import UNSET, CallOptions, ItemBlock, ItemIterator, ProxyMethod, iterate, make_proxy
 from echostream.session.streams import OpenStream, StreamSender, open_channel
+from echostream.session.timesync import probe
 from echostream.types import random_bytes
 
 if TYPE_CHECKING:
@@ -323,11 +324,11 @@ class Conversation(Habits, ABC):
         """
         try:
             async with asyncio.timeout(timeout):
-                answer = await self._session.peer.probe(int.from_bytes(random_bytes(8), "big"))
+                event = await probe(self._session.peer, int.from_bytes(random_bytes(8), "big"))
         except TimeoutError:
             raise DeadlineExceededError(f"no answer to a probe within {timeout:.3g} s", duration=timeout) from None
-        t4 = self._session.runtime.clock.monotonic_ns()
-        return max(0, (t4 - answer.t1_ns) - (answer.t3_ns - answer.t2_ns)) / 1e9
+        frame = event.frame
+        return max(0, (event.arrived_ns - frame.t1_ns) - (frame.t3_ns - frame.t2_ns)) / 1e9
 
 
 def _proxy_method(method: Any) -> ProxyMethod:

@@ -21,7 +21,6 @@ from echostream.errors import (
     Status,
 )
 from echostream.protocol import events as ev
-from echostream.protocol import frames as f
 from echostream.protocol.hello import Hello
 from echostream.protocol.link import LANE
 from echostream.protocol.peer import PeerProtocol
@@ -33,8 +32,9 @@ from echostream.session.due import DueCalls
 from echostream.session.early import EarlyCalls
 from echostream.session.lanes import Lanes
 from echostream.session.places import Places
-from echostream.session.roles import CLOSED_HERE, PeerOwner, UnexpectedErrors
+from echostream.session.roles import CLOSED_HERE, PeerOwner, ProbeHandle, UnexpectedErrors
 from echostream.session.runtime import Runtime
+from echostream.session.timesync import answer
 from echostream.session.turns import Turns
 from echostream.transport.base import CloseReason, Connection
 
@@ -84,7 +84,8 @@ class Peer:
         self.early: EarlyCalls | None = None
         """What a client may do before the server's Hello, where it may do anything."""
         self._event_stream_chosen = False
-        self._probes: dict[int, asyncio.Future[f.TimeSyncFrame]] = {}
+        self.probes: dict[int, ProbeHandle] = {}
+        """Who waits for the answers to probes of this side, by nonce: each takes one."""
 
     def __repr__(self) -> str:
         return f"<Peer {self.connection.peer_address} {self.protocol!r}>"
@@ -110,9 +111,10 @@ class Peer:
         self.writable(stream_id)
         self._guarded(self.protocol.receive_stop, stream_id)
 
-    def datagram(self, data: bytes) -> None:
-        """No frame of this version travels in datagrams: drop it."""
-        _log.debug("< datagram of %d bytes dropped", len(data))
+    def datagram(self, data: bytes, arrived_ns: int) -> None:
+        """Take a datagram."""
+        self._in_burst = True
+        self._handle(self.protocol.receive_datagram(data, arrived_ns))
 
     def writable(self, stream_id: int) -> None:
         """Wake the writers of a stream."""
@@ -229,19 +231,6 @@ class Peer:
             self.protocol.event_stream = LANE if stream_id is None else stream_id
         return self.protocol.event_stream
 
-    async def probe(self, nonce: int) -> f.TimeSyncFrame:
-        """Send a TimeSync probe and wait for its answer. The caller bounds the wait."""
-        self._check_alive()
-        await self.drain(LANE)
-        answer: asyncio.Future[f.TimeSyncFrame] = self._loop.create_future()
-        self._probes[nonce] = answer
-        try:
-            self.protocol.probe(nonce)
-            self.touch()
-            return await answer
-        finally:
-            self._probes.pop(nonce, None)
-
     def introduce(self) -> None:
         """Open the lane and say hello: the client's first act."""
         lane = self.connection.open_stream()
@@ -275,7 +264,7 @@ class Peer:
 
     async def _wait_in(self, line: int) -> None:
         """Wait until woken; who gives up is not left in the line."""
-        self._check_alive()
+        self.check_alive()
         waiter = self._loop.create_future()
         waiters = self._waiters.setdefault(line, deque())
         waiters.append(waiter)
@@ -342,10 +331,12 @@ class Peer:
             item.handle.on_lost(unprocessed("the peer is shutting down and did not see to this"))
         self.owner.on_go_away(event)
 
-    def _on_probe(self, event: ev.ProbeAnswered) -> None:
-        waiter = self._probes.pop(event.frame.id, None)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(event.frame)
+    def _on_probe_answered(self, event: ev.ProbeAnswered) -> None:
+        waiting = self.probes.pop(event.frame.id, None)
+        if waiting is None:
+            self.protocol.link.stray_answers += 1
+        else:
+            waiting.on_answered(event)
 
     def _lose(self, error: ConnectionLostError) -> None:
         if self.lost is not None:
@@ -359,14 +350,18 @@ class Peer:
             if item.handle is not None:
                 item.handle.on_lost(error)
         waiters: list[asyncio.Future[Any]] = [waiter for group in self._waiters.values() for waiter in group]
-        waiters += [*self.places.take_waiters(), *self.large.take_waiters(), *self._probes.values()]
+        waiters += [*self.places.take_waiters(), *self.large.take_waiters()]
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(error.again())
         self._waiters.clear()
+        for waiting in self.probes.values():
+            waiting.on_lost(error)
+        self.probes.clear()
         self.owner.on_closed(error)
 
-    def _check_alive(self) -> None:
+    def check_alive(self) -> None:
+        """Raise ConnectionLostError when the connection has ended."""
         if self.lost is not None:
             raise self.lost.again()
 
@@ -393,7 +388,8 @@ _EVENT_HANDLERS: Final[dict[type[Any], Callable[[Peer, Any], None]]] = {
     ev.StreamEnded: lambda peer, event: event.stream.handle.on_ended(),
     ev.StreamWasReset: lambda peer, event: event.stream.handle.on_reset(event.status, event.payload),
     ev.GoAwayReceived: Peer._on_go_away,
-    ev.ProbeAnswered: Peer._on_probe,
+    ev.ProbeAnswered: Peer._on_probe_answered,
+    ev.ProbeReceived: answer,
     ev.HoldingRefused: lambda peer, event: _log.warning(
         "! %s: %s was refused, too much waits here (max_held_bytes)", peer.connection.peer_address, event.what
     ),

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from echostream.protocol import events as ev
     from echostream.protocol import frames as f
 
-__all__ = ("CLOSED_HERE", "CallHandle", "PeerOwner", "UnexpectedErrors")
+__all__ = ("CLOSED_HERE", "CallHandle", "PeerOwner", "ProbeHandle", "UnexpectedErrors")
 
 CLOSED_HERE: Final = ": its block has ended, or close() was called; connect again"
 """Why a call fails on a connection that its own program has closed; the log needs no such advice."""
@@ -21,6 +21,16 @@ class CallHandle(Protocol):
 
     def on_lost(self, error: EchoStreamError) -> None:
         """The connection ended, or the peer will not see to it."""
+
+
+class ProbeHandle(Protocol):
+    """Who waits for the answer to a TimeSync probe. No method may raise."""
+
+    def on_answered(self, event: ev.ProbeAnswered) -> None:
+        """It came: the first one, and the peer knew the nonce."""
+
+    def on_lost(self, error: ConnectionLostError) -> None:
+        """The connection ended."""
 
 
 class PeerOwner(Protocol):

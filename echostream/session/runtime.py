@@ -16,6 +16,7 @@ from echostream.session.context import Context
 from echostream.session.deadlines import DeadlineWheel
 from echostream.session.resources import Resources
 from echostream.session.tasks import TaskSet
+from echostream.session.timesync import SendDelay
 from echostream.types import Clock, clock
 
 __all__ = ("Runtime",)
@@ -44,6 +45,8 @@ class Runtime:
         """What all sessions have written and not sent."""
         self.held = Account(limits.max_total_held_bytes)
         """What all sessions hold for their peers."""
+        self.send_delay = SendDelay()
+        """How long what leaves now is on its way to the socket."""
         self.deadlines = DeadlineWheel(self.loop)
         self.tasks = TaskSet(self.loop)
         self.ending = TaskSet(self.loop)

@@ -12,6 +12,7 @@ from echostream.testing.host import SimHost
 from echostream.testing.loop import SimLoop
 from echostream.transport.sockets import SocketAddress
 from echostream.transport.udp import Packet, UdpHandler, UdpSocket
+from echostream.types import clock
 
 __all__ = ("LOCAL", "PortNetwork", "SimPort", "family_of")
 
@@ -139,7 +140,7 @@ class SimSocket(UdpSocket):
     def _read(self) -> None:
         burst, self._burst = self._burst, []
         if not self.closed:
-            self._handler.received(burst)
+            self._handler.received(burst, clock.monotonic_ns())
 
     def _fail(self) -> None:
         if not self.closed:

@@ -15,6 +15,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from echostream.errors import ConfigurationError
+from echostream.types import clock
 
 __all__ = ("Accept", "Address", "CloseReason", "Connection", "Listener", "Receiver", "Transport", "TransportInfo")
 
@@ -104,8 +105,13 @@ class Receiver(Protocol):
     def stream_stopped(self, stream_id: int, code: int) -> None:
         """The peer reads no more of this stream; what was written and not yet sent is gone."""
 
-    def datagram(self, data: bytes) -> None:
-        """An unreliable datagram."""
+    def datagram(self, data: bytes, arrived_ns: int) -> None:
+        """An unreliable datagram.
+
+        Args:
+            data: what was sent.
+            arrived_ns: when its packet came, in monotonic nanoseconds: read at the socket, before decryption.
+        """
 
     def writable(self, stream_id: int) -> None:
         """The unsent bytes of a stream, for which `write` or `sent` had returned False, fell as far as they asked."""
@@ -185,6 +191,24 @@ class Connection(ABC):
     @abstractmethod
     def send_datagram(self, data: bytes) -> bool:
         """Queue an unreliable datagram; False when it is too large or there is no room."""
+
+    def send_datagram_now(self, data: bytes) -> int | None:
+        """Send an unreliable datagram at once; nothing else that was written should wait for `flush`.
+
+        Returns:
+            When it was given to the network, in monotonic nanoseconds, or None where `send_datagram` returns False.
+        """
+        if not self.send_datagram(data):
+            return None
+        left_ns = clock.monotonic_ns()
+        self.flush()
+        return left_ns
+
+    def stamp_arrivals(self, wanted: bool) -> None:  # noqa: B027  # most have no better ones
+        """Let `Receiver.datagram` be told when the kernel took each packet, where it says so, until that is unwanted.
+
+        It costs a little for each packet of all connections of the socket.
+        """
 
     @property
     @abstractmethod

@@ -27,6 +27,7 @@ from echostream.transport.base import (
     Transport,
     TransportInfo,
 )
+from echostream.types import clock
 
 __all__ = ("MemoryListener", "MemoryTransport")
 
@@ -319,7 +320,7 @@ class MemoryConnection(Connection):
     def _carry_datagram(self, peer: MemoryConnection, data: bytes) -> None:
         self._queued_datagrams -= 1
         if peer._receiver is not None and peer._is_open:
-            peer._receiver.datagram(data)
+            peer._receiver.datagram(data, clock.monotonic_ns())
 
     def _carry_close(self, peer: MemoryConnection, code: int, reason: str) -> None:
         peer._end(CloseReason(code, reason, by_peer=True))

@@ -11,28 +11,43 @@ import errno
 import logging
 import socket
 import struct
-import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 from typing import Protocol, cast
 
+from echostream.transport.ancillary import (
+    ANCILLARY_BYTES,
+    IP_PKTINFO,
+    IPV6_RECVPKTINFO,
+    IS_LINUX,
+    SO_TIMESTAMPNS,
+    UDP_GRO,
+    UDP_SEGMENT,
+    Ancillary,
+    Packet,
+    on_own_clock,
+    source_option,
+    split,
+    stamp_of,
+)
 from echostream.transport.sockets import SocketAddress, VirtualPort
+from echostream.types import clock
 
 __all__ = ("Packet", "UdpHandler", "UdpSocket", "open_udp")
 
 logger = logging.getLogger("echostream.transport")
 
-Packet = tuple[bytes, SocketAddress, bytes | None]
-"""Payload, the other side's address, and on a wildcard socket the own address (opaque) that answers must come from."""
-
 
 class UdpHandler(Protocol):
     """What a socket calls; `received` and `writable` come from the event loop, `failed` also from within `send`."""
 
-    def received(self, packets: list[Packet]) -> None:
-        """A burst of packets arrived."""
+    def received(self, packets: list[Packet], arrived_ns: int) -> None:
+        """A burst of packets arrived; it was read until `arrived_ns`, in monotonic nanoseconds."""
+
+    def received_stamped(self, groups: list[tuple[int, list[Packet]]]) -> None:
+        """The same while `UdpSocket.stamp` is on: (when the kernel took them, packets), in order of arrival."""
 
     def writable(self) -> None:
         """The packets that waited are gone: `blocked` is False again."""
@@ -62,6 +77,12 @@ class UdpSocket(ABC):
         Args:
             datagrams: payloads with destinations; runs with one destination and size leave together.
             source: third item of a received `Packet`: the own address to send from.
+        """
+
+    def stamp(self, wanted: bool) -> None:  # noqa: B027  # most have no better ones
+        """Let the kernel say when each packet arrived, where it can, and report them by `received_stamped`.
+
+        Without it a packet seems to arrive when the event loop comes to it.
         """
 
     @abstractmethod
@@ -107,16 +128,7 @@ async def open_udp(
     return batched
 
 
-# Not in the socket module before 3.15; the values are Linux's own and fixed for ever.
-_UDP_SEGMENT = 103
-_UDP_GRO = 104
-_IP_PKTINFO = 8
-_IPV6_RECVPKTINFO = 49
-_IPV6_PKTINFO = 50
-_IS_LINUX = sys.platform.startswith("linux")
-
 _READ_BYTES = 65_535
-_ANCILLARY_BYTES = 128
 _MAX_SEGMENTS = 64
 """UDP_MAX_SEGMENTS of older kernels."""
 _MAX_RUN_BYTES = 65_000
@@ -154,18 +166,18 @@ class _BatchedSocket(UdpSocket):
 
     def enable(self, *, gro: bool, gso: bool) -> None:
         """Switch on what the kernel has."""
-        if not _IS_LINUX:
+        if not IS_LINUX:
             return
-        self._gso = gso and self._try_option(socket.IPPROTO_UDP, _UDP_SEGMENT, 0)
-        if gro and self._try_option(socket.IPPROTO_UDP, _UDP_GRO, 1):
-            self._ancillary_bytes = _ANCILLARY_BYTES
+        self._gso = gso and self._try_option(socket.IPPROTO_UDP, UDP_SEGMENT, 0)
+        if gro and self._try_option(socket.IPPROTO_UDP, UDP_GRO, 1):
+            self._ancillary_bytes = ANCILLARY_BYTES
         # A machine with several addresses must answer from the one that was asked.
         if self.address[0] in _WILDCARDS:
             if self._sock.family == socket.AF_INET6:
-                self._try_option(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+                self._try_option(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
             else:
-                self._try_option(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-            self._ancillary_bytes = _ANCILLARY_BYTES
+                self._try_option(socket.IPPROTO_IP, IP_PKTINFO, 1)
+            self._ancillary_bytes = ANCILLARY_BYTES
 
     def read(self) -> None:
         """Take a burst; called by the loop."""
@@ -180,11 +192,35 @@ class _BatchedSocket(UdpSocket):
                 self._handler.failed(error)
                 break  # reported once; what stands behind it wakes the loop again
             if ancillary:
-                self._split(packets, data, address, ancillary)
+                split(packets, data, address, ancillary)
             else:
                 packets.append((data, address, None))
         if packets and not self.closed:
-            self._handler.received(packets)
+            self._handler.received(packets, clock.monotonic_ns())
+
+    def stamp(self, wanted: bool) -> None:
+        if self.closed or not IS_LINUX or not self._try_option(socket.SOL_SOCKET, SO_TIMESTAMPNS, int(wanted)):
+            return
+        self._loop.add_reader(self._sock, self._read_stamped if wanted else self.read)
+
+    def _read_stamped(self) -> None:
+        """Take a burst and what the kernel says about when its packets came."""
+        groups: list[tuple[int, list[Packet]]] = []
+        count = 0
+        while count < self._burst:
+            try:
+                data, ancillary, _, address = self._sock.recvmsg(_READ_BYTES, ANCILLARY_BYTES)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                self._handler.failed(error)
+                break
+            packets: list[Packet] = []
+            split(packets, data, address, ancillary)
+            groups.append((stamp_of(ancillary), packets))
+            count += len(packets)
+        if groups and not self.closed:
+            self._handler.received_stamped(on_own_clock(groups))
 
     def send(self, datagrams: Sequence[tuple[bytes, SocketAddress]], source: bytes | None = None) -> None:
         if self.closed:
@@ -217,20 +253,6 @@ class _BatchedSocket(UdpSocket):
         except OSError:
             return False
         return True
-
-    def _split(
-        self, packets: list[Packet], data: bytes, address: SocketAddress, ancillary: list[tuple[int, int, bytes]]
-    ) -> None:
-        segment, source = 0, None
-        for level, kind, value in ancillary:
-            if level == socket.IPPROTO_UDP and kind == _UDP_GRO:
-                (segment,) = struct.unpack_from("i", value)
-            elif level in {socket.IPPROTO_IP, socket.IPPROTO_IPV6}:
-                source = value
-        if 0 < segment < len(data):
-            packets += [(data[start : start + segment], address, source) for start in range(0, len(data), segment)]
-        else:
-            packets.append((data, address, source))
 
     def _send_run(self, datagrams: Sequence[tuple[bytes, SocketAddress]], start: int, source: bytes | None) -> int:
         """Send one or more datagrams from `start` on; return the first index that is not done (`start` if blocked)."""
@@ -276,11 +298,11 @@ class _BatchedSocket(UdpSocket):
             else:
                 self._sock.sendto(data, address)
             return
-        ancillary: list[tuple[int, int, bytes]] = []
+        ancillary: Ancillary = []
         if end - start > 1:
-            ancillary.append((socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("H", len(data))))
+            ancillary.append((socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("H", len(data))))
         if source is not None:
-            ancillary.append(_source_option(self._sock.family, source))
+            ancillary.append(source_option(self._sock.family, source))
         buffers = [item[0] for item in datagrams[start:end]]
         if self._connected:
             self._sock.sendmsg(buffers, ancillary)
@@ -325,14 +347,6 @@ def _run_end(datagrams: Sequence[tuple[bytes, SocketAddress]], start: int) -> in
     return stop
 
 
-def _source_option(family: int, received: bytes) -> tuple[int, int, bytes]:
-    """Turn a received packet-info structure into one that picks the source address only."""
-    if family == socket.AF_INET6:
-        link_local = received[0] == 0xFE and received[1] & 0xC0 == 0x80
-        return socket.IPPROTO_IPV6, _IPV6_PKTINFO, received if link_local else received[:16] + bytes(4)
-    return socket.IPPROTO_IP, _IP_PKTINFO, bytes(4) + received[4:]
-
-
 class _TransportSocket(UdpSocket, asyncio.DatagramProtocol):
     """The same over asyncio's datagram transport, one packet per call, for loops without `add_reader`."""
 
@@ -345,7 +359,7 @@ class _TransportSocket(UdpSocket, asyncio.DatagramProtocol):
         self._transport = cast("asyncio.DatagramTransport", transport)  # asyncio's own is no subclass before 3.13
 
     def datagram_received(self, data: bytes, addr: SocketAddress) -> None:
-        self._handler.received([(data, addr, None)])
+        self._handler.received([(data, addr, None)], clock.monotonic_ns())
 
     def error_received(self, exc: Exception) -> None:
         if isinstance(exc, OSError):

@@ -24,7 +24,7 @@ from echostream.transport.quic.demux import LongHeader
 from echostream.transport.quic.endpoint import Endpoint
 from echostream.transport.sockets import SocketAddress
 from echostream.transport.udp import Packet
-from echostream.types import simulated
+from echostream.types import clock, simulated
 from tests.fuzz.scripted import OF_ENGINES, VERSIONS, Engine, Engines, Loop, Port, Receiver, SlowClock, Socket
 from tests.fuzz.source import Script, Source
 
@@ -123,7 +123,7 @@ class _Scene:
             return
         before = len(self.socket.sent)
         self.given += len(burst)
-        self.endpoint.received(burst)
+        self.endpoint.received(burst, clock.monotonic_ns())
         self._check_answers(self.socket.sent[before:], burst)
 
     def initial(self, source: Source) -> None:

@@ -61,6 +61,13 @@ def _frame(ordeal: Ordeal, source: Source) -> None:
     ordeal.receive(stream_id, frame, fin=bool(flags & 0x80))
 
 
+def _datagram(ordeal: Ordeal, source: Source) -> None:
+    """A frame of any kind in a datagram, and perhaps more or less than that."""
+    kind, flags, number, more = source.number(), source.number(), source.number(), source.number()
+    frame = FrameCodec.plain(ordeal.side.codec, kind & 0x7F, number, source.piece(), flags & 0x3F)
+    ordeal.receive_datagram(frame + bytes(more & 3) if more < 128 else frame[: more & 0x3F])
+
+
 def _start(ordeal: Ordeal, source: Source) -> None:
     flags, size, words = source.number(), source.number() * 5, source.number()
     ordeal.start(
@@ -137,6 +144,7 @@ _STEPS: Final[dict[int, _Step]] = {
     22: lambda ordeal, source: ordeal.take_early(),
     23: lambda ordeal, source: ordeal.flush(),
     24: lambda ordeal, source: ordeal.open_lane(),
+    25: _datagram,
 }
 """Operation: step. Numbers stay, so that inputs keep their meaning."""
 
@@ -175,6 +183,10 @@ def seeds() -> Iterator[tuple[str, bytes]]:
 
 def _framed(stream_id: int, kind: int, flags: int, number: int, fields: bytes = b"") -> bytes:
     return bytes(Script([1, stream_id, kind, flags, number]).piece(fields))
+
+
+def _sent(kind: int, flags: int, number: int, fields: bytes, more: int = 0) -> bytes:
+    return bytes(Script([25, kind, flags, number, more]).piece(fields))
 
 
 def _scenes(role: Role) -> dict[str, bytes]:
@@ -261,6 +273,9 @@ def _scenes(role: Role) -> dict[str, bytes]:
         "event in vain": bytes([16, 1, 3, 16, 1, 4, 16, 255, 0, 16, 1, 24, 16, 1, 32]),
         "ack of nothing": _framed(0, 9, 0, 251),
         "probes": bytes([18, *range(8)]) + _framed(0, 15, 0, 9) + _framed(0, 15, 8, 9),
+        "probes in datagrams": 10 * _sent(15, 0, 9, bytes(24)) + _sent(15, 8, 9, bytes(24)),
+        "datagrams that are none": _sent(15, 0, 9, bytes(23)) + _sent(15, 0, 9, bytes(24), 1) + _sent(2, 0, 1, b"")
+        + _sent(15, 0, 9, bytes(24), 140),
         "end of the stream for events": _framed(events, 8, 0x80, peer) + bytes([3, events ^ 1, 0, 1]),
         "lane ended": bytes([0, 0, 1, 0]),
         "lane reset": bytes([2, 0, 0, 0]),

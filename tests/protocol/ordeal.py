@@ -46,6 +46,7 @@ LIMITS: Final = Limits(
     max_unauthenticated_bytes=1024,
     call_window_bytes=1024,
     stream_window_bytes=1024,
+    max_probes_per_second=8,
 )
 """Small, so that a few bytes reach them."""
 
@@ -129,6 +130,9 @@ class Ordeal:
         if self.lawful:
             self.side.halves.setdefault(stream_id, Half()).stopped = True
         self._hear(self.machine.receive_stop, stream_id, code)
+
+    def receive_datagram(self, data: bytes) -> None:
+        self._hear(self.machine.receive_datagram, data, self._clock())
 
     def take_early(self) -> None:
         if self.machine.link.ready:  # its driver asks then, and only then
@@ -468,4 +472,5 @@ _ON_EVENT: Final[dict[type[Any], Callable[[Ordeal, Any], object]]] = {
     ev.StreamWasReset: lambda ordeal, event: ordeal._end(event.stream),
     ev.GoAwayReceived: Ordeal._on_rejected,
     ev.ProbeAnswered: lambda ordeal, event: None,
+    ev.ProbeReceived: lambda ordeal, event: None,
 }

@@ -19,8 +19,9 @@ from echostream.protocol.payload import PayloadCodec
 from echostream.protocol.peer import PeerProtocol
 from echostream.session.peer import Peer
 from echostream.session.runtime import Runtime
+from echostream.session.timesync import probe
 from echostream.transport.base import CloseReason
-from echostream.types import Role
+from echostream.types import Role, clock
 from tests.session.world import duo
 
 
@@ -39,6 +40,9 @@ class _Connection:
         self.unsent: dict[int, int] = {}
         self.unacknowledged = False
         self.streams: list[int | None] = [0, 4, 8, 12]
+        self.datagrams: list[bytes] = []
+        self.datagrams_taken = 1000
+        self.delay_ns = 0
 
     def open_stream(self, *, unidirectional: bool = False) -> int | None:
         return self.streams.pop(0)
@@ -61,6 +65,12 @@ class _Connection:
 
     def stop_stream(self, stream_id: int, code: int) -> None:
         self.stops.append((stream_id, code))
+
+    def send_datagram_now(self, data: bytes) -> int | None:
+        if len(self.datagrams) >= self.datagrams_taken:
+            return None
+        self.datagrams.append(data)
+        return clock.monotonic_ns() + self.delay_ns
 
     def flush(self) -> None:
         self.flushes += 1
@@ -262,16 +272,16 @@ async def test_an_unused_transport_stream_is_given_back(world: _World) -> None:
 
 
 async def test_a_probe_gets_the_answer_with_its_number(world: _World) -> None:
-    probing = asyncio.create_task(world.peer.probe(7))
+    probing = asyncio.create_task(probe(world.peer, 7))
     await asyncio.sleep(0)
     for nonce in (9, 7, 7):
         frame = f.TimeSyncFrame(nonce, 1, 2, 3, is_answer=True)
         world.peer.stream_data(LANE, world.codec.encode(frame), False)
-    assert (await probing).id == 7
+    assert (await probing).frame.id == 7
 
 
 async def test_an_answer_that_crossed_a_cancellation_is_dropped(world: _World) -> None:
-    probing = asyncio.create_task(world.peer.probe(7))
+    probing = asyncio.create_task(probe(world.peer, 7))
     await asyncio.sleep(0)
     probing.cancel()
     world.peer.stream_data(LANE, world.codec.encode(f.TimeSyncFrame(7, 1, 2, 3, is_answer=True)), False)
@@ -294,7 +304,7 @@ async def test_everybody_who_waits_hears_why_it_ended(world: _World) -> None:
         for coroutine in (
             world.peer.drain(LANE),
             world.peer.open_transport_stream(),
-            world.peer.probe(1),
+            probe(world.peer, 1),
             world.peer.large.claim(1),
         )
     ]
@@ -308,7 +318,7 @@ async def test_everybody_who_waits_hears_why_it_ended(world: _World) -> None:
     assert [told[0] for told in world.owner.told if told[0] != "on_told"] == ["on_hello", "on_closed"]
     assert world.peer.lost is not None
     assert not world.peer.open
-    for late in (world.peer.open_transport_stream(), world.peer.probe(1)):
+    for late in (world.peer.open_transport_stream(), probe(world.peer, 1)):
         with pytest.raises(ConnectionLostError, match="bye"):
             await late
     world.peer.close(3000)
@@ -377,9 +387,54 @@ async def test_an_answer_right_after_a_bug_of_ours_reaches_its_caller(world: _Wo
     assert world.peer.lost is not None
 
 
-async def test_datagrams_are_dropped(world: _World) -> None:
-    world.peer.datagram(b"x")
+async def test_datagrams_that_are_no_frame_are_dropped_and_counted(world: _World) -> None:
+    world.peer.datagram(b"x", 0)
     assert world.peer.lost is None
+    assert world.protocol.link.dropped_datagrams == 1
+
+
+async def test_a_probe_in_a_datagram_is_answered_in_one_with_the_time_of_its_arrival(world: _World) -> None:
+    arrived_ns = world.runtime.clock.monotonic_ns() - 1000
+    world.peer.datagram(world.codec.encode(f.TimeSyncFrame(7, 5)), arrived_ns)
+    (sent,) = world.connection.datagrams
+    answer = world.codec.single(sent)
+    assert isinstance(answer, f.TimeSyncFrame)
+    assert (answer.id, answer.t1_ns, answer.t2_ns, answer.is_answer) == (7, 5, arrived_ns, True)
+    assert arrived_ns < answer.t3_ns <= world.runtime.clock.monotonic_ns()
+    assert world.connection.writes == []
+
+
+async def test_an_answer_says_when_it_will_leave_and_not_when_it_is_written(world: _World) -> None:
+    """The engine takes a while between the two, which it learns by looking: the least, and slowly more."""
+    world.connection.delay_ns = 60_000_000_000
+    ahead = []
+    for nonce in range(190):
+        before_ns = world.runtime.clock.monotonic_ns()
+        world.peer.datagram(world.codec.encode(f.TimeSyncFrame(nonce, 5)), before_ns)
+        answer = world.codec.single(world.connection.datagrams[-1])
+        assert isinstance(answer, f.TimeSyncFrame)
+        ahead.append(answer.t3_ns - before_ns)
+    assert ahead[0] < 10_000_000_000
+    assert 50_000_000_000 < ahead[-1] < 70_000_000_000
+    world.connection.delay_ns = 0
+    world.peer.datagram(world.codec.encode(f.TimeSyncFrame(200, 5)), before_ns)
+    assert world.runtime.send_delay.ns < 10_000_000_000
+
+
+async def test_nothing_happens_when_an_answer_finds_no_room(world: _World) -> None:
+    world.connection.datagrams_taken = 0
+    world.peer.datagram(world.codec.encode(f.TimeSyncFrame(7, 5)), 0)
+    assert (world.connection.datagrams, world.peer.lost) == ([], None)
+    assert world.runtime.send_delay.ns == 0
+
+
+async def test_answers_in_datagrams_that_nobody_asked_for_are_counted(world: _World) -> None:
+    probing = asyncio.create_task(probe(world.peer, 7))
+    await asyncio.sleep(0)
+    for nonce in (9, 7, 7):
+        world.peer.datagram(world.codec.encode(f.TimeSyncFrame(nonce, 1, 2, 3, is_answer=True)), 5)
+    assert (await probing).arrived_ns == 5
+    assert world.protocol.link.stray_answers == 2
 
 
 async def test_calls_that_the_peer_never_saw_are_handed_back(world: _World) -> None:

@@ -95,7 +95,7 @@ def left_of(session: Session) -> dict[str, int]:
         "callers": peer.places.waiting,
         "promised places": peer.places._promised,
         "large bytes": peer.large.claimed_bytes,
-        "probes": len(peer._probes),
+        "probes": len(peer.probes),
         "acknowledgements": len(session.events._acks),
     }
     return {name: count for name, count in counts.items() if count}

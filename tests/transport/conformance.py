@@ -12,12 +12,14 @@ import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from echostream.errors import ConnectError
 from echostream.transport.base import Address, CloseReason, Connection, Listener, Transport
+from echostream.types import clock
 
 PATIENCE = 10.0
 """Seconds until a test that waits for something gives up."""
@@ -33,6 +35,7 @@ class Recorder:
         self.resets: list[tuple[int, int]] = []
         self.stops: list[tuple[int, int]] = []
         self.datagrams: list[bytes] = []
+        self.arrivals_ns: list[int] = []
         self.writables: list[int] = []
         self.availables = 0
         self.bursts = 0
@@ -74,9 +77,13 @@ class Recorder:
         self.stops.append((stream_id, code))
         self._changed.set()
 
-    def datagram(self, data: bytes) -> None:
+    def datagram(self, data: bytes, arrived_ns: int) -> None:
         self.datagrams.append(data)
+        self.arrivals_ns.append(arrived_ns)
         self._changed.set()
+
+    def has_datagrams(self, count: int) -> bool:
+        return len(self.datagrams) == count
 
     def writable(self, stream_id: int) -> None:
         self.writables.append(stream_id)
@@ -434,6 +441,19 @@ class TransportConformance:
         server.connection.flush()
         await client.until(lambda: client.datagrams)
         assert client.datagrams == [b""]
+
+    async def test_a_datagram_is_told_with_the_time_of_its_arrival(self, world: World) -> None:
+        """The stamps of one that is sent at once enclose its way, whoever makes them."""
+        client, server = await world.pair()
+        for count, stamps in enumerate((False, True, True, False), 1):
+            server.connection.stamp_arrivals(stamps)
+            left_ns = client.connection.send_datagram_now(b"now")
+            await server.until(partial(server.has_datagrams, count))
+            assert left_ns is not None
+            assert left_ns <= server.arrivals_ns[-1] <= clock.monotonic_ns()
+        assert client.connection.send_datagram_now(bytes(1 << 16)) is None
+        client.connection.abort()
+        assert client.connection.send_datagram_now(b"late") is None
 
     async def test_the_datagram_queue_is_bounded(self, world: World) -> None:
         client, _ = await world.pair()

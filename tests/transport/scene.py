@@ -11,6 +11,7 @@ from echostream.testing import Link, SimNetwork
 from echostream.transport.quic import QuicTransport
 from echostream.transport.sockets import SocketAddress
 from echostream.transport.tls import ClientTls, ServerTls
+from echostream.types import clock
 from tests.transport.conformance import Recorder, World
 from tests.transport.lab import Pair, make_engines
 
@@ -72,7 +73,7 @@ class Scene:
         socket = self.endpoint._socket
         with self.network.host("server"):
             socket.send = lambda datagrams, source=None: answers.extend(data for data, _ in datagrams)
-            self.endpoint.received([(packet, source, None) for packet in packets])
+            self.endpoint.received([(packet, source, None) for packet in packets], clock.monotonic_ns())
             del socket.send
         return answers
 

@@ -57,7 +57,7 @@ class TestQuicWithoutKernelBatching(TransportConformance):
 
     @pytest.fixture
     async def world(self, opened: Open, monkeypatch: pytest.MonkeyPatch) -> World:
-        monkeypatch.setattr(udp, "_IS_LINUX", False)
+        monkeypatch.setattr(udp, "IS_LINUX", False)
         return await opened()
 
 

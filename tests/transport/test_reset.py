@@ -12,6 +12,7 @@ from echostream.transport.quic.codes import RESET_REASON
 from echostream.transport.quic.former import LINGER, Farewell, FormerIds
 from echostream.transport.quic.resets import MIN_RESET_BYTES, TOKEN_BYTES, StatelessResets
 from echostream.transport.tls import ServerTls
+from echostream.types import clock
 from tests.transport.authority import key_pem, self_signed
 from tests.transport.lab import Pair, every_client, every_pair, every_server
 from tests.transport.scene import Scene, send, simulated
@@ -198,7 +199,9 @@ def test_a_packet_of_an_unknown_connection_is_answered_within_limits(engines: Pa
     async def scenario(scene: Scene) -> None:
         endpoint = scene.endpoint
         before, source = scene.stats(), ("10.9.9.9", 1)
-        endpoint.received([(b"\x40" + bytes(size), source, None) for size in (20, 21, 100, 100, 100)])
+        endpoint.received(
+            [(b"\x40" + bytes(size), source, None) for size in (20, 21, 100, 100, 100)], clock.monotonic_ns()
+        )
         after = scene.stats()
         assert after["unknown_connection_ids"] - before["unknown_connection_ids"] == 5
         assert after["stateless_resets_sent"] == 3
@@ -238,11 +241,11 @@ def test_late_packets_of_a_peer_that_closed_get_no_answer(engines: Pair) -> None
         assert server.reasons
         sent = scene.stats()["packets_sent"]
         late = [(b"\x40" + connection_id + bytes(40), where, None) for connection_id in ids]
-        endpoint.received(late)
+        endpoint.received(late, clock.monotonic_ns())
         assert scene.stats()["packets_sent"] == sent
         assert scene.stats()["unknown_connection_ids"] == len(late)
         await asyncio.sleep(LINGER)
-        endpoint.received(late)
+        endpoint.received(late, clock.monotonic_ns())
         assert scene.stats()["stateless_resets_sent"] == len(late)
 
     simulated(scenario, engines)
@@ -259,7 +262,7 @@ def test_a_late_packet_of_a_retired_id_brings_no_reset(engines: Pair) -> None:
         await asyncio.sleep(1.0)
         (retired,) = before - set(endpoint._routes)
         where = server.connection._pump.address  # type: ignore[attr-defined]
-        endpoint.received([(b"\x40" + retired + bytes(40), where, None)])
+        endpoint.received([(b"\x40" + retired + bytes(40), where, None)], clock.monotonic_ns())
         assert scene.stats()["stateless_resets_sent"] == 0
         send(client)
         await asyncio.sleep(0.1)

@@ -26,6 +26,7 @@ from echostream.transport.quic.sharing_endpoint import _decode, _encode  # pyrig
 from echostream.transport.quic.transport import share_port
 from echostream.transport.sockets import bind_udp
 from echostream.transport.tls import ClientTls, ServerTls
+from echostream.types import clock
 from tests.transport.conformance import Recorder, World, assert_nothing_left, eventually
 from tests.transport.lab import HAS_QH3, Pair, every_pair, every_server
 from tests.transport.scene import Hello
@@ -162,7 +163,7 @@ async def test_the_id_of_a_retry_names_the_worker() -> None:
         answers: list[bytes] = []
         endpoint = workers.endpoint(1)
         endpoint.send = lambda datagrams, _: answers.extend(data for data, _ in datagrams)
-        endpoint.received([(Hello().packet, ("127.0.0.1", 9), None)] * 3)
+        endpoint.received([(Hello().packet, ("127.0.0.1", 9), None)] * 3, clock.monotonic_ns())
         headers = [LongHeader.parse(answer) for answer in answers]
         assert [header and header.source[0] for header in headers] == [1, 1, 1]
 
@@ -286,7 +287,7 @@ async def test_an_id_of_nobody_is_answered_by_the_worker_it_names_alone(engines:
 async def test_what_another_worker_has_no_room_for_is_dropped_and_counted() -> None:
     async with two_workers(("aioquic", "aioquic")) as workers:
         packet = (b"\x40\x00" + bytes(1200), ("127.0.0.1", 9), None)
-        workers.endpoint(1).received([packet] * 20_000)
+        workers.endpoint(1).received([packet] * 20_000, clock.monotonic_ns())
         handed, dropped = (workers.count(1, f"packets_{word}handed_over") for word in ("", "not_"))
         assert handed + dropped == 20_000
         assert handed > 50
@@ -299,7 +300,7 @@ async def test_a_packet_that_was_handed_over_wanders_no_further(engines: Pair) -
         workers.endpoint(1)._tell(1, [bytes(8)])  # of a connection that has just ended there
         await eventually(lambda: workers.endpoint(0)._elsewhere)
         workers.steer(1)
-        workers.endpoint(1).received([(b"\x40" + bytes(60), ("127.0.0.1", 9), None)])
+        workers.endpoint(1).received([(b"\x40" + bytes(60), ("127.0.0.1", 9), None)], clock.monotonic_ns())
         await eventually(lambda: workers.count(1, "unknown_connection_ids"))
         assert workers.count(0, "packets_handed_over") == workers.count(1, "packets_handed_over") == 1
         assert workers.count(0, "stateless_resets_sent") == workers.count(1, "stateless_resets_sent") == 0

@@ -8,13 +8,15 @@ import socket
 import struct
 import sys
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from echostream.transport import udp
+from echostream.transport import ancillary, udp
 from echostream.transport.sockets import SocketAddress, bind_udp, connect_udp, describe_error, format_address
 from echostream.transport.udp import Packet, UdpSocket, open_udp
+from echostream.types import clock
 from tests.transport.conformance import PATIENCE, assert_nothing_left, eventually
 
 BUFFER_BYTES = 1 << 20
@@ -24,6 +26,7 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="UDP_GRO
 class Handler:
     def __init__(self) -> None:
         self.bursts: list[list[Packet]] = []
+        self.groups: list[tuple[int, list[Packet]]] = []
         self.writables = 0
         self.errors: list[OSError] = []
         self._changed = asyncio.Event()
@@ -38,8 +41,15 @@ class Handler:
                 self._changed.clear()
                 await self._changed.wait()
 
-    def received(self, packets: list[Packet]) -> None:
+    def received(self, packets: list[Packet], arrived_ns: int) -> None:
+        assert arrived_ns <= clock.monotonic_ns()
         self.bursts.append(packets)
+        self._changed.set()
+
+    def received_stamped(self, groups: list[tuple[int, list[Packet]]]) -> None:
+        self.groups += groups
+        for _, packets in groups:
+            self.bursts.append(packets)
         self._changed.set()
 
     def writable(self) -> None:
@@ -282,13 +292,13 @@ async def test_a_wildcard_socket_tells_and_takes_its_own_address(family: int, ho
 def test_a_link_local_source_keeps_its_interface() -> None:
     link_local = bytes.fromhex("fe80") + bytes(13) + b"\x01" + struct.pack("i", 3)
     routed = bytes.fromhex("2001") + bytes(13) + b"\x01" + struct.pack("i", 3)
-    assert udp._source_option(socket.AF_INET6, link_local)[2] == link_local
-    assert udp._source_option(socket.AF_INET6, routed)[2] == routed[:16] + bytes(4)
+    assert ancillary.source_option(socket.AF_INET6, link_local)[2] == link_local
+    assert ancillary.source_option(socket.AF_INET6, routed)[2] == routed[:16] + bytes(4)
 
 
 async def test_a_kernel_without_the_options_is_fine(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(udp, "_UDP_GRO", 9999)
-    monkeypatch.setattr(udp, "_UDP_SEGMENT", 9998)
+    monkeypatch.setattr(udp, "UDP_GRO", 9999)
+    monkeypatch.setattr(udp, "UDP_SEGMENT", 9998)
     await pair.open()
     pair.send(b"1", b"1")
     await pair.arrived(b"1", b"1")
@@ -344,3 +354,57 @@ def test_addresses_read_as_in_urls(address: SocketAddress, text: str) -> None:
 def test_errors_read_in_lower_case() -> None:
     assert describe_error(OSError(errno.EACCES, "Permission denied")) == "permission denied"
     assert describe_error(OSError("odd")) == "odd"
+
+
+# Times of arrival
+
+
+@LINUX
+async def test_the_kernel_says_when_packets_came_however_late_they_are_read(pair: Pair) -> None:
+    await pair.open()
+    pair.server.stamp(True)
+    before_ns = clock.monotonic_ns()
+    pair.send(b"one", b"another")
+    pair.send(b"two")
+    sent_ns = clock.monotonic_ns()
+    while clock.monotonic_ns() < sent_ns + 20_000_000:
+        pass  # the loop is busy
+    await pair.arrived(b"one", b"another", b"two")
+    first, *_, last = (arrived_ns for arrived_ns, _ in pair.at_server.groups)
+    assert before_ns <= first <= last <= sent_ns + 10_000_000
+    pair.server.stamp(False)
+    pair.send(b"three")
+    await pair.arrived(b"one", b"another", b"two", b"three")
+    assert sum(len(packets) for _, packets in pair.at_server.groups) == 3
+
+
+@LINUX
+async def test_merged_packets_share_the_time_of_their_arrival_and_errors_are_told(pair: Pair) -> None:
+    await pair.open()
+    pair.server.stamp(True)
+    pair.client.stamp(True)
+    run = [bytes([number]) * 1000 for number in range(20)]
+    pair.send(*run)
+    await pair.arrived(*run)
+    assert len(pair.at_server.groups) < len(run)
+    pair.server.close()
+    pair.server.stamp(True)
+    pair.send(b"nobody")
+    await pair.at_client.until(lambda: pair.at_client.errors)
+    assert pair.at_client.errors[0].errno == errno.ECONNREFUSED
+
+
+@pytest.mark.parametrize("stamp", [0, 10**18, 2 * 10**18])
+async def test_a_stamp_of_a_calendar_that_was_set_counts_for_nothing(
+    stamp: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too long ago or not yet: the packets came when they were read."""
+    monkeypatch.setattr(ancillary, "clock", SimpleNamespace(wall=lambda: 1.5e9, monotonic_ns=lambda: 77))
+    packets: list[Packet] = [(b"x", ("127.0.0.1", 1), None)]
+    assert ancillary.on_own_clock([(stamp, packets)]) == [(77, packets)]
+    assert ancillary.on_own_clock([(15 * 10**17 - 70, packets)]) == [(7, packets)]
+
+
+def test_a_packet_without_a_stamp_has_none() -> None:
+    other = (socket.SOL_SOCKET, ancillary.SO_TIMESTAMPNS, b"short")
+    assert ancillary.stamp_of([(0, 0, b""), other]) == 0

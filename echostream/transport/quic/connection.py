@@ -39,6 +39,7 @@ class QuicConnection(ConnectionLife):
     """
 
     info = TransportInfo(scheme="quic", multiplexed=True, datagrams=True, secure=True)
+    _wants_stamps = False  # of the class: few ever do
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class QuicConnection(ConnectionLife):
         self._above: dict[int, int] = {}  # streams whose writers wait for `writable`: until so much is unsent
         self._notice: asyncio.Handle | None = None
         self._last_active = clock.monotonic()
+        self._arrived_ns = 0
 
     def __repr__(self) -> str:
         return f"<QuicConnection {self.peer_address} {self._state.name}>"
@@ -125,6 +127,19 @@ class QuicConnection(ConnectionLife):
         self._pump.dirty = True
         return True
 
+    def send_datagram_now(self, data: bytes) -> int | None:
+        if not self.send_datagram(data):
+            return None
+        self._guard(self._pump.transmit_stamped)
+        if not self._in_burst:
+            self._guard(self._look_after)
+        return self._pump.left_ns
+
+    def stamp_arrivals(self, wanted: bool) -> None:
+        if wanted is not self._wants_stamps and (self._state is State.OPEN or not wanted):
+            self._wants_stamps = wanted
+            self._link.stamp(wanted)
+
     @property
     def max_datagram_payload_bytes(self) -> int:
         return self._engine.max_datagram_payload_bytes if self._state is State.OPEN else 0
@@ -135,10 +150,18 @@ class QuicConnection(ConnectionLife):
 
     # Driven by the endpoint
 
-    def receive(self, datagrams: Sequence[bytes], address: SocketAddress, source: bytes | None, now: float) -> None:
+    def receive(
+        self, datagrams: Sequence[bytes], address: SocketAddress, source: bytes | None, now: float, arrived_ns: int
+    ) -> None:
         """Take packets of one wake-up; `finish` follows when all were handed out."""
         self._last_active = now
+        self._arrived_ns = arrived_ns
         self._guard(self._receive, datagrams, address, source, now)
+
+    def hand_up(self) -> None:
+        """Hand up what arrived so far, before packets with another time of arrival follow."""
+        if self._refusal is None:
+            self._guard(self._deliver)
 
     def finish(self) -> None:
         """End a wake-up: hand up what arrived, let the receiver answer, transmit, set the timer."""
@@ -176,7 +199,7 @@ class QuicConnection(ConnectionLife):
 
     def on_datagram(self, data: bytes) -> None:
         if self._state is State.OPEN and self._receiver is not None:
-            self._receiver.datagram(data)
+            self._receiver.datagram(data, self._arrived_ns)
 
     def on_streams_available(self) -> None:
         if self._state is State.OPEN and self._receiver is not None:
@@ -200,6 +223,13 @@ class QuicConnection(ConnectionLife):
     def _receive(self, datagrams: Sequence[bytes], address: SocketAddress, source: bytes | None, now: float) -> None:
         if self._pump.receive(datagrams, address, source, now):
             self.peer_address = format_address(self._pump.address)
+
+    def _deliver(self) -> None:
+        self._in_burst = True
+        try:
+            self._engine.deliver(self)
+        finally:
+            self._in_burst = False
 
     def _finish(self) -> None:
         if self._refusal is not None:
@@ -279,5 +309,6 @@ class QuicConnection(ConnectionLife):
 
     def _ended(self) -> None:
         self._above.clear()
+        self.stamp_arrivals(False)
         if self._notice is not None:
             self._notice.cancel()

@@ -101,6 +101,7 @@ class Endpoint:
         self._strangers: deque[tuple[LongHeader, Packet]] = deque()
         self._greeting: asyncio.Handle | None = None
         self._socket: UdpSocket | None = None
+        self._stamps_wanted = 0
 
     async def open(self, sock: socket.socket | VirtualPort, settings: QuicSettings, *, connected: bool) -> None:
         """Take over a socket of `bind_udp` or `connect_udp`."""
@@ -137,14 +138,32 @@ class Endpoint:
 
     # UdpHandler
 
-    def received(self, packets: list[Packet]) -> None:
+    def received(self, packets: list[Packet], arrived_ns: int) -> None:
         """Hand out a burst: all packets first, so that one acknowledgement answers them, then each connection's end.
 
         Strangers come last, and a little at a time: those who are in hardly wait for a flood of them.
         """
-        now = clock.monotonic()
-        self.counters.packets_received += len(packets)
         touched: dict[ConnectionLife, None] = {}
+        self._hand_out(packets, arrived_ns / 1e9, arrived_ns, touched)
+        self._end_burst(touched)
+
+    def received_stamped(self, groups: list[tuple[int, list[Packet]]]) -> None:
+        """Hand out a burst whose packets have own times of arrival: what each brings is handed up with its own."""
+        now = clock.monotonic()
+        touched: dict[ConnectionLife, None] = {}
+        for arrived_ns, packets in groups:
+            of_group: dict[ConnectionLife, None] = {}
+            self._hand_out(packets, now, arrived_ns, of_group)
+            for connection in of_group:
+                connection.hand_up()
+            touched |= of_group
+        self._end_burst(touched)
+
+    def _hand_out(
+        self, packets: list[Packet], now: float, arrived_ns: int, touched: dict[ConnectionLife, None]
+    ) -> None:
+        """Give packets to their connections, and note those in `touched`."""
+        self.counters.packets_received += len(packets)
         run: list[bytes] = []
         last: ConnectionLife | None = None
         last_address: SocketAddress | None = None
@@ -160,13 +179,15 @@ class Endpoint:
                 continue
             if connection is not last or address != last_address:
                 if last is not None and last_address is not None:
-                    last.receive(run, last_address, last_source, now)
+                    last.receive(run, last_address, last_source, now, arrived_ns)
                 run, last, last_address, last_source = [], connection, address, source
                 touched[connection] = None
             last_id = data[1:_SHORT_HEADER_BYTES] if data[0] < _LONG_HEADER else None
             run.append(data)
         if last is not None and last_address is not None:
-            last.receive(run, last_address, last_source, now)
+            last.receive(run, last_address, last_source, now, arrived_ns)
+
+    def _end_burst(self, touched: dict[ConnectionLife, None]) -> None:
         for connection in touched:
             self._finish(connection)
         if self._strangers and self._greeting is None:
@@ -203,6 +224,13 @@ class Endpoint:
         """Send second copies of packets."""
         self.counters.packets_sent_again += len(datagrams)
         self.send(datagrams, source)
+
+    def stamp(self, wanted: bool) -> None:
+        """Let the kernel stamp packets while any connection wants it."""
+        before = self._stamps_wanted
+        self._stamps_wanted = before + (1 if wanted else -1)
+        if self._socket is not None and not before * self._stamps_wanted:
+            self._socket.stamp(wanted)
 
     def route(self, connection_id: bytes, connection: ConnectionLife) -> None:
         """Hand packets with this id to a connection, too."""
@@ -275,7 +303,7 @@ class Endpoint:
             if connection is None and self._greeter is not None:
                 connection = self._greeter.greet(header, packet, now)
             if connection is not None:
-                connection.receive((packet[0],), packet[1], packet[2], now)
+                connection.receive((packet[0],), packet[1], packet[2], now, int(now * 1e9))
                 opened[connection] = None
             now = clock.monotonic()
         for connection in opened:

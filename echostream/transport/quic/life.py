@@ -40,6 +40,9 @@ class QuicLink(PacketOutlet, Protocol):
     def forget(self, connection: ConnectionLife, farewell: Farewell | None) -> None:
         """The connection has ended; without a farewell the peer may be told so by anybody."""
 
+    def stamp(self, wanted: bool) -> None:
+        """Let the kernel say when packets arrived, for one connection more, or for one less."""
+
     def look_around(self, now: float) -> None:
         """Nothing came for a while: see whether this machine is elsewhere now."""
 
@@ -109,8 +112,14 @@ class ConnectionLife(Connection):
     # Driven by the endpoint
 
     @abstractmethod
-    def receive(self, datagrams: Sequence[bytes], address: SocketAddress, source: bytes | None, now: float) -> None:
+    def receive(
+        self, datagrams: Sequence[bytes], address: SocketAddress, source: bytes | None, now: float, arrived_ns: int
+    ) -> None:
         """Take packets of one wake-up; `finish` follows when all were handed out."""
+
+    @abstractmethod
+    def hand_up(self) -> None:
+        """Hand up what arrived so far, before packets with another time of arrival follow."""
 
     @abstractmethod
     def finish(self) -> None:

@@ -51,7 +51,7 @@ class EnginePump:
 
     __slots__ = (
         "_copies", "_copy_share", "_loop", "_lost_before", "_outlet", "_settings", "_soon", "_timer", "_timer_at",
-        "_wake", "address", "dirty", "engine", "has_answered", "last_words", "source",
+        "_wake", "address", "dirty", "engine", "has_answered", "last_words", "left_ns", "source",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +74,8 @@ class EnginePump:
         """Whether the engine ever sent anything."""
         self.last_words = b""
         """The packet that ended the connection, once it was sent."""
+        self.left_ns = 0
+        """When `transmit_stamped` gave something to the socket, in monotonic nanoseconds."""
         self._copies: Copies | None = None  # from the first loss on
         self._copy_share = 0.0
         self._lost_before = 0
@@ -124,6 +126,21 @@ class EnginePump:
             if outlet.blocked:
                 break
         self.dirty = True
+
+    def transmit_stamped(self) -> None:
+        """Send what may be sent now, and note in `left_ns` when: after the engine's work, right before the socket's."""
+        engine, now, self.left_ns = self.engine, clock.monotonic(), clock.monotonic_ns()
+        if self._outlet.blocked:
+            return
+        datagrams = engine.transmit(now)
+        self.left_ns = clock.monotonic_ns()
+        if datagrams:
+            self.has_answered = True
+            self._outlet.send(datagrams, self.source)
+            if engine.lost_count:
+                self._note(datagrams, now)
+        self.dirty = engine.more
+        self.transmit()
 
     def allow_copies(self, share: float) -> None:
         """Let what may be lost leave again from now on: the handshake is done, which proves the peer's address.

@@ -20,6 +20,7 @@ from echostream.transport.quic.life import ConnectionLife
 from echostream.transport.quic.sharing import PortShare
 from echostream.transport.sockets import SocketAddress, VirtualPort
 from echostream.transport.udp import Packet
+from echostream.types import clock
 
 __all__ = ("SharingEndpoint",)
 
@@ -116,7 +117,7 @@ class SharingEndpoint(Endpoint):
         if packets:
             self._taking = True
             try:
-                self.received(packets)
+                self.received(packets, clock.monotonic_ns())
             finally:
                 self._taking = False
 
