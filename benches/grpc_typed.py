@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -84,7 +85,4 @@ async def connect(target: str) -> AsyncIterator[Round]:
             receipt = await place(Order(symbol="ACME", qty=number), timeout=TIMEOUT)
             return bool(receipt.id == number)
 
-        async def measure(*, in_flight: int, seconds: float) -> dict[str, float]:
-            return await drive(call, in_flight=in_flight, seconds=seconds)
-
-        yield measure
+        yield partial(drive, call)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
 from benches.core import BenchError, Figures, Plan, Row
+from benches.load import Call, cost_in_turns
 from echostream import RpcClient, RpcServer, handler
 
 ID = "HANDLERS"
@@ -20,8 +20,6 @@ ID = "HANDLERS"
 _COUNTS: Final = (1, 10, 100, 1000, 10_000)
 _CALLS: Final = 100
 """In a round, each to another handler as far as there are so many."""
-
-Call = Callable[[int], Coroutine[Any, Any, None]]
 
 
 @asynccontextmanager
@@ -52,14 +50,7 @@ async def _rounds(count: int) -> dict[int, list[float]]:
     """Return the microseconds of processor time per call, by the number of handlers."""
     async with AsyncExitStack() as stack:
         calls = {count: await stack.enter_async_context(caller(count)) for count in _COUNTS}
-        times: dict[int, list[float]] = {count: [] for count in calls}
-        for _ in range(count + 1):
-            for handlers, call in calls.items():
-                started = time.process_time()
-                for number in range(_CALLS):
-                    await call(number)
-                times[handlers].append((time.process_time() - started) / _CALLS * 1e6)
-        return {handlers: found[1:] for handlers, found in times.items()}  # the first round warms up
+        return await cost_in_turns(calls, rounds=count, per_round=_CALLS)
 
 
 def measure(plan: Plan) -> Iterator[Row]:

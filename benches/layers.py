@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any, Final
 
 from benches.core import BenchError, Plan, Row
+from benches.load import Call, cost_in_turns
 from benches.typed import Order, Receipt
 from echostream import INJECTED, Depends, Middleware, Request, RpcClient, RpcServer, handler, service
 from echostream.middleware import RequestNext
@@ -25,8 +25,6 @@ _CALLS: Final = 100
 """Calls of one contender in a round: long against the clock, short against what else disturbs the machine."""
 
 _BARE: Final = "a call with none"
-
-Call = Callable[[int], Coroutine[Any, Any, None]]
 
 
 class Layer(Middleware):
@@ -94,14 +92,7 @@ async def _rounds(count: int) -> dict[str, list[float]]:
                 calls[label] = await stack.enter_async_context(caller(f"{name}-{layers}", Orders(), **options))
             label = f"dependencies, {layers}"
             calls[label] = await stack.enter_async_context(caller(f"needs-{layers}", needing(layers)))
-        times: dict[str, list[float]] = {name: [] for name in calls}
-        for _ in range(count + 1):
-            for name, call in calls.items():
-                started = time.process_time()
-                for number in range(_CALLS):
-                    await call(number)
-                times[name].append((time.process_time() - started) / _CALLS * 1e6)
-        return {name: found[1:] for name, found in times.items()}  # the first round warms up
+        return await cost_in_turns(calls, rounds=count, per_round=_CALLS)
 
 
 def measure(plan: Plan) -> Iterator[Row]:

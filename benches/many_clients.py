@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import resource
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from benches.core import Contender, Figures, Plan, Row, contest, engines
+from benches.load import allow_files
 from benches.slow_reader import resident_bytes
 from benches.worker import Round
 from echostream import Context, RpcClient, RpcServer, StreamReceiver, handler, listener, service, stream
@@ -77,15 +77,6 @@ async def take_part(client: RpcClient, number: int) -> None:
         sender.end()
         if [item async for item in sender.receiver] != pieces:
             raise ValueError(f"the stream of client {number} came back otherwise")
-
-
-def allow_files(count: int) -> bool:
-    """Let this process have so many sockets, one for each client; return whether the system lets it."""
-    wanted = count + 200
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < wanted <= hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return wanted <= hard
 
 
 @asynccontextmanager

@@ -10,13 +10,15 @@ import json
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import nats
 
 from benches.load import drive
-from benches.p04_bytes import TIMEOUT, find_nats_server, payload_of
+from benches.p04_bytes import find_nats_server, payload_of
+from benches.typed import TIMEOUT
 from benches.worker import Round
 
 __all__ = ("connect", "serve")
@@ -69,8 +71,5 @@ async def connect(url: str) -> AsyncIterator[Round]:
         answer = await connection.request("echo", content, timeout=TIMEOUT)
         return bool(answer.data == content)
 
-    async def measure(*, in_flight: int, seconds: float) -> dict[str, float]:
-        return await drive(call, in_flight=in_flight, seconds=seconds)
-
-    yield measure
+    yield partial(drive, call)
     await connection.close()

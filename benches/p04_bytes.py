@@ -6,19 +6,18 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from benches.core import Contender, Plan, Row, compare, contest, missing
 from benches.load import drive
 from benches.p01_unary import engine_modules
+from benches.typed import TIMEOUT, serving
 from benches.worker import Round
-from echostream import RpcClient, RpcServer, handler, service
+from echostream import RpcClient, handler, service
 
 ID = "P4"
-
-TIMEOUT: Final = 10.0
-"""Seconds; every contender's calls carry it."""
 
 
 def payload_of(number: int) -> bytes:
@@ -35,10 +34,8 @@ class Echo:
 
 @asynccontextmanager
 async def serve(engine: str) -> AsyncIterator[dict[str, Any]]:
-    server = RpcServer("quic://127.0.0.1:0", engine=engine)
-    server.register(Echo())
-    async with server:
-        yield {"url": server.addresses[0]}
+    async with serving(Echo(), engine) as found:
+        yield found
 
 
 @asynccontextmanager
@@ -50,10 +47,7 @@ async def connect(engine: str, url: str) -> AsyncIterator[Round]:
             content = payload_of(number)
             return await back(content) == content
 
-        async def measure(*, in_flight: int, seconds: float) -> dict[str, float]:
-            return await drive(call, in_flight=in_flight, seconds=seconds)
-
-        yield measure
+        yield partial(drive, call)
 
 
 def find_nats_server() -> str | None:

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from benches.control import answering, asking
 from benches.core import Contender, Figures, Plan, Row, contest, missing
+from benches.load import allow_files
 from benches.p01_unary import engine_modules
-from benches.raw_crowd import allow_files, full_handshakes
+from benches.raw_crowd import full_handshakes
 from benches.typed import Orders
 from benches.worker import Round
 from echostream import RpcClient, RpcServer

@@ -7,11 +7,11 @@ of both, light enough to leave the server to be measured. Both kinds of server e
 from __future__ import annotations
 
 import asyncio
-import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
+from benches.load import allow_files
 from echostream.config import Limits, QuicSettings
 from echostream.protocol.codec import FrameCodec
 from echostream.protocol.frames import FrameKind
@@ -22,7 +22,7 @@ from echostream.transport.quic import QuicTransport
 from echostream.transport.tls import ClientTls, ServerTls
 from echostream.types import Role
 
-__all__ = ("Greeter", "Guest", "Silent", "allow_files", "crowd", "full_handshakes", "listen")
+__all__ = ("Greeter", "Guest", "Silent", "crowd", "full_handshakes", "listen")
 
 _DIALLING: Final = 32
 """Guests that connect at a time: a handshake takes milliseconds of both processes, and all at once would time out."""
@@ -134,12 +134,3 @@ async def crowd(
         for guest in guests:
             guest.connection.close(3000)
         await asyncio.gather(*(guest.ended for guest in guests))
-
-
-def allow_files(count: int) -> bool:
-    """Let this process have so many sockets, one for each client; return whether the system lets it."""
-    wanted = count + 200
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < wanted <= hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return wanted <= hard

@@ -21,7 +21,8 @@ from typing import Any, Final
 
 from benches.control import answering, asking
 from benches.core import Contender, Figures, Plan, Row, arena, engines
-from benches.raw_crowd import Guest, allow_files, crowd
+from benches.load import allow_files
+from benches.raw_crowd import Guest, crowd
 from benches.slow_reader import resident_bytes
 from benches.typed import Orders
 from benches.worker import Round

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
@@ -12,7 +13,7 @@ from benches.load import drive
 from benches.worker import Round
 from echostream import RpcClient, RpcServer, handler, service
 
-__all__ = ("TIMEOUT", "Order", "Orders", "Receipt", "connect", "serve")
+__all__ = ("TIMEOUT", "Order", "Orders", "Receipt", "connect", "serve", "serving")
 
 TIMEOUT = 10.0
 """Seconds; every contender's calls carry it."""
@@ -36,10 +37,8 @@ class Orders:
 
 @asynccontextmanager
 async def serve(engine: str) -> AsyncIterator[dict[str, Any]]:
-    server = RpcServer("quic://127.0.0.1:0", engine=engine)
-    server.register(Orders())
-    async with server:
-        yield {"url": server.addresses[0]}
+    async with serving(Orders(), engine) as found:
+        yield found
 
 
 @asynccontextmanager
@@ -51,7 +50,13 @@ async def connect(engine: str, url: str) -> AsyncIterator[Round]:
             receipt = await orders.place(Order(symbol="ACME", qty=number))
             return receipt.id == number
 
-        async def measure(*, in_flight: int, seconds: float) -> dict[str, float]:
-            return await drive(call, in_flight=in_flight, seconds=seconds)
+        yield partial(drive, call)
 
-        yield measure
+
+@asynccontextmanager
+async def serving(service: object, engine: str) -> AsyncIterator[dict[str, Any]]:
+    """Serve one service; what its client needs to know is its URL."""
+    server = RpcServer("quic://127.0.0.1:0", engine=engine)
+    server.register(service)
+    async with server:
+        yield {"url": server.addresses[0]}

@@ -10,12 +10,14 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import zenoh
 
 from benches.load import drive
-from benches.p04_bytes import TIMEOUT, payload_of
+from benches.p04_bytes import payload_of
+from benches.typed import TIMEOUT
 from benches.worker import Round
 
 __all__ = ("connect", "serve")
@@ -58,7 +60,4 @@ async def connect(endpoint: str) -> AsyncIterator[Round]:
             session.get(_KEY, take, payload=content, timeout=TIMEOUT)
             return await asyncio.wait_for(answer, TIMEOUT) == content
 
-        async def measure(*, in_flight: int, seconds: float) -> dict[str, float]:
-            return await drive(call, in_flight=in_flight, seconds=seconds)
-
-        yield measure
+        yield partial(drive, call)

@@ -28,8 +28,22 @@ def test_a_new_project_passes_its_tests_and_serves(tmp_path: Path) -> None:
     assert (done.code, done.err) == (0, "")
     assert "cd my-app" in done.out
     project = tmp_path / "my-app"
-    tests = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+    tests = _python(project, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    assert tests.returncode == 0, tests.stdout
+    assert "2 passed" in tests.stdout
+    assert "Warning" not in tests.stdout + tests.stderr
+    with serving("--bind", "quic://127.0.0.1:0", folder=project) as (_, url):
+        assert echostream("call", "-u", url, "my_app.hello", '{"name": "world"}').out == '"hello, world"\n'
+        called = _python(project, "client.py")
+        assert called.stdout == CALLED, called.stderr
+    linted = _python(project, "-m", "ruff", "check", "--no-cache", ".")
+    assert linted.returncode == 0 or "No module named" in linted.stderr, linted.stdout
+
+
+def _python(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in the new project, with this EchoStream."""
+    return subprocess.run(
+        [sys.executable, *arguments],
         cwd=project,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -37,30 +51,6 @@ def test_a_new_project_passes_its_tests_and_serves(tmp_path: Path) -> None:
         timeout=50,
         check=False,
     )
-    assert tests.returncode == 0, tests.stdout
-    assert "2 passed" in tests.stdout
-    assert "Warning" not in tests.stdout + tests.stderr
-    with serving("--bind", "quic://127.0.0.1:0", folder=project) as (_, url):
-        assert echostream("call", "-u", url, "my_app.hello", '{"name": "world"}').out == '"hello, world"\n'
-        called = subprocess.run(
-            [sys.executable, "client.py"],
-            cwd=project,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert called.stdout == CALLED, called.stderr
-    linted = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "--no-cache", "."],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert linted.returncode == 0 or "No module named" in linted.stderr, linted.stdout
 
 
 @pytest.mark.parametrize("name", ["My-App", "1app", "class", "../app", ""])

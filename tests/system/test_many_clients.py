@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from benches import many_clients
+from benches.load import allow_files
 from echostream.errors import CloseCode
 from tests.serving import ENGINE, QUIC, nothing_left, served, until
 
@@ -14,7 +15,7 @@ GRACE = 5.0
 
 
 async def all_take_part(engine: str, count: int) -> None:
-    if not many_clients.allow_files(count):
+    if not allow_files(count):
         pytest.skip("the system allows fewer files")
     with nothing_left(but_timers=True):
         async with (
