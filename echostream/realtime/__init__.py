@@ -9,8 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from echostream.realtime.cadence import ProbeCadence
+    from echostream.realtime.clock import ClockFilter, Verdict
     from echostream.realtime.device import DeviceClock, VirtualDevice
     from echostream.realtime.jitter import Fate, JitterBuffer, State
+    from echostream.realtime.mapping import ClockMapping
     from echostream.realtime.media import MediaClock
     from echostream.realtime.playout import PlayoutController, PlayoutSettings, PlayoutState, PlayoutStats, PlayoutStep
     from echostream.realtime.quality import QualityMeter, StreamQuality
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = (
     "Arrival",
+    "ClockFilter",
+    "ClockMapping",
     "DeviceClock",
     "Fate",
     "Gap",
@@ -30,15 +35,19 @@ __all__ = (
     "PlayoutState",
     "PlayoutStats",
     "PlayoutStep",
+    "ProbeCadence",
     "QualityMeter",
     "SequenceTracker",
     "State",
     "StreamQuality",
+    "Verdict",
     "VirtualDevice",
 )
 
 _HOME = {
     "Arrival": "echostream.realtime.sequence",
+    "ClockFilter": "echostream.realtime.clock",
+    "ClockMapping": "echostream.realtime.mapping",
     "DeviceClock": "echostream.realtime.device",
     "Fate": "echostream.realtime.jitter",
     "Gap": "echostream.realtime.waiting",
@@ -50,10 +59,12 @@ _HOME = {
     "PlayoutState": "echostream.realtime.playout",
     "PlayoutStats": "echostream.realtime.playout",
     "PlayoutStep": "echostream.realtime.playout",
+    "ProbeCadence": "echostream.realtime.cadence",
     "QualityMeter": "echostream.realtime.quality",
     "SequenceTracker": "echostream.realtime.sequence",
     "State": "echostream.realtime.jitter",
     "StreamQuality": "echostream.realtime.quality",
+    "Verdict": "echostream.realtime.clock",
     "VirtualDevice": "echostream.realtime.device",
 }
 

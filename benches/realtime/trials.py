@@ -1,0 +1,97 @@
+"""Runs of the clock filter and of its anchors on the same samples, kept so that several figures can look at one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from random import Random
+from typing import Final
+
+from benches.realtime.anchors import ANCHORS
+from benches.realtime.clocks import LocalClock, Sample, World
+from benches.realtime.delays import Path
+from echostream.realtime.clock import ClockFilter, Verdict
+
+__all__ = ("OURS", "Look", "Trial", "trial")
+
+OURS: Final = "EchoStream"
+_SECOND: Final = 1_000_000_000
+_LOOK_NS: Final = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What all filters said at one moment, and what is true; microseconds."""
+
+    seconds: float
+    errors: dict[str, float]
+    """By filter; ours is `OURS`."""
+    bound: float
+    """Ours: how wrong it says that it may be."""
+    drift: float
+    """Ours: how wrong the drift is, in ppm."""
+
+
+@dataclass
+class Trial:
+    """A run: one look each 100 ms."""
+
+    looks: list[Look] = field(default_factory=list[Look])
+    steps_found: int = 0
+
+    def after(self, seconds: float) -> list[Look]:
+        """Return the looks from then on."""
+        return [look for look in self.looks if look.seconds > seconds]
+
+
+@lru_cache(maxsize=512)
+def trial(
+    path: Path,
+    seed: int,
+    *,
+    seconds: int = 180,
+    drift_ppm: float = 30.0,
+    loss: float = 0.0,
+    step_ms: int = 0,
+    step_at: float = 60.3,
+    wander: float = 1e-9,
+) -> Trial:
+    """Run all filters over a path.
+
+    Args:
+        path: the model of its delays.
+        seed: of everything; odd ones drift the other way.
+        seconds: how long.
+        drift_ppm: of the local clock.
+        loss: share of packets lost, each way.
+        step_ms: by how much the local clock is set forward at `step_at`.
+        step_at: seconds.
+        wander: random walk of the local clock's rate, per square root of a second.
+    """
+    random = Random(f"{path} {seed}")
+    drift_ppm = -drift_ppm if seed % 2 else drift_ppm
+    clock = LocalClock(random, offset_ns=random.randrange(10**15), drift_ppm=drift_ppm, wander=wander)
+    world = World(random, clock, *path.delays(random), loss=loss)
+    ours = ClockFilter()
+    anchors = {name: make() for name, make in ANCHORS.items()}
+
+    def on_sample(sample: Sample) -> None:
+        if ours.add(sample.t1, sample.t2, sample.t3, sample.t4) is Verdict.STEPPED:
+            world.hurry()
+        for anchor in anchors.values():
+            anchor.add(sample)
+
+    result = Trial()
+    step_ns = round(step_at * _SECOND) if step_ms else seconds * _SECOND + 1
+    for now in world.run(seconds * _SECOND, _LOOK_NS, on_sample):
+        if now >= step_ns:
+            step_ns = seconds * _SECOND + 1
+            clock.step(step_ms * 1_000_000)
+        local = clock.read(now)
+        true = now - local
+        errors = {name: abs(anchor.offset_ns(local) - true) / 1e3 for name, anchor in anchors.items()}
+        errors[OURS] = abs(ours.offset_ns(local) - true) / 1e3
+        drift = abs(ours.drift_ppm * 1e-6 + clock.rate / (1 + clock.rate)) * 1e6
+        result.looks.append(Look(now / _SECOND, errors, ours.bound_ns(local) / 1e3, drift))
+    result.steps_found = ours.step_count
+    return result
