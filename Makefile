@@ -8,7 +8,7 @@ MEASURED := $(if $(COVERAGE),-m coverage run)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install cli demo quickstart test test-slow test-all sim-full lint format types docs bench fuzz clean
+.PHONY: help install cli demo quickstart test test-slow test-all sim-full lint format types docs bench bench-growth bench-realtime fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench: $(STAMPS)/bench ## the benchmarks; ARGS="--quick --only P1,P6 --json FILE
 
 bench-growth: $(STAMPS)/bench ## half an hour of curves that must be flat or linear, drawn in build/plots
 	$(PYTHON) benches/run.py --growth --plots build/plots --json build/growth.json $(ARGS)
+
+bench-realtime: $(STAMPS)/bench ## clocks, jitter and playout in simulated networks, beside others on the same samples; ARGS="--quick --only G1"
+	$(PYTHON) -m benches.realtime $(ARGS)
 
 fuzz: $(STAMPS)/fuzz ## the fuzz targets, 1,000,000 executions of each; see tests/fuzz/run.py
 	$(PYTHON) tests/fuzz/run.py --runs 1000000 --json build/fuzz.json
