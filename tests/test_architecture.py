@@ -17,6 +17,7 @@ import pytest
 LEVELS: dict[str, float] = {
     "echostream_derive": 0,
     "echostream.types": 1,
+    "echostream.bucket": 1,
     "echostream.habits": 1,
     "echostream.errors": 2,
     "echostream.config": 3,

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, Literal
 
+from echostream.bucket import TokenBucket
 from echostream.config import MAX_RATE_LIMIT_KEYS
 from echostream.errors import ConfigurationError, RpcError, Status
 from echostream.middleware.base import Middleware
@@ -58,7 +59,7 @@ class RateLimit(Middleware):
         self._key: Callable[[Request], Hashable] = by if callable(by) else _KEYS[by]
         self._what = by if isinstance(by, str) else "key"
         self._max_keys = max_keys
-        self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # tokens, and when that was
+        self._buckets: OrderedDict[Hashable, TokenBucket] = OrderedDict()
         self.refused = 0
         """Calls refused so far."""
 
@@ -73,17 +74,18 @@ class RateLimit(Middleware):
 
     def _take(self, key: Hashable) -> None:
         now = clock.monotonic()
-        tokens, since = self._buckets.pop(key, (self._burst, now))
-        tokens = min(self._burst, tokens + (now - since) * self._rate)
-        if len(self._buckets) >= self._max_keys:
-            self._buckets.popitem(last=False)
-        self._buckets[key] = (tokens - 1 if tokens >= 1 else tokens, now)
-        if tokens < 1:
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = TokenBucket(self._rate, burst=self._burst)
+            if len(self._buckets) > self._max_keys:
+                self._buckets.popitem(last=False)
+        self._buckets.move_to_end(key)
+        if not bucket.take(now):
             self.refused += 1
             raise RpcError(
                 Status.RESOURCE_EXHAUSTED,
                 f"over {self._rate:g} calls a second for this {self._what}",
-                retry_after=(1 - tokens) / self._rate,
+                retry_after=bucket.wait(now),
                 details={"unprocessed": True},
             )
 

@@ -14,7 +14,7 @@ from aioquic.quic.packet_builder import QuicPacketBuilder
 from echostream.errors import ConnectError
 from echostream.transport.quic import endpoint
 from echostream.transport.quic.former import LINGER
-from echostream.transport.quic.rates import PerNetwork, RateLimit, RatePerNetwork, network_of
+from echostream.transport.quic.rates import PerNetwork, RatePerNetwork, network_of
 from echostream.transport.sockets import SocketAddress
 from echostream.types import Clock, clock, random_bytes
 from tests.transport.lab import Pair, both_engines, every_pair, every_server
@@ -24,21 +24,6 @@ AIOQUIC = ("aioquic", "aioquic")
 
 
 # Arithmetic
-
-
-def test_a_rate_has_a_burst_and_comes_back() -> None:
-    limit = RateLimit(10, burst=3)
-    assert [limit.take(5.0) for _ in range(5)] == [True, True, True, False, False]
-    assert [limit.take(5.15) for _ in range(2)] == [True, False]
-    assert [limit.take(100.0) for _ in range(4)] == [True, True, True, False]
-
-
-def test_with_debt_nothing_passes_under_a_flood() -> None:
-    limit = RateLimit(10, burst=3, debt=10)
-    passed = sum(limit.take(number / 100) for number in range(500))
-    assert passed == 3
-    assert not limit.take(5.5)
-    assert limit.take(6.3)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 
+from echostream.bucket import TokenBucket
 from echostream.config import Limits, QuicSettings
 from echostream.transport.base import Accept, Receiver
 from echostream.transport.quic.codes import Refusal
@@ -15,7 +16,7 @@ from echostream.transport.quic.demux import CONNECTION_ID_BYTES, LongHeader, Ret
 from echostream.transport.quic.endpoint import Endpoint
 from echostream.transport.quic.engine import QuicEngines
 from echostream.transport.quic.life import ConnectionLife
-from echostream.transport.quic.rates import PerNetwork, RateLimit, RatePerNetwork, network_of
+from echostream.transport.quic.rates import PerNetwork, RatePerNetwork, network_of
 from echostream.transport.quic.resets import StatelessResets
 from echostream.transport.quic.sharing import PortShare
 from echostream.transport.quic.sharing_endpoint import SharingEndpoint
@@ -78,10 +79,10 @@ class Acceptor:
         self._settings = settings
         self._limits = limits
         self._tokens = RetryTokens(token_key)
-        self._unproven = RateLimit(
+        self._unproven = TokenBucket(
             settings.retry_above_rate, burst=_BURST_WITHOUT_RETRY, debt=settings.retry_above_rate
         )
-        self._answers = RateLimit(
+        self._answers = TokenBucket(
             settings.max_retries_per_second, burst=settings.max_retries_per_second * _ANSWER_BURST_SECONDS
         )
         most = settings.max_handshakes_per_address

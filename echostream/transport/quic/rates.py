@@ -5,45 +5,14 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter, OrderedDict
 
-__all__ = ("PerNetwork", "RateLimit", "RatePerNetwork", "network_of")
+from echostream.bucket import TokenBucket
+
+__all__ = ("PerNetwork", "RatePerNetwork", "network_of")
 
 _IPV6_CUSTOMER_BITS = 64
 """Of an IPv6 address: whoever has one has all that share these bits."""
 _MAX_NETWORKS = 4096
 """That have a rate of their own, about 1 MB."""
-
-
-class RateLimit:
-    """A token bucket.
-
-    Args:
-        per_second: what comes back in a second.
-        burst: what may happen at once.
-        debt: how many of those that were refused count as well: under a flood nothing happens, not even at this rate.
-    """
-
-    __slots__ = ("_at", "_burst", "_debt", "_left", "_per_second")
-
-    def __init__(self, per_second: float, *, burst: float, debt: float = 0.0) -> None:
-        self._per_second = per_second
-        self._burst = self._left = burst
-        self._debt = debt
-        self._at: float | None = None
-
-    def take(self, now: float) -> bool:
-        """Return whether it may happen now, and count it."""
-        if self._at is not None:
-            self._left = min(self._burst, self._left + (now - self._at) * self._per_second)
-        self._at = now
-        if self._left < 1:
-            self._left = max(-self._debt, self._left - 1) if self._debt else self._left
-            return False
-        self._left -= 1
-        return True
-
-    def give_back(self) -> None:
-        """Count one less."""
-        self._left = min(self._burst, self._left + 1)
 
 
 class PerNetwork:
@@ -70,12 +39,12 @@ class PerNetwork:
 
 
 class RatePerNetwork:
-    """A `RateLimit` for each network; the one that was used longest ago is forgotten above a number of them."""
+    """A `TokenBucket` for each network; the one that was used longest ago is forgotten above a number of them."""
 
     def __init__(self, per_second: float, *, burst: float) -> None:
         self._per_second = per_second
         self._burst = burst
-        self._limits: OrderedDict[int, RateLimit] = OrderedDict()
+        self._limits: OrderedDict[int, TokenBucket] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._limits)
@@ -84,7 +53,7 @@ class RatePerNetwork:
         """Return whether it may happen now, and count it."""
         limit = self._limits.get(network)
         if limit is None:
-            limit = self._limits[network] = RateLimit(self._per_second, burst=self._burst)
+            limit = self._limits[network] = TokenBucket(self._per_second, burst=self._burst)
             if len(self._limits) > _MAX_NETWORKS:
                 self._limits.popitem(last=False)
         self._limits.move_to_end(network)

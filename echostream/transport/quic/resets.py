@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-from echostream.transport.quic.rates import RateLimit
+from echostream.bucket import TokenBucket
 from echostream.types import random_bytes
 
 __all__ = ("MIN_RESET_BYTES", "TOKEN_BYTES", "StatelessResets")
@@ -33,7 +33,7 @@ class StatelessResets:
 
     def __init__(self, key: bytes, *, per_second: int) -> None:
         self._key = key
-        self._rate = RateLimit(per_second, burst=per_second)
+        self._rate = TokenBucket(per_second, burst=per_second)
 
     def token(self, connection_id: bytes) -> bytes:
         """Return the token that the peer learns together with a connection id."""
