@@ -1,4 +1,4 @@
-"""The token bucket: how often something may happen, or how many bytes may leave, in the long run and at once. Sans-IO."""
+"""The token bucket: how often something may happen, or how much may leave, in the long run and at once. Sans-IO."""
 
 from __future__ import annotations
 

@@ -21,8 +21,11 @@ from echostream.protocol.layout import (
     ACCEPTS,
     ACK,
     ACK_FIELDS,
+    DATAGRAM,
+    DATAGRAM_ITEM,
     HEADER,
     HEADER_BYTES,
+    I64,
     INITIAL,
     LENGTH_BYTES,
     METADATA,
@@ -32,6 +35,7 @@ from echostream.protocol.layout import (
     RESPONSE,
     SENDS,
     SHORTEST,
+    TIMED,
     TIMES,
     U16,
     U32,
@@ -126,6 +130,23 @@ class FrameCodec:
         """Encode an Event."""
         flags = (ACK if wants_ack else 0) | (RAW if raw else 0)
         return self._named(FrameKind.EVENT, flags, frame_id, name, payload, metadata)
+
+    def stream_item(
+        self, stream_id: int, payload: bytes, *, raw: bool = False, timestamp_ns: int | None = None
+    ) -> bytes:
+        """Encode a StreamItem."""
+        flags = RAW if raw else 0
+        if timestamp_ns is None:
+            return self.plain(FrameKind.STREAM_ITEM, stream_id, payload, flags)
+        return self.plain(FrameKind.STREAM_ITEM, stream_id, I64.pack(timestamp_ns) + payload, flags | TIMED)
+
+    def datagram_item(self, frame: f.DatagramItemFrame) -> bytes:
+        """Encode a DatagramItem."""
+        payload, flags = frame.payload, RAW if frame.raw else 0
+        if frame.timestamp_ns is not None:
+            payload, flags = I64.pack(frame.timestamp_ns) + payload, flags | TIMED
+        size, kind = DATAGRAM_ITEM.size - LENGTH_BYTES + len(payload), FrameKind.DATAGRAM_ITEM
+        return DATAGRAM_ITEM.pack(size, kind, flags, frame.id, frame.sequence, frame.piece, frame.pieces - 1) + payload
 
     def encode(self, frame: Frame) -> bytes:
         """Encode any frame object."""
@@ -309,12 +330,20 @@ _ENCODERS: Final[dict[type[Frame], Callable[..., bytes]]] = {
         FrameKind.ACK, frame.id, ACK_FIELDS.pack(frame.listeners, frame.failed)
     ),
     f.StreamOpenFrame: lambda codec, frame: codec._named(
-        FrameKind.STREAM_OPEN, 0, frame.id, encode_name(frame.name), b"", frame.metadata
+        FrameKind.STREAM_OPEN,
+        (TIMED if frame.timed else 0) | (DATAGRAM if frame.datagram else 0),
+        frame.id,
+        encode_name(frame.name),
+        b"",
+        frame.metadata,
     ),
-    f.StreamItemFrame: lambda codec, frame: codec.plain(
-        FrameKind.STREAM_ITEM, frame.id, frame.payload, RAW if frame.raw else 0
+    f.StreamItemFrame: lambda codec, frame: codec.stream_item(
+        frame.id, frame.payload, raw=frame.raw, timestamp_ns=frame.timestamp_ns
     ),
-    f.StreamEndFrame: lambda codec, frame: codec.plain(FrameKind.STREAM_END, frame.id),
+    f.StreamEndFrame: lambda codec, frame: codec.plain(
+        FrameKind.STREAM_END, frame.id, b"" if frame.items is None else U64.pack(frame.items)
+    ),
+    f.DatagramItemFrame: lambda codec, frame: codec.datagram_item(frame),
     f.StreamResetFrame: lambda codec, frame: codec.plain(
         FrameKind.STREAM_RESET, frame.id, bytes((frame.status,)) + frame.payload
     ),

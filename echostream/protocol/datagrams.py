@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from echostream.protocol import events as ev
 from echostream.protocol import frames as f
-from echostream.protocol.hello import TIME_SYNC
+from echostream.protocol.hello import DATAGRAM_ITEMS, TIME_SYNC
 
 if TYPE_CHECKING:
     from echostream.protocol.link import Link
@@ -21,16 +21,20 @@ __all__ = ("receive_datagram", "time_sync")
 _NS_PER_SECOND: Final = 1_000_000_000
 
 
-def receive_datagram(machine: PeerProtocol, data: bytes, arrived_ns: int, events: list[ev.ProtocolEvent]) -> None:
-    """Take a datagram."""
+def receive_datagram(machine: PeerProtocol, data: bytes, arrived_ns: int) -> list[ev.ProtocolEvent]:
+    """Take a datagram; return what it gives rise to."""
+    events: list[ev.ProtocolEvent] = []
     link = machine.link
     frame = link.codec.single(data) if link.ready else None
     if machine.observe is not None and frame is not None:
         machine.observe(frame, link.codec)
     if isinstance(frame, f.TimeSyncFrame) and TIME_SYNC in link.features:
         _take_time_sync(link, frame, arrived_ns, events)
+    elif isinstance(frame, f.DatagramItemFrame) and DATAGRAM_ITEMS in link.features:
+        machine.streams.on_datagram(frame, arrived_ns, events)
     else:
         link.dropped_datagrams += 1
+    return events
 
 
 def time_sync(link: Link, nonce: int, t1_ns: int, t2_ns: int = 0, t3_ns: int = 0, *, is_answer: bool = False) -> bytes:

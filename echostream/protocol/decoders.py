@@ -12,7 +12,10 @@ from echostream.protocol.layout import (
     ACCEPTS,
     ACK,
     ACK_FIELDS,
+    DATAGRAM,
+    DATAGRAM_ITEM,
     HEADER_BYTES,
+    I64,
     INITIAL,
     LENGTH_BYTES,
     METADATA,
@@ -20,6 +23,7 @@ from echostream.protocol.layout import (
     REQUEST_FIELDS,
     SENDS,
     SHORTEST,
+    TIMED,
     TIMES,
     U16,
     U64,
@@ -86,7 +90,7 @@ def _decode_event(codec: FrameCodec, data: bytes, at: int, end: int, flags: int,
 
 def _decode_stream_open(codec: FrameCodec, data: bytes, at: int, end: int, flags: int, frame_id: int) -> Frame:
     name, metadata, _ = _read_named(codec, data, at, end, flags)
-    return f.StreamOpenFrame(frame_id, name, metadata)
+    return f.StreamOpenFrame(frame_id, name, metadata, (flags & TIMED) != 0, (flags & DATAGRAM) != 0)
 
 
 def _read_named(codec: FrameCodec, data: bytes, at: int, end: int, flags: int) -> tuple[str, Metadata | None, int]:
@@ -99,7 +103,30 @@ def _read_named(codec: FrameCodec, data: bytes, at: int, end: int, flags: int) -
 
 
 def _decode_stream_item(_codec: FrameCodec, data: bytes, at: int, end: int, flags: int, frame_id: int) -> Frame:
-    return f.StreamItemFrame(frame_id, data[at:end], (flags & RAW) != 0)
+    if not flags & TIMED:
+        return f.StreamItemFrame(frame_id, data[at:end], (flags & RAW) != 0)
+    timestamp_ns, at = _read_timestamp(data, at, end)
+    return f.StreamItemFrame(frame_id, data[at:end], (flags & RAW) != 0, timestamp_ns)
+
+
+def _decode_datagram_item(_codec: FrameCodec, data: bytes, at: int, end: int, flags: int, frame_id: int) -> Frame:
+    _, _, _, _, sequence, piece, last = DATAGRAM_ITEM.unpack_from(data, at - HEADER_BYTES)
+    if piece > last:
+        raise RemoteProtocolError(f"piece {piece} of an item whose last piece is {last}")
+    at, timestamp_ns = at - HEADER_BYTES + DATAGRAM_ITEM.size, None
+    if flags & TIMED:
+        timestamp_ns, at = _read_timestamp(data, at, end)
+    return f.DatagramItemFrame(frame_id, sequence, data[at:end], piece, last + 1, (flags & RAW) != 0, timestamp_ns)
+
+
+def _read_timestamp(data: bytes, at: int, end: int) -> tuple[int, int]:
+    if at + I64.size > end:
+        raise RemoteProtocolError("truncated frame: no room for a timestamp")
+    return I64.unpack_from(data, at)[0], at + I64.size
+
+
+def _decode_stream_end(_codec: FrameCodec, data: bytes, at: int, end: int, _flags: int, frame_id: int) -> Frame:
+    return f.StreamEndFrame(frame_id, U64.unpack_from(data, at)[0] if at + U64.size <= end else None)
 
 
 def _decode_stream_reset(_codec: FrameCodec, data: bytes, at: int, end: int, _flags: int, frame_id: int) -> Frame:
@@ -134,13 +161,14 @@ DECODERS: Final[dict[int, tuple[int, int, _Decoder]]] = {
     FrameKind.PROGRESS: (0, 10, lambda _c, data, at, end, _f, number: f.ProgressFrame(number, data[at:end])),
     FrameKind.EVENT: (METADATA | RAW | ACK, 12, _decode_event),
     FrameKind.ACK: (0, 18, lambda _c, data, at, _e, _f, number: f.AckFrame(number, *ACK_FIELDS.unpack_from(data, at))),
-    FrameKind.STREAM_OPEN: (METADATA, 12, _decode_stream_open),
-    FrameKind.STREAM_ITEM: (RAW, 10, _decode_stream_item),
-    FrameKind.STREAM_END: (0, 10, lambda _c, _d, _a, _e, _f, number: f.StreamEndFrame(number)),
+    FrameKind.STREAM_OPEN: (METADATA | TIMED | DATAGRAM, 12, _decode_stream_open),
+    FrameKind.STREAM_ITEM: (RAW | TIMED, 10, _decode_stream_item),
+    FrameKind.STREAM_END: (0, 10, _decode_stream_end),
     FrameKind.STREAM_RESET: (0, 11, _decode_stream_reset),
     FrameKind.CREDIT: (0, 18, lambda _c, data, at, _e, _f, number: f.CreditFrame(number, *U64.unpack_from(data, at))),
     FrameKind.TIME_SYNC: (ACK, 34, _decode_time_sync),
     FrameKind.GO_AWAY: (0, 12, _decode_go_away),
+    FrameKind.DATAGRAM_ITEM: (RAW | TIMED, 18, _decode_datagram_item),
     FrameKind.LANE_OPEN: (0, 10, lambda _c, _d, _a, _e, _f, number: f.LaneOpenFrame(number)),
 }
 

@@ -11,6 +11,7 @@ from echostream.protocol.records import AppStream, Call, IncomingCall, OutgoingC
 __all__ = (
     "CallCancelled",
     "CreditReceived",
+    "DatagramItemReceived",
     "EventAcknowledged",
     "EventReceived",
     "GoAwayReceived",
@@ -132,8 +133,19 @@ class StreamItemReceived:
 
 
 @dataclass(slots=True)
+class DatagramItemReceived:
+    """An item of an application stream came in datagrams: perhaps not in order, perhaps twice."""
+
+    stream: AppStream
+    frame: f.DatagramItemFrame
+    """The whole item."""
+    arrived_ns: int
+    """When its last piece came, on the local clock."""
+
+
+@dataclass(slots=True)
 class StreamEnded:
-    """The peer sends no more on this stream."""
+    """The peer sends no more on this stream; items in datagrams may still be on their way, see `StreamTable.forget`."""
 
     stream: AppStream
 
@@ -195,6 +207,7 @@ ProtocolEvent = (
     | StreamOpened
     | StreamAccepted
     | StreamItemReceived
+    | DatagramItemReceived
     | StreamEnded
     | StreamWasReset
     | GoAwayReceived

@@ -14,6 +14,7 @@ __all__ = (
     "AckFrame",
     "CancelFrame",
     "CreditFrame",
+    "DatagramItemFrame",
     "EndFrame",
     "EventFrame",
     "Flag",
@@ -53,6 +54,7 @@ class FrameKind(enum.IntEnum):
     CREDIT = 14
     TIME_SYNC = 15
     GO_AWAY = 16
+    DATAGRAM_ITEM = 21
     LANE_OPEN = 22
 
 
@@ -71,6 +73,11 @@ class Flag(enum.IntFlag):
     """Request: Item frames of the caller follow, then End."""
     ACCEPTS_ITEMS = 0x20
     """Request: the caller takes Item frames before the Response."""
+    # What a bit means depends on the kind; these are other names for the two above.
+    TIMED = 0x10
+    """StreamOpen: items have timestamps. StreamItem, DatagramItem: one stands before the payload."""
+    DATAGRAM = 0x20
+    """StreamOpen: items may travel in datagrams."""
 
 
 @dataclass(slots=True)
@@ -173,6 +180,8 @@ class StreamOpenFrame(Frame):
 
     name: str
     metadata: Metadata | None = None
+    timed: bool = False
+    datagram: bool = False
 
 
 @dataclass(slots=True)
@@ -181,11 +190,32 @@ class StreamItemFrame(Frame):
 
     payload: bytes
     raw: bool = False
+    timestamp_ns: int | None = None
+    """Session time, on a timed stream."""
+
+
+@dataclass(slots=True)
+class DatagramItemFrame(Frame):
+    """One item of an application stream, or a piece of one, in a datagram of its own: it may be lost, late or early."""
+
+    sequence: int
+    """Number of the item, from 0; unsigned 32 bits that wrap."""
+    payload: bytes
+    piece: int = 0
+    """Which piece of the item this is."""
+    pieces: int = 1
+    """How many there are."""
+    raw: bool = False
+    timestamp_ns: int | None = None
+    """As in StreamItem."""
 
 
 @dataclass(slots=True)
 class StreamEndFrame(Frame):
     """Half-close: this side sends no more items."""
+
+    items: int | None = None
+    """How many it sent in datagrams, where it may have: so that the other side knows what was lost."""
 
 
 @dataclass(slots=True)

@@ -10,7 +10,20 @@ from echostream.errors import CloseCode, EchoStreamError, RemoteProtocolError
 from echostream.protocol.payload import PayloadCodec, shown
 from echostream.types import Role, WireValue
 
-__all__ = ("EVENT_ACK", "FEATURES", "LANES", "PROGRESS", "TIME_SYNC", "Hello", "PeerLimits")
+__all__ = (
+    "DATAGRAM_ITEMS",
+    "EVENT_ACK",
+    "FEATURES",
+    "LANES",
+    "PROGRESS",
+    "TIMED_ITEMS",
+    "TIME_SYNC",
+    "Hello",
+    "PeerLimits",
+)
+
+DATAGRAM_ITEMS: Final = "datagram-items"
+"""Items of application streams may travel in datagrams."""
 
 EVENT_ACK: Final = "event-ack"
 """Events may ask for an Ack."""
@@ -24,7 +37,10 @@ PROGRESS: Final = "progress"
 TIME_SYNC: Final = "time-sync"
 """TimeSync frames may travel in datagrams."""
 
-FEATURES: Final[frozenset[str]] = frozenset({EVENT_ACK, LANES, PROGRESS, TIME_SYNC})
+TIMED_ITEMS: Final = "timed-items"
+"""Items of application streams may have timestamps."""
+
+FEATURES: Final[frozenset[str]] = frozenset({DATAGRAM_ITEMS, EVENT_ACK, LANES, PROGRESS, TIME_SYNC, TIMED_ITEMS})
 """What this version can do beyond the base; the two sides use what both have."""
 
 _MAX_TEXT: Final = 4096

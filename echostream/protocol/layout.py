@@ -8,8 +8,9 @@ from typing import Final
 from echostream.protocol.frames import Flag
 
 __all__ = (
-    "ACCEPTS", "ACK", "ACK_FIELDS", "HEADER", "HEADER_BYTES", "INITIAL", "LENGTH_BYTES", "METADATA", "NAMED", "RAW",
-    "REQUEST", "REQUEST_FIELDS", "RESPONSE", "SENDS", "SHORTEST", "TIMES", "U16", "U32", "U64",
+    "ACCEPTS", "ACK", "ACK_FIELDS", "DATAGRAM", "DATAGRAM_ITEM", "HEADER", "HEADER_BYTES", "I64", "INITIAL",
+    "LENGTH_BYTES", "METADATA", "NAMED", "RAW", "REQUEST", "REQUEST_FIELDS", "RESPONSE", "SENDS", "SHORTEST", "TIMED",
+    "TIMES", "U16", "U32", "U64",
 )  # fmt: skip
 
 HEADER: Final = Struct(">IBBQ")
@@ -19,6 +20,8 @@ NAMED: Final = Struct(">IBBQH")
 U16: Final = Struct(">H")
 U32: Final = Struct(">I")
 U64: Final = Struct(">Q")
+I64: Final = Struct(">q")
+DATAGRAM_ITEM: Final = Struct(">IBBQIHH")
 ACK_FIELDS: Final = Struct(">II")
 TIMES: Final = Struct(">qqq")
 REQUEST_FIELDS: Final = Struct(">QH")
@@ -36,3 +39,5 @@ RAW: Final = int(Flag.RAW)
 ACK: Final = int(Flag.ACK)
 SENDS: Final = int(Flag.SENDS_ITEMS)
 ACCEPTS: Final = int(Flag.ACCEPTS_ITEMS)
+TIMED: Final = int(Flag.TIMED)
+DATAGRAM: Final = int(Flag.DATAGRAM)

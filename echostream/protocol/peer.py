@@ -161,9 +161,7 @@ class PeerProtocol:
 
     def receive_datagram(self, data: bytes, arrived_ns: int) -> list[ev.ProtocolEvent]:
         """Take a datagram, and when it came on the clock of `clock_ns`; what is not expected is dropped and counted."""
-        events: list[ev.ProtocolEvent] = []
-        receive_datagram(self, data, arrived_ns, events)
-        return events
+        return receive_datagram(self, data, arrived_ns)
 
     # C. What is to be sent
 
@@ -387,6 +385,7 @@ _OF_CALLS: Final[dict[type[f.Frame], _Take]] = {
 _OF_STREAMS: Final[dict[type[f.Frame], _Take]] = {
     f.StreamOpenFrame: StreamTable.on_open,
     f.StreamItemFrame: StreamTable.on_item,
+    f.DatagramItemFrame: StreamTable.on_stray,
     f.StreamEndFrame: StreamTable.on_end,
     f.StreamResetFrame: StreamTable.on_reset,
 }

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from echostream.protocol.flow import ReceiveCredit, SendCredit
+from echostream.protocol.pieces import DatagramHalves
 
 __all__ = ("AppStream", "Call", "IncomingCall", "OutgoingCall")
 
@@ -65,6 +66,7 @@ class AppStream:
 
     __slots__ = (
         "accepted",
+        "datagrams",
         "handle",
         "id",
         "local_open",
@@ -74,6 +76,7 @@ class AppStream:
         "remote_open",
         "send_credit",
         "stream_id",
+        "timed",
     )
 
     def __init__(
@@ -85,6 +88,8 @@ class AppStream:
         send_credit: SendCredit,
         receive_credit: ReceiveCredit,
         handle: Any = None,
+        timed: bool = False,
+        datagrams: DatagramHalves | None = None,
     ) -> None:
         self.id = number
         self.stream_id = stream_id
@@ -102,6 +107,10 @@ class AppStream:
         """Whether the transport stream still takes frames of this side: the peer may have stopped it."""
         self.send_credit = send_credit
         self.receive_credit = receive_credit
+        self.timed = timed
+        """Whether its items have timestamps."""
+        self.datagrams = datagrams
+        """What is remembered of its items in datagrams, where they may travel so."""
 
     def __repr__(self) -> str:
         halves = f"{'>' if self.local_open else '-'}{'<' if self.remote_open else '-'}"

@@ -32,9 +32,9 @@ from echostream.session.due import DueCalls
 from echostream.session.early import EarlyCalls
 from echostream.session.lanes import Lanes
 from echostream.session.places import Places
+from echostream.session.reports import EVENT_HANDLERS
 from echostream.session.roles import CLOSED_HERE, PeerOwner, ProbeHandle, UnexpectedErrors
 from echostream.session.runtime import Runtime
-from echostream.session.timesync import answer
 from echostream.session.turns import Turns
 from echostream.transport.base import CloseReason, Connection
 
@@ -311,7 +311,7 @@ class Peer:
         self._lose(ConnectionLostError(f"peer broke the protocol: {error.message}", close_code=error.close_code))
 
     def _handle(self, events: list[ev.ProtocolEvent]) -> None:
-        handlers, is_broken = _EVENT_HANDLERS, False
+        handlers, is_broken = EVENT_HANDLERS, False
         for event in events:
             try:
                 handlers[type(event)](self, event)
@@ -326,12 +326,14 @@ class Peer:
         if is_broken:  # after the rest: whose call has ended is not told again
             self._lose(ConnectionLostError("internal error", close_code=CloseCode.INTERNAL))
 
-    def _on_go_away(self, event: ev.GoAwayReceived) -> None:
+    def on_go_away(self, event: ev.GoAwayReceived) -> None:
+        """Tell who waits for what the peer never saw, and the session."""
         for item in event.rejected:
             item.handle.on_lost(unprocessed("the peer is shutting down and did not see to this"))
         self.owner.on_go_away(event)
 
-    def _on_probe_answered(self, event: ev.ProbeAnswered) -> None:
+    def on_probe_answered(self, event: ev.ProbeAnswered) -> None:
+        """Tell who waits for it."""
         waiting = self.probes.pop(event.frame.id, None)
         if waiting is None:
             self.protocol.link.stray_answers += 1
@@ -369,28 +371,3 @@ class Peer:
 def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
-
-
-_EVENT_HANDLERS: Final[dict[type[Any], Callable[[Peer, Any], None]]] = {
-    ev.HelloReceived: lambda peer, event: peer.owner.on_hello(),
-    ev.RequestReceived: lambda peer, event: peer.owner.on_request(event),
-    ev.ResponseReceived: lambda peer, event: event.call.handle.on_response(event.frame),
-    ev.ItemReceived: lambda peer, event: event.call.handle.on_item(event.frame),
-    ev.InputEnded: lambda peer, event: event.call.handle.on_input_ended(),
-    ev.CallCancelled: lambda peer, event: event.call.handle.on_cancelled(event.status),
-    ev.ProgressReceived: lambda peer, event: event.call.handle.on_progress(event.frame),
-    ev.CreditReceived: lambda peer, event: event.target.handle.on_credit(),
-    ev.EventReceived: lambda peer, event: peer.owner.on_event(event.frame),
-    ev.EventAcknowledged: lambda peer, event: event.handle.on_acknowledged(event.frame),
-    ev.StreamOpened: lambda peer, event: peer.owner.on_stream(event),
-    ev.StreamAccepted: lambda peer, event: event.stream.handle.on_accepted(),
-    ev.StreamItemReceived: lambda peer, event: event.stream.handle.on_item(event.frame),
-    ev.StreamEnded: lambda peer, event: event.stream.handle.on_ended(),
-    ev.StreamWasReset: lambda peer, event: event.stream.handle.on_reset(event.status, event.payload),
-    ev.GoAwayReceived: Peer._on_go_away,
-    ev.ProbeAnswered: Peer._on_probe_answered,
-    ev.ProbeReceived: answer,
-    ev.HoldingRefused: lambda peer, event: _log.warning(
-        "! %s: %s was refused, too much waits here (max_held_bytes)", peer.connection.peer_address, event.what
-    ),
-}

@@ -16,7 +16,9 @@ TARGETS: Final = {
     "codec": tuple(f"echostream.protocol.{name}" for name in ("codec", "reader", "payload")),
     "peer": tuple(
         f"echostream.protocol.{name}"
-        for name in ("peer", "calls", "streams", "link", "flow", "early", "hello", "outbox", "account", "datagrams")
+        for name in (
+            *("peer", "calls", "streams", "pieces", "link", "flow", "early", "hello", "outbox", "account", "datagrams"),
+        )
     ),
     "demux": tuple(
         f"echostream.transport.quic.{name}" for name in ("demux", "endpoint", "acceptor", "former", "resets")

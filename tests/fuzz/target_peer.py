@@ -145,6 +145,9 @@ _STEPS: Final[dict[int, _Step]] = {
     23: lambda ordeal, source: ordeal.flush(),
     24: lambda ordeal, source: ordeal.open_lane(),
     25: _datagram,
+    26: lambda ordeal, source: ordeal.send_datagrams(source.number(), source.number() * 5, source.number()),
+    27: lambda ordeal, source: ordeal.forget(source.number()),
+    28: lambda ordeal, source: ordeal.open_stream(timed=bool((flags := source.number()) & 1), datagram=bool(flags & 2)),
 }
 """Operation: step. Numbers stay, so that inputs keep their meaning."""
 
@@ -189,6 +192,11 @@ def _sent(kind: int, flags: int, number: int, fields: bytes, more: int = 0) -> b
     return bytes(Script([25, kind, flags, number, more]).piece(fields))
 
 
+def _item(number: int, sequence: int, pieces: int = 0, *, flags: int = 0, payload: bytes = bytes(10)) -> bytes:
+    fields = sequence.to_bytes(4, "big") + bytes([0, pieces >> 4, 0, pieces & 0x0F])
+    return _sent(21, flags, number, fields + payload)
+
+
 def _scenes(role: Role) -> dict[str, bytes]:
     """What makes a machine of this role take each of its ways, by name."""
     own, peer = (1, 2) if role is Role.CLIENT else (2, 1)  # first ids
@@ -196,6 +204,7 @@ def _scenes(role: Role) -> dict[str, bytes]:
     events = 3 if role is Role.CLIENT else 2  # a one-way stream of the peer
     credit, item = (2000).to_bytes(8, "big"), bytes(200)
     opened, offered = bytes([11, 0]) + _framed(mine, 14, 0, own, credit), _framed(theirs, 10, 0, peer) + bytes([12, 0])
+    with_datagrams = _framed(theirs, 10, 0x30, peer) + bytes([12, 0])
     items_out, items_in = bytes([4, 12, 1, 0]), _framed(theirs, 2, 48, peer)
     many = b"".join(_framed(theirs, 4, 0, peer, item) for _ in range(4))
     return {
@@ -227,6 +236,28 @@ def _scenes(role: Role) -> dict[str, bytes]:
         "stream on the lane": _framed(0, 10, 0, peer),
         "stream whose stop came first": bytes([3, theirs, 0, 1]) + _framed(theirs, 10, 0, peer),
         "stream that nobody opened": _framed(mine, 10, 0, peer),
+        "datagrams of a stream taken": with_datagrams + _item(peer, 0) + _item(peer, 1, 0x01) + _item(peer, 1, 0x11)
+        + _item(peer, 2, 0x01) + 2 * _item(peer, 3, 0x02) + _framed(theirs, 12, 0, peer, bytes(8)) + bytes([14, 0])
+        + _item(peer, 4) + bytes([27, 0, 27, 0]) + _item(peer, 5),
+        "datagrams of a stream opened": bytes([28, 3, 26, 0, 9, 60]) + _framed(mine, 14, 0, own, credit)
+        + bytes([26, 0, 9, 60, 26, 0, 9, 10, 26, 0, 250, 60]) + _item(own, 0) + bytes([14, 0, 26, 0, 1, 60])
+        + _framed(mine, 12, 0, own) + _item(own, 1, 0x01) + bytes([20]) + _item(own, 1),
+        "datagrams before the stream": _item(peer, 0) + _item(peer, 1) + _framed(theirs, 10, 0x30, peer)
+        + _item(peer, 2) + bytes([12, 0, 12, 0]) + _item(peer + 2, 0) + 70 * _item(peer + 4, 0),
+        "datagrams of a stream without": offered + bytes([26, 0, 1, 60]) + _item(peer, 0),
+        "datagrams of a stream that has ended": with_datagrams + _item(peer, 0, 0x01) + bytes([15, 0, 1, 0])
+        + _item(peer, 0, 0x11),
+        "datagrams of this side's that never was": _item(own, 0),
+        "datagrams in pieces that do not fit": with_datagrams + _item(peer, 0, 0x01) + _item(peer, 0, 0x12),
+        "datagrams with a piece too many": with_datagrams + _item(peer, 0, 0x21),
+        "datagrams in too many pieces": with_datagrams + b"".join(_item(peer, at, 0x01) for at in range(20)),
+        "datagrams in too large pieces": with_datagrams
+        + b"".join(_item(peer, at, 0x01, payload=bytes(240)) for at in range(6)),
+        "datagrams of many streams ended": b"".join(
+            _framed(theirs + 4 * at, 10, 0x20, peer + 2 * at) + bytes([12, at, 14, at])
+            + _framed(theirs + 4 * at, 12, 0, peer + 2 * at) for at in range(60)
+        ),
+        "an item of a datagram on a stream": with_datagrams + _framed(theirs, 21, 0, peer),
         "caller streams": items_out + bytes([7, 0, 9, 0, 7, 0, 255, 0, 7, 0, 255, 0])
         + _framed(mine, 14, 0, own, credit) + bytes([7, 0, 9, 0, 5, 0, 7, 0, 1, 0]) + _framed(mine, 4, 0, own, item)
         + bytes([8, 0]) + _framed(mine, 7, 0, own)

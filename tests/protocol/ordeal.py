@@ -187,6 +187,11 @@ class Ordeal:
         assert record in self.live, f"an item for {record}, which has ended"
         self._unconsumed.append((record, size))
 
+    def _on_datagram(self, stream: AppStream) -> None:
+        assert stream in self.live or stream.id in self.machine.streams._ended, (
+            f"a datagram for {stream}, which has ended"
+        )
+
     def _on_half_closed(self, stream: AppStream, half: str) -> None:
         halves = self._half_closed.setdefault(stream, set())
         assert half not in halves
@@ -301,9 +306,18 @@ class Ordeal:
         if (call := self._pick(number, IncomingCall)) is not None:
             self._try(self.machine.calls.send_progress, call, b"\x93\x01\xc0\xc0")
 
-    def open_stream(self, name: str = "s", metadata: Any = None) -> None:
+    def open_stream(
+        self, name: str = "s", metadata: Any = None, *, timed: bool = False, datagram: bool = False
+    ) -> None:
         stream = self._try(
-            self.machine.streams.open, name, self.side.open_stream(), None, metadata=metadata, legal=REFUSED
+            self.machine.streams.open,
+            name,
+            self.side.open_stream(),
+            None,
+            metadata=metadata,
+            timed=timed,
+            datagram=datagram,
+            legal=REFUSED,
         )
         if stream is not None:
             self._begin(stream)
@@ -311,6 +325,23 @@ class Ordeal:
     def accept(self, number: int) -> None:
         if (stream := self._pick(number, AppStream)) is not None and not self.machine.link.is_local(stream.id):
             self._try(self.machine.streams.accept, stream)
+            if stream in self.live:
+                self._hear(self.machine.streams.take_early, stream, self.now_ns)
+
+    def send_datagrams(self, number: int, size: int, room: int) -> None:
+        """Number an item, and cut it."""
+        if (stream := self._pick(number, AppStream)) is None:
+            return
+        frame = self._try(self.machine.streams.number_item, stream, bytes(size), legal=REFUSED)
+        if frame is not None:
+            assert stream in self.live
+            found = self.machine.streams.cut_item(frame, room)
+            assert all(len(data) <= room for data in found)
+            assert found or room < 23
+
+    def forget(self, number: int) -> None:
+        if (stream := self._pick(number, AppStream)) is not None:
+            self._try(self.machine.streams.forget, stream)
 
     def send_stream_item(self, number: int, size: int, *, raw: bool = False) -> None:
         if (stream := self._pick(number, AppStream)) is not None:
@@ -399,6 +430,8 @@ class Ordeal:
         remote = [number for number in streams.streams if not link.is_local(number)]
         assert len(calls.incoming) <= LIMITS.max_concurrent_calls
         assert len(remote) == streams._remote_count <= LIMITS.max_streams
+        assert len(streams._ended) <= 64
+        assert len(streams._early or ()) <= 64
         assert len(link.owed_acks) <= LIMITS.max_unacknowledged_events
         assert len(link.cancelled) <= _MAX_REMEMBERED
         assert len(link.stopped) <= _MAX_REMEMBERED
@@ -425,6 +458,8 @@ class Ordeal:
                 assert credit.consumed <= credit.received
                 largest = LIMITS.max_payload_bytes + ITEM_COST_BYTES
                 assert credit.received - credit.consumed <= credit.window + largest
+        for stream in (*machine.streams.streams.values(), *machine.streams._ended.values()):
+            held += 0 if stream.datagrams is None else stream.datagrams.buffered_bytes
         assert machine.link.held.held == (held if machine.state is not State.CLOSED else 0), (
             "what is held is counted wrongly"
         )
@@ -468,6 +503,7 @@ _ON_EVENT: Final[dict[type[Any], Callable[[Ordeal, Any], object]]] = {
     ev.StreamOpened: lambda ordeal, event: ordeal._begin(event.stream),
     ev.StreamAccepted: lambda ordeal, event: None,
     ev.StreamItemReceived: lambda ordeal, event: ordeal._on_item(event.stream, len(event.frame.payload)),
+    ev.DatagramItemReceived: lambda ordeal, event: ordeal._on_datagram(event.stream),
     ev.StreamEnded: lambda ordeal, event: ordeal._on_half_closed(event.stream, "remote"),
     ev.StreamWasReset: lambda ordeal, event: ordeal._end(event.stream),
     ev.GoAwayReceived: Ordeal._on_rejected,

@@ -268,6 +268,7 @@ def leftovers(machine: PeerProtocol) -> dict[str, Any]:
         "incoming": machine.calls.incoming,
         "streams": machine.streams.streams,
         "refused streams": machine.streams._remote_count,
+        "ended streams": machine.streams._ended,
         "owners": link.owners,
         "claimed": link.claimed,
         "unacknowledged": machine._unacknowledged,

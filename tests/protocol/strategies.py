@@ -38,9 +38,12 @@ frames = st.one_of(
     st.builds(f.ProgressFrame, u64, payloads),
     st.builds(f.EventFrame, u64, names, payloads, metadata, st.booleans(), st.booleans()),
     st.builds(f.AckFrame, u64, u32, u32),
-    st.builds(f.StreamOpenFrame, u64, names, metadata),
-    st.builds(f.StreamItemFrame, u64, payloads, st.booleans()),
-    st.builds(f.StreamEndFrame, u64),
+    st.builds(f.StreamOpenFrame, u64, names, metadata, st.booleans(), st.booleans()),
+    st.builds(f.StreamItemFrame, u64, payloads, st.booleans(), st.none() | i64),
+    st.builds(f.StreamEndFrame, u64, st.none() | u64),
+    st.builds(
+        f.DatagramItemFrame, u64, u32, payloads, u16, st.integers(1 << 16, 1 << 16), st.booleans(), st.none() | i64
+    ),
     st.builds(f.StreamResetFrame, u64, u8, payloads),
     st.builds(f.CreditFrame, u64, u64),
     st.builds(f.TimeSyncFrame, u64, i64, i64, i64, st.booleans()),

@@ -217,7 +217,7 @@ def test_every_kind_is_refused_one_byte_below_its_shortest(kind: f.FrameKind) ->
     shortest = {
         f.FrameKind.REQUEST: 20, f.FrameKind.RESPONSE: 11, f.FrameKind.CANCEL: 11, f.FrameKind.EVENT: 12,
         f.FrameKind.ACK: 18, f.FrameKind.STREAM_OPEN: 12, f.FrameKind.STREAM_RESET: 11, f.FrameKind.CREDIT: 18,
-        f.FrameKind.TIME_SYNC: 34, f.FrameKind.GO_AWAY: 12,
+        f.FrameKind.TIME_SYNC: 34, f.FrameKind.GO_AWAY: 12, f.FrameKind.DATAGRAM_ITEM: 18,
     }.get(kind, 10)  # fmt: skip
     whole = bytes((kind, 0)) + bytes(shortest - 2)
     assert FrameReader(codec).feed(shortest.to_bytes(4, "big") + whole)[0].id == 0

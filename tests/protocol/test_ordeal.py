@@ -31,16 +31,21 @@ answers = st.one_of(
     st.builds(f.CreditFrame, ids, st.sampled_from([0, 1, 1024, 5000, (1 << 64) - 1])),
     st.builds(f.AckFrame, ids, u32, u32),
     st.builds(f.StreamItemFrame, ids, st.binary(max_size=300)),
-    st.builds(f.StreamEndFrame, ids),
+    st.builds(f.StreamEndFrame, ids, st.none() | st.integers(0, 5)),
     st.builds(f.StreamResetFrame, ids, u8, st.binary(max_size=9)),
     st.builds(f.GoAwayFrame, ids, u16, st.text(max_size=9)),
 )
 openers = st.one_of(
     st.builds(f.RequestFrame, ids, st.just("m"), st.binary(max_size=9), u64, st.none(), flags, flags),
-    st.builds(f.StreamOpenFrame, ids, st.just("s"), st.none()),
+    st.builds(f.StreamOpenFrame, ids, st.just("s"), st.none(), flags, flags),
     st.builds(f.EventFrame, ids, st.just("e"), st.binary(max_size=9), st.none(), flags),
     st.builds(f.CancelFrame, ids, u8),
     st.builds(f.LaneOpenFrame, st.just(0)),
+)
+
+
+datagrams = st.builds(
+    f.DatagramItemFrame, ids, st.integers(0, 4), st.binary(max_size=300), st.integers(0, 1), st.just(2)
 )
 
 
@@ -98,6 +103,13 @@ class AnyInput(RuleBasedStateMachine):
         elif stream_id != LANE:
             self.ordeal.receive_reset(stream_id, code)
 
+    @rule(frame=datagrams | answers, number=pick)
+    def receive_a_datagram(self, frame: f.Frame, number: int) -> None:
+        if self.ordeal.live and number % 3:
+            ids = sorted(each.id for each in self.ordeal.live)
+            frame = replace(frame, id=ids[number % len(ids)])
+        self.ordeal.receive_datagram(self.ordeal.side.codec.encode(frame))
+
     # The application
 
     @rule(size=sizes, method=names, meta=metadata, own=flags, large=flags, sends=flags, accepts=flags)
@@ -122,19 +134,22 @@ class AnyInput(RuleBasedStateMachine):
         else:
             self.ordeal.end_input(number)
 
-    @rule(name=names, meta=metadata)
-    def open_a_stream(self, name: str, meta: Any) -> None:
-        self.ordeal.open_stream(name, meta)
+    @rule(name=names, meta=metadata, timed=flags, datagram=flags)
+    def open_a_stream(self, name: str, meta: Any, timed: bool, datagram: bool) -> None:
+        self.ordeal.open_stream(name, meta, timed=timed, datagram=datagram)
 
     @rule(number=pick, size=sizes)
     def use_a_stream(self, number: int, size: int) -> None:
         self.ordeal.accept(number)
         self.ordeal.send_stream_item(number, size)
+        self.ordeal.send_datagrams(number, size, 60)
         self.ordeal.consume(number)
 
     @rule(number=pick, status=u8, reset=flags)
     def end_a_stream(self, number: int, status: int, reset: bool) -> None:
-        if reset:
+        if not status % 4:
+            self.ordeal.forget(number)
+        elif reset:
             self.ordeal.reset_stream(number, status, b"why")
         else:
             self.ordeal.end_stream(number)

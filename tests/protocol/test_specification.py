@@ -29,7 +29,7 @@ def test_the_kinds_and_their_flags_are_those_of_the_codec() -> None:
 
 def test_the_flags_are_those_of_the_code() -> None:
     listed = [(row[1], int(row[0], 16)) for row in page.rows("bit") if row[1]]
-    assert listed == [(flag.name, flag.value) for flag in Flag]
+    assert listed == [(name, flag.value) for name, flag in Flag.__members__.items()]
     assert _OPTIONAL_FLAGS == 0x40 | 0x80
     assert f"Kinds from 0x{_OPTIONAL_KINDS:02x} ({_OPTIONAL_KINDS}) on are optional" in page.text()
 

@@ -451,10 +451,10 @@ async def test_a_peer_shows_its_state(world: _World) -> None:
 
 
 async def test_every_event_of_the_machine_has_a_handler() -> None:
-    from echostream.session.peer import _EVENT_HANDLERS
+    from echostream.session.reports import EVENT_HANDLERS
 
     names = set(ev.__all__) - {"ProtocolEvent"}
-    assert {kind.__name__ for kind in _EVENT_HANDLERS} == names
+    assert {kind.__name__ for kind in EVENT_HANDLERS} == names
 
 
 # Both ends
