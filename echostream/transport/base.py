@@ -217,6 +217,14 @@ class Connection(ABC):
 
     @property
     @abstractmethod
+    def datagram_room_bytes(self) -> int:
+        """Bytes of datagrams that may be sent now: what congestion control leaves, less the datagrams that wait for it.
+
+        0 or less when there is no room; more than that is queued, and its age is beyond the control of who sends it.
+        """
+
+    @property
+    @abstractmethod
     def rtt(self) -> float | None:
         """Smoothed round-trip time in seconds, or None where unknown."""
 

@@ -262,6 +262,11 @@ class MemoryConnection(Connection):
         return _MAX_DATAGRAM_PAYLOAD_BYTES if self._is_open else 0
 
     @property
+    def datagram_room_bytes(self) -> int:
+        room = _MAX_QUEUED_DATAGRAMS - self._queued_datagrams
+        return room * _MAX_DATAGRAM_PAYLOAD_BYTES if self._is_open else 0
+
+    @property
     def rtt(self) -> float | None:
         return None
 

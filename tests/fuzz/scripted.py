@@ -104,6 +104,9 @@ class Engine:
         self._packets: list[bytes] = []
         self._is_done = False
 
+    def datagram_room(self) -> int:
+        return 0
+
     def _fresh_id(self) -> bytes:
         return next(self._ids).to_bytes(CONNECTION_ID_BYTES, "big")
 

@@ -455,6 +455,21 @@ class TransportConformance:
         client.connection.abort()
         assert client.connection.send_datagram_now(b"late") is None
 
+    async def test_the_room_for_datagrams_is_what_is_left_beyond_those_that_wait(self, world: World) -> None:
+        client, server = await world.pair()
+        room = client.connection.datagram_room_bytes
+        assert room >= 2000
+        sent = 0
+        while client.connection.datagram_room_bytes >= 1000 and client.connection.send_datagram(bytes(1000)):
+            sent += 1
+        assert sent >= 2
+        assert client.connection.datagram_room_bytes <= room - 1000 * sent
+        client.connection.flush()
+        await server.until(lambda: len(server.datagrams) == sent)
+        await client.until(lambda: client.connection.datagram_room_bytes >= room)  # all of it again
+        client.connection.abort()
+        assert client.connection.datagram_room_bytes == 0
+
     async def test_the_datagram_queue_is_bounded(self, world: World) -> None:
         client, _ = await world.pair()
         taken = 0

@@ -145,6 +145,10 @@ class QuicConnection(ConnectionLife):
         return self._engine.max_datagram_payload_bytes if self._state is State.OPEN else 0
 
     @property
+    def datagram_room_bytes(self) -> int:
+        return self._engine.datagram_room() if self._state is State.OPEN else 0
+
+    @property
     def rtt(self) -> float | None:
         return self._engine.rtt
 

@@ -150,6 +150,10 @@ class QuicEngine(ABC):
         """Largest payload `send_datagram` takes: what fits the path and the peer; 0 when the peer takes none."""
 
     @abstractmethod
+    def datagram_room(self) -> int:
+        """Return the bytes that the congestion window leaves beyond the DATAGRAM frames that wait for it."""
+
+    @abstractmethod
     def send_datagram(self, data: bytes) -> bool:
         """Queue a DATAGRAM frame; False when it is too large or the queue is full."""
 

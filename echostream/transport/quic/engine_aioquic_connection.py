@@ -155,6 +155,9 @@ class AioquicEngine(CommonEngine):
         # A frame above the peer's limit, or one that fits no packet, would cost the connection or its datagrams.
         return max(0, min(_datagram_bytes(self._quic) - _DATAGRAM_OVERHEAD_BYTES, _peer_datagram_limit(self._quic) - 3))
 
+    def datagram_room(self) -> int:
+        return self.window_room() - sum(map(len, _datagram_queue(self._quic)))
+
     def send_datagram(self, data: bytes) -> bool:
         if not len(data) <= self.max_datagram_payload_bytes or not self.max_datagram_payload_bytes:
             return False

@@ -227,6 +227,9 @@ class Qh3Engine(CommonEngine):
         path = path_bytes(self._quic) - _DATAGRAM_OVERHEAD_BYTES
         return max(0, min(path, peer_datagram_limit(self._quic) - 3))
 
+    def datagram_room(self) -> int:
+        return self.window_room() - sum(map(len, self._datagrams))
+
     def send_datagram(self, data: bytes) -> bool:
         if not len(data) <= self.max_datagram_payload_bytes or not self.max_datagram_payload_bytes:
             return False
