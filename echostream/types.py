@@ -26,6 +26,7 @@ __all__ = (
     "random_bytes",
     "random_source",
     "seeded_random",
+    "shown_by",
     "simulated",
 )
 
@@ -102,23 +103,33 @@ def seeded_random(seed: str | int) -> random.Random:
 
 
 @contextmanager
-def simulated(time_source: Clock, seed: int) -> Generator[None, None, None]:
-    """Replace time and randomness of this process by virtual ones; for the simulator only.
+def shown_by(time_source: Clock) -> Generator[None, None, None]:
+    """Let `clock` show the time of another one, as if it were another machine's; for simulators and demonstrations.
 
-    `clock` keeps its identity, because everybody has it by name: its methods are shadowed.
+    `clock` keeps its identity, because everybody has it by name: its methods are shadowed. The timers of the event loop
+    stay with the system's clock.
     """
-    global _entropy  # noqa: PLW0603
     shadowed = ("monotonic", "monotonic_ns", "wall")
-    state, entropy = random_source.getstate(), _entropy
-    generator = seeded_random(seed)
     for name in shadowed:
         setattr(clock, name, getattr(time_source, name))
-    random_source.seed(seed)
-    _entropy = generator.randbytes
     try:
         yield
     finally:
         for name in shadowed:
             delattr(clock, name)
+
+
+@contextmanager
+def simulated(time_source: Clock, seed: int) -> Generator[None, None, None]:
+    """Replace time and randomness of this process by virtual ones; for the simulator only."""
+    global _entropy  # noqa: PLW0603
+    state, entropy = random_source.getstate(), _entropy
+    generator = seeded_random(seed)
+    random_source.seed(seed)
+    _entropy = generator.randbytes
+    try:
+        with shown_by(time_source):
+            yield
+    finally:
         random_source.setstate(state)
         _entropy = entropy

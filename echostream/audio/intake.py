@@ -1,0 +1,63 @@
+"""Packets to frames in their order: the jitter buffer, and the decoder behind it."""
+
+from __future__ import annotations
+
+from echostream.audio.codec import Decoder
+from echostream.audio.render import Piece
+from echostream.audio.settings import AUDIO_FRAME_NS, AUDIO_RATE
+from echostream.realtime import Gap, JitterBuffer, StreamQuality
+
+__all__ = ("Intake",)
+
+_HALF_SAMPLE_NS = 500_000_000 // AUDIO_RATE
+
+
+class Intake:
+    """Holds what arrived until the renderer asks for it.
+
+    Its time is read off the play head, which runs ahead of the present by what the sink holds.
+
+    Args:
+        decoder: of the packets.
+        latency_ns: of the whole group, from stamp to ear.
+    """
+
+    def __init__(self, decoder: Decoder, latency_ns: int) -> None:
+        self._decoder = decoder
+        self._latency_ns = latency_ns
+        # A whole frame of patience: each is asked for while the one before it is played.
+        self._buffer = JitterBuffer(AUDIO_FRAME_NS, latency_ns=latency_ns, late_ns=AUDIO_FRAME_NS)
+        self._end_ns: int | None = None
+        self.damaged_count = 0
+        """Packets that the decoder refused."""
+        self.passed_count = 0
+        """Packets that were there, and a little too late to be heard."""
+
+    def push(self, sequence: int, stamp_ns: int, arrival_ns: int, packet: bytes) -> None:
+        """Take a packet; stamp and arrival are in session time."""
+        self._buffer.push(sequence, stamp_ns, arrival_ns, packet)
+        if self._end_ns is None or stamp_ns + AUDIO_FRAME_NS > self._end_ns:
+            self._end_ns = stamp_ns + AUDIO_FRAME_NS
+
+    def take(self, head_ns: int) -> Piece | None:
+        """Return the frame in which `head_ns` lies, or begins less than a frame later; None where there is none."""
+        due_ns = head_ns + self._latency_ns + AUDIO_FRAME_NS - _HALF_SAMPLE_NS
+        while (found := self._buffer.pop(due_ns)) is not None:
+            if isinstance(found, Gap):
+                continue  # the hole shows itself in the stamps
+            frame = self._decoder.decode(found.payload)
+            if frame is None:
+                self.damaged_count += 1
+            elif found.timestamp_ns + AUDIO_FRAME_NS > head_ns + _HALF_SAMPLE_NS:
+                return found.timestamp_ns, frame
+            else:  # its turn is over; that it was decoded keeps the decoder's state
+                self.passed_count += 1
+        return None
+
+    def ahead_ns(self, head_ns: int) -> int:
+        """Return how much sound there is after `head_ns`."""
+        return 0 if self._end_ns is None else max(0, self._end_ns - head_ns)
+
+    def quality(self) -> StreamQuality:
+        """Tell what was lost, late, reordered."""
+        return self._buffer.stats()

@@ -1,0 +1,59 @@
+"""The form of audio on the wire, and every default and limit of this package, each with its unit and its reason.
+
+They are `echostream/config.py` for those who have the extra ``audio``; nothing else reads them.
+"""
+
+__all__ = (
+    "AUDIO_BUFFER_SAMPLES",
+    "AUDIO_CHANNELS",
+    "AUDIO_FRAME_NS",
+    "AUDIO_RATE",
+    "AUDIO_READ_AHEAD_FRAMES",
+    "CLOCK_LOCK_TIMEOUT",
+    "DEFAULT_CAST_LATENCY",
+    "MAX_CAST_LATENCY",
+    "MAX_CAST_RECEIVERS",
+    "MIN_CAST_LATENCY",
+    "OPUS_BIT_RATE",
+    "PLAY_INTERVAL",
+    "PLAY_REPORT_INTERVAL",
+)
+
+AUDIO_RATE = 48_000
+"""Samples per second of all audio on the wire: what Opus works with, and what every sound card plays."""
+
+AUDIO_CHANNELS = 2
+"""Left and right."""
+
+AUDIO_FRAME_NS = 10_000_000
+"""Of sound in one packet: a packet that is lost is hardly heard, and headers stay below a fifth."""
+
+AUDIO_BUFFER_SAMPLES = 3840
+"""Samples that wait in a sink, 80 ms: a program that stands still for longer is heard."""
+
+AUDIO_READ_AHEAD_FRAMES = 100
+"""Frames that a caster has read ahead of a file, 1 s of them: a slow disk is not heard."""
+
+OPUS_BIT_RATE = 128_000
+"""Bits per second of stereo in Opus: transparent for most music, and a packet has 160 bytes."""
+
+DEFAULT_CAST_LATENCY = 0.3
+"""Seconds from the stamp of a sample until it is heard: a sink's buffer, and the jitter of a good Wi-Fi."""
+
+MIN_CAST_LATENCY = 0.12
+"""Seconds: `AUDIO_BUFFER_SAMPLES`, a frame that is read and one that is on its way, and a scheduler that is late."""
+
+MAX_CAST_LATENCY = 10.0
+"""Seconds: receivers hold so much sound, 1,000 packets."""
+
+MAX_CAST_RECEIVERS = 256
+"""Receivers of one cast: each costs a packet in 10 ms."""
+
+CLOCK_LOCK_TIMEOUT = 5.0
+"""Seconds until a receiver knows the session's clock: the first burst takes a tenth of one."""
+
+PLAY_INTERVAL = 0.01
+"""Seconds between two looks at a sink, a frame of sound."""
+
+PLAY_REPORT_INTERVAL = 0.25
+"""Seconds between two reports of a receiver to the caster: as often as a person reads numbers."""

@@ -1,0 +1,129 @@
+"""Where sound goes: what every sink can do, and a device that is only arithmetic, which may write a WAV file."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+from typing import Protocol
+
+from echostream.audio.samples import Samples, silence, to_s16
+from echostream.audio.settings import AUDIO_BUFFER_SAMPLES, AUDIO_CHANNELS, AUDIO_RATE
+from echostream.errors import ConfigurationError
+from echostream.realtime import VirtualDevice
+from echostream.types import clock
+
+__all__ = ("Sink", "VirtualSink")
+
+
+class Sink(Protocol):
+    """Takes blocks ahead of time and plays them by a clock of its own. Frames are counted from its start."""
+
+    def start(self) -> None:
+        """Begin to play, silence first.
+
+        Raises:
+            ConfigurationError: there is nothing to play with.
+        """
+
+    def room(self) -> int:
+        """Return how many samples it takes now."""
+        ...
+
+    def next_frame(self) -> int:
+        """Return the number of the sample that is written next; silence that stood in for late blocks is counted."""
+        ...
+
+    def write(self, block: Samples) -> None:
+        """Take a block; what it has no room for is dropped."""
+
+    def report(self) -> tuple[int, int] | None:
+        """Return a local time in ns and the sample that is heard then; None while nothing is known."""
+        ...
+
+    @property
+    def underrun_count(self) -> int:
+        """How often it had nothing to play."""
+        ...
+
+    def close(self) -> None:
+        """Stop at once."""
+
+
+class VirtualSink:
+    """Plays nothing, in real time; what it would have played may be written to a WAV file.
+
+    Args:
+        path: of the file; None for none. What is there is replaced.
+        drift_ppm: how much faster than nominal it plays, by the local clock.
+        buffer_samples: that it takes ahead.
+
+    Attributes:
+        started_ns: when it played sample 0, by the local clock.
+    """
+
+    def __init__(
+        self, path: str | Path | None = None, *, drift_ppm: float = 0.0, buffer_samples: int = AUDIO_BUFFER_SAMPLES
+    ) -> None:
+        self._path = None if path is None else Path(path)
+        self._drift_ppm = drift_ppm
+        self._buffer_samples = buffer_samples
+        self._device: VirtualDevice | None = None
+        self._file: wave.Wave_write | None = None
+        self._written = 0
+        self.started_ns = 0
+
+    def start(self) -> None:
+        """Begin to play.
+
+        Raises:
+            ConfigurationError: the file cannot be written.
+        """
+        if self._path is not None:
+            try:
+                self._path.open("wb").close()
+            except OSError as error:
+                raise ConfigurationError("out", f"{self._path} cannot be written: {error.strerror}") from None
+            self._file = wave.open(str(self._path), "wb")  # noqa: SIM115 - closed by close()
+            self._file.setnchannels(AUDIO_CHANNELS)
+            self._file.setsampwidth(2)
+            self._file.setframerate(AUDIO_RATE)
+        self.started_ns = clock.monotonic_ns()
+        self._device = VirtualDevice(
+            AUDIO_RATE, started_ns=self.started_ns, drift_ppm=self._drift_ppm, buffer_frames=self._buffer_samples
+        )
+
+    @property
+    def underrun_count(self) -> int:
+        return self._playing.underrun_count
+
+    def room(self) -> int:
+        return self._playing.room(clock.monotonic_ns())
+
+    def next_frame(self) -> int:
+        return self._playing.next_frame(clock.monotonic_ns())
+
+    def write(self, block: Samples) -> None:
+        now_ns = clock.monotonic_ns()
+        at = self._playing.next_frame(now_ns)
+        taken = self._playing.write(len(block), now_ns)
+        if self._file is not None:
+            # What it played for want of blocks is heard, too.
+            self._file.writeframesraw(to_s16(silence(at - self._written)).tobytes())
+            self._file.writeframesraw(to_s16(block[:taken]).tobytes())
+        self._written = at + taken
+
+    def report(self) -> tuple[int, int] | None:
+        now_ns = clock.monotonic_ns()
+        frame = self._playing.played(now_ns)
+        return self._playing.heard_ns(frame), frame
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    @property
+    def _playing(self) -> VirtualDevice:
+        if self._device is None:
+            raise RuntimeError("the sink was not started")
+        return self._device
