@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from echostream.routing.plan import Depends
     from echostream.server import RpcServer
     from echostream.session.call import Call
-    from echostream.session.calling import Progress
     from echostream.session.chains import Item, Notice, Request
     from echostream.session.context import Context
     from echostream.session.emitter import EventAck
     from echostream.session.manager import BroadcastResult
+    from echostream.session.pending import Progress
     from echostream.session.session import Principal, Session
     from echostream.session.streams import StreamReceiver, StreamSender
     from echostream.types import INJECTED
@@ -152,11 +152,11 @@ _MODULES = {
     "echostream.routing.plan": ("Depends",),
     "echostream.server": ("RpcServer",),
     "echostream.session.call": ("Call",),
-    "echostream.session.calling": ("Progress",),
     "echostream.session.chains": ("Item", "Notice", "Request"),
     "echostream.session.context": ("Context",),
     "echostream.session.emitter": ("EventAck",),
     "echostream.session.manager": ("BroadcastResult",),
+    "echostream.session.pending": ("Progress",),
     "echostream.session.session": ("Principal", "Session"),
     "echostream.session.streams": ("StreamReceiver", "StreamSender"),
     "echostream.types": ("INJECTED",),

@@ -22,10 +22,11 @@ from echostream.errors import ConfigurationError, DeadlineExceededError
 from echostream.habits import OF_SESSIONS, Habits, refuse_keywords
 from echostream.session.attempts import call_through
 from echostream.session.call import Call
-from echostream.session.calling import CallRequest, call_unary
+from echostream.session.calling import call_unary
 from echostream.session.chains import item_sender
 from echostream.session.emitter import EventAck, encode_event
 from echostream.session.listeners import LEFT_OUT, CallbackT
+from echostream.session.pending import CallRequest
 from echostream.session.proxy import UNSET, CallOptions, ItemBlock, ItemIterator, ProxyMethod, iterate, make_proxy
 from echostream.session.streams import OpenStream, StreamSender, open_channel
 from echostream.session.timesync import probe

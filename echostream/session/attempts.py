@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from echostream.config import LOST_CALL_GRACE
 from echostream.errors import LocalProtocolError, RpcError, Status
-from echostream.session.calling import CallRequest, PendingCall, call_unary, deadline_error
+from echostream.session.calling import call_unary
 from echostream.session.chains import Request
 from echostream.session.context import deadline_of
 from echostream.session.deadlines import Entry
+from echostream.session.pending import CallRequest, PendingCall, deadline_error
 from echostream.session.streaming import StreamingCall, call_with_items
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from echostream.session.calling import PendingCall, Progress
+from echostream.session.pending import PendingCall, Progress
 from echostream_derive import CallShape
 
 if TYPE_CHECKING:

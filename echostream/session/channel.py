@@ -17,9 +17,10 @@ from echostream.errors import (
     error_to_wire,
     least_text,
 )
-from echostream.session.calling import decode_payload, encode_payload, error_of, lost_error
+from echostream.session.calling import decode_payload, encode_payload, error_of
 from echostream.session.chains import NO_CHAINS, Chains, Next, both, item_sender, item_taker
 from echostream.session.items import NO_CREDIT, credit_came, turn, wants_turn
+from echostream.session.pending import lost_error
 
 if TYPE_CHECKING:
     from echostream.protocol import frames as f

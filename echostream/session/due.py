@@ -33,6 +33,11 @@ class DueCalls(Entry):
         self.at = math.inf
         """When the next look is, on the loop's clock in seconds."""
 
+    def include(self, deadline: float) -> None:
+        """Look at that time at the latest."""
+        if deadline < self.at:
+            self.look_at(deadline)
+
     def look_at(self, deadline: float) -> None:
         """Look earlier."""
         self.close()

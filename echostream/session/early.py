@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from echostream.protocol import frames as f
     from echostream.protocol.hello import Hello
     from echostream.protocol.peer import PeerProtocol
-    from echostream.session.calling import CallRequest
     from echostream.session.lanes import Lanes
+    from echostream.session.pending import CallRequest
     from echostream.session.session import Session
 
 __all__ = ("EarlyCalls", "EarlyGate")

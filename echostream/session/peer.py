@@ -27,10 +27,10 @@ from echostream.protocol.peer import PeerProtocol
 from echostream.protocol.records import OutgoingCall
 from echostream.protocol.states import State
 from echostream.session.backlog import Backlog
-from echostream.session.calling import unprocessed
 from echostream.session.due import DueCalls
 from echostream.session.early import EarlyCalls
 from echostream.session.lanes import Lanes
+from echostream.session.pending import unprocessed
 from echostream.session.places import Places
 from echostream.session.reports import EVENT_HANDLERS
 from echostream.session.roles import CLOSED_HERE, PeerOwner, ProbeHandle, UnexpectedErrors
@@ -352,7 +352,8 @@ class Peer:
             if item.handle is not None:
                 item.handle.on_lost(error)
         waiters: list[asyncio.Future[Any]] = [waiter for group in self._waiters.values() for waiter in group]
-        waiters += [*self.places.take_waiters(), *self.large.take_waiters()]
+        waiters += self.large.take_waiters()
+        self.places.lose(error)
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(error.again())

@@ -12,9 +12,10 @@ from echostream.errors import ResourceError
 from echostream.session.deadlines import DeadlineWheel, Entry
 
 if TYPE_CHECKING:
+    from echostream.errors import ConnectionLostError
     from echostream.protocol.link import Link
 
-__all__ = ("Places",)
+__all__ = ("InLine", "Places")
 
 
 class Places:
@@ -37,7 +38,7 @@ class Places:
         self._wheel = wheel
         self._max_waiting = link.limits.max_waiting_calls
         self._promised = 0
-        self._waiters: deque[_Waiter] | None = None  # 760 bytes, made when the first one waits
+        self._waiters: deque[InLine] | None = None  # 760 bytes, made when the first one waits
 
     @property
     def free(self) -> bool:
@@ -79,44 +80,70 @@ class Places:
     def freed(self) -> None:
         """Calls ended: let the next ones in."""
         while self._waiters and self.free:
-            waiter = self._waiters.popleft()
-            if not waiter.future.done():
+            if self._waiters.popleft().enter():
                 self._promised += 1
-                waiter.future.set_result(None)
 
-    def take_waiters(self) -> list[asyncio.Future[None]]:
-        """Return those who wait, and forget them: their connection has ended."""
-        waiters, self._waiters = self._waiters or (), None
-        return [waiter.future for waiter in waiters]
+    def line_up(self, waiter: InLine, deadline: float | None) -> None:
+        """Put somebody at the end of the line, who expires at `deadline` on the loop's clock.
 
-    async def _wait(self, deadline: float | None) -> None:
+        Raises:
+            ResourceError: too many wait already.
+        """
         if self.waiting >= self._max_waiting:
             raise ResourceError(
                 f"{self._max_waiting} calls already wait for a free place (max_waiting_calls); slow down",
                 current=self.waiting,
                 limit=self._max_waiting,
             )
-        waiter = _Waiter(self._loop.create_future())
         waiters = self._waiters = self._waiters or deque()
         waiters.append(waiter)
         if deadline is not None:
             self._wheel.put(deadline, waiter)
+
+    def leave(self, waiter: InLine) -> None:
+        """Forget somebody who gives up."""
+        if self._waiters:
+            with suppress(ValueError):
+                self._waiters.remove(waiter)
+
+    def lose(self, error: ConnectionLostError) -> None:
+        """Tell those who wait that there is no place any more, and forget them."""
+        waiters, self._waiters = self._waiters or (), None
+        for waiter in waiters:
+            waiter.lose(error)
+
+    async def _wait(self, deadline: float | None) -> None:
+        waiter = _Waiter(self._loop.create_future())
+        self.line_up(waiter, deadline)
         try:
             await waiter.future
         except (asyncio.CancelledError, TimeoutError):
             if waiter.is_called:
                 self.settle()  # the place was ours already: hand it on
             else:
-                with suppress(ValueError):
-                    waiters.remove(waiter)
+                self.leave(waiter)
             raise
         finally:
             if deadline is not None:
                 self._wheel.remove(waiter)
 
 
-class _Waiter(Entry):
-    """Somebody in the line. A deadline here costs a fifth of what `asyncio.timeout` does."""
+class InLine(Entry):
+    """Somebody in the line."""
+
+    __slots__ = ()
+
+    def enter(self) -> bool:
+        """Take the place; True when that is still to come, so that it has to be promised, and `settle` follows."""
+        raise NotImplementedError
+
+    def lose(self, error: ConnectionLostError) -> None:
+        """The connection ended."""
+        raise NotImplementedError
+
+
+class _Waiter(InLine):
+    """Whoever awaits a place. A deadline here costs a fifth of what `asyncio.timeout` does."""
 
     __slots__ = ("future",)
 
@@ -127,6 +154,16 @@ class _Waiter(Entry):
     def is_called(self) -> bool:
         """Whether a place was promised."""
         return self.future.done() and not self.future.cancelled() and self.future.exception() is None
+
+    def enter(self) -> bool:
+        if self.future.done():
+            return False
+        self.future.set_result(None)
+        return True
+
+    def lose(self, error: ConnectionLostError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error.again())
 
     def expire(self) -> None:
         if not self.future.done():

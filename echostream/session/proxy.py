@@ -11,8 +11,9 @@ from echostream.binding import MethodBinding, bind_service
 from echostream.config import DEFAULT_CALL_TIMEOUT
 from echostream.errors import ConfigurationError
 from echostream.session.attempts import ChainedCall, call_through
-from echostream.session.calling import NO_ARGUMENTS, CallRequest, PendingCall, WireArguments, call_unary
+from echostream.session.calling import call_unary
 from echostream.session.chains import item_sender, item_taker
+from echostream.session.pending import NO_ARGUMENTS, CallRequest, PendingCall, WireArguments
 from echostream.session.streaming import StreamingCall, call_with_items
 from echostream_derive import CallShape, is_service
 

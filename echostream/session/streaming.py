@@ -8,25 +8,17 @@ from collections.abc import AsyncIterable, Callable
 from typing import TYPE_CHECKING, Any
 
 from echostream.errors import EchoStreamError, RpcError, Status
-from echostream.session.calling import (
-    CallRequest,
-    check_status,
-    deadline_error,
-    encode_arguments,
-    encode_payload,
-    lost_error,
-    seconds_left,
-    start_call,
-)
+from echostream.session.calling import check_status, encode_arguments, encode_payload
 from echostream.session.context import deadline_of
 from echostream.session.items import NO_CREDIT, credit_came, turn, wants_turn
+from echostream.session.pending import CallRequest, deadline_error, lost_error, seconds_left, start_call
 
 if TYPE_CHECKING:
     from echostream.protocol import frames as f
     from echostream.protocol.records import OutgoingCall
-    from echostream.session.calling import PendingCall
     from echostream.session.deadlines import Entry
     from echostream.session.peer import Peer
+    from echostream.session.pending import PendingCall
     from echostream.types import Metadata, WireValue
 
 __all__ = ("StreamingCall", "call_with_items")

@@ -41,8 +41,8 @@ from echostream.middleware import (
 )
 from echostream.middleware.base import compile_chains
 from echostream.session.attempts import Attempts
-from echostream.session.calling import CallRequest
 from echostream.session.chains import NO_CHAINS
+from echostream.session.pending import CallRequest
 from echostream.testing import connect_in_memory
 from tests.middleware.world import Desk, Scribe, everything, make_server, numbers, virtually
 from tests.serving import linked, served, until

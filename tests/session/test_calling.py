@@ -24,7 +24,9 @@ from echostream import (
 )
 from echostream.errors import EchoStreamError
 from echostream.protocol import frames as f
-from echostream.session.calling import NO_ARGUMENTS, CallRequest, PendingCall, call_unary, error_of
+from echostream.protocol.link import LANE
+from echostream.session.calling import call_unary, error_of
+from echostream.session.pending import NO_ARGUMENTS, CallRequest, PendingCall
 from tests.serving import until
 from tests.session.world import ALL_WAYS, BOTH, MS, Duo, Gate, duo, frozen, left_of
 
@@ -448,6 +450,49 @@ async def test_time_spent_in_line_is_taken_off(desk: Desk) -> None:
         await asyncio.sleep(30 * MS)
         desk.gate.opened.set()
         assert await late < 10.0 - 25 * MS
+        await asyncio.gather(*calls)
+
+
+@pytest.mark.parametrize("end", ["in order", "cancelled", "late"])
+async def test_a_call_that_gets_its_place_while_its_lane_is_full_waits_for_that_too(desk: Desk, end: str) -> None:
+    async with duo(desk, there_limits=SMALL) as ends:
+        peer, desks = ends.here.peer, ends.here.proxy(Desk)
+        calls = [asyncio.create_task(desks.wait()) for _ in range(2)]
+        await until(lambda: len(desk.seen) == 2)
+        third = asyncio.create_task(ends.here.request("desk.add", 1, timeout=0.05 if end == "late" else 10.0))
+        await until(lambda: peer.places.waiting == 1)
+        peer._blocked[LANE] = None
+        desk.gate.opened.set()
+        await asyncio.gather(*calls)
+        if end == "cancelled":
+            third.cancel()
+        await asyncio.sleep(5 * MS)
+        assert len(peer.protocol.calls.outgoing) == 0
+        if end == "late":
+            with pytest.raises(DeadlineExceededError):
+                await third
+        peer.writable(LANE)
+        if end == "cancelled":
+            with pytest.raises(asyncio.CancelledError):
+                await third
+        if end == "in order":
+            assert await third == 1
+        assert await asyncio.gather(*(desks.add(number) for number in range(5))) == [*range(5)]  # no place was lost
+        assert (peer.places.waiting, peer.places.free) == (0, True)
+
+
+async def test_a_call_that_may_not_start_when_its_turn_comes_says_so(desk: Desk) -> None:
+    async with duo(desk, there_limits=SMALL) as ends:
+        calls = [asyncio.create_task(ends.here.proxy(Desk).wait()) for _ in range(2)]
+        await until(lambda: len(desk.seen) == 2)
+        third = asyncio.create_task(ends.here.request("desk.add", 1))
+        await until(lambda: ends.here.peer.places.waiting == 1)
+        ends.there.peer.protocol.go_away(3001)
+        ends.there.peer.touch()
+        await until(lambda: ends.here.peer.protocol.peer_gone_away)
+        desk.gate.opened.set()
+        with pytest.raises(RpcError, match="takes no new calls"):
+            await third
         await asyncio.gather(*calls)
 
 

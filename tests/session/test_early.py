@@ -11,9 +11,9 @@ import pytest
 from echostream.config import MAX_EARLY_BYTES, Limits
 from echostream.protocol.codec import FrameCodec
 from echostream.protocol.payload import PayloadCodec, encode_name
-from echostream.session.calling import CallRequest
 from echostream.session.early import EarlyCalls
 from echostream.session.lanes import Lanes
+from echostream.session.pending import CallRequest
 from echostream.types import Metadata
 
 

@@ -130,8 +130,7 @@ async def test_those_who_wait_hear_of_the_end() -> None:
     world = _World()
     await world.call("a")
     first, second = await world.calls("b", "c")
-    for waiter in world.places.take_waiters():
-        waiter.set_exception(ConnectionLostError("gone"))
+    world.places.lose(ConnectionLostError("gone"))
     second.cancel()  # both at once
     with pytest.raises(ConnectionLostError, match="gone"):
         await first
