@@ -131,6 +131,9 @@ class Peer:
         self._in_burst = False
         if self._out.pending:
             self.flush()
+        elif not self._flush_scheduled:  # behind those whom the burst woke: what they say goes at the end of their turn
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush_soon)
         if self.backlog.full:
             self.backlog.count()
 

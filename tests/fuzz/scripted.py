@@ -86,7 +86,7 @@ OF_ENGINES: Final = (b"answer", b"close")
 class Engine:
     """Does what the last bytes of its packets say."""
 
-    more = False
+    more = paced = False
     has_news = True
     lost_count = 0
     peer_chain = ()

@@ -307,6 +307,8 @@ class QuicConnection(ConnectionLife):
                 self._last_active = now
                 self._pump.dirty = True
                 self._engine.ping()
+        if self._pump.rest(now):
+            return
         self._pump.handle_timer(now)
         self._pump.transmit()
         self._settle()

@@ -51,6 +51,8 @@ class QuicEngine(ABC):
 
     more: bool = False
     """Whether the last `transmit` stopped at its batch size with something left to send."""
+    paced: bool = False
+    """Whether the last `transmit` left something for a moment that may be nearer than the loop's timers can be set."""
     lost_count: int = 0
     """Packets that were found lost so far, as of the last `transmit`; sent again for want of an answer counts, too."""
     resumed: bool = False

@@ -50,8 +50,9 @@ class EnginePump:
     """
 
     __slots__ = (
-        "_copies", "_copy_share", "_loop", "_lost_before", "_outlet", "_settings", "_soon", "_timer", "_timer_at",
-        "_wake", "address", "dirty", "engine", "has_answered", "last_words", "left_ns", "source",
+        "_also_at", "_copies", "_copy_share", "_loop", "_lost_before", "_outlet", "_postponed", "_settings",
+        "_soon", "_timer", "_timer_at", "_wake", "address", "dirty", "engine", "has_answered", "last_words", "left_ns",
+        "source",
     )  # fmt: skip
 
     def __init__(
@@ -84,8 +85,10 @@ class EnginePump:
         self._wake = wake
         self._loop = asyncio.get_running_loop()
         self._soon = False
+        self._postponed = False  # whether the timer fired, and waits for `wake_soon`
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._also_at: float | None = None
 
     @property
     def is_mute(self) -> bool:
@@ -161,6 +164,15 @@ class EnginePump:
                 self.last_words = datagrams[-1][0]
                 self._outlet.send(datagrams * copies, self.source)
 
+    def rest(self, now: float) -> bool:
+        """Set the timer again and return True if nothing is due, because it was done before the timer fired."""
+        due = self._due()
+        if self.dirty or due is None or due <= now:
+            return False
+        if self._timer is None:
+            self._set_timer(due, now)
+        return True
+
     def handle_timer(self, now: float) -> None:
         """Let the engine handle what is due, and send again what may be lost."""
         due = self.engine.timer()
@@ -177,36 +189,32 @@ class EnginePump:
 
         An earlier timer stays and looks again when it fires, which is cheaper than to move it at every packet.
         """
+        self._also_at = at
         now = clock.monotonic()
-        if self._timer is not None and self._timer_at <= now + _TICK:
-            return
-        due = self.engine.timer()
-        if due is None or (at is not None and at < due):
-            due = at
-        if self._copies is not None:
-            at = self._copies.timer()
-            if due is None or (at is not None and at < due):
-                due = at
-        if due is None:
-            return
         if self._timer is not None:
-            if self._timer_at <= due:
+            if self._timer_at <= now + _TICK:
+                return
+            due = self._due()
+            if due is None or self._timer_at <= due:
                 return
             self._timer.cancel()
-        self._timer_at = due
-        self._timer = self._loop.call_later(max(0.0, due - now), self._fire)
+        else:
+            due = self._due()
+        if due is not None:
+            self._set_timer(due, now)
 
     def wake_soon(self) -> None:
-        """Wake in the loop's turn after next, if there is still something to send then.
+        """Wake in the loop's next turn, if there is still something to send then.
 
-        In the next one the application hears what arrived, and what it says to it is flushed right after.
+        Until then the application hears what arrived, and what it says to it is flushed.
         """
         if not self._soon:
             self._soon = True
-            self._loop.call_soon(self._wait_a_turn)
+            self._loop.call_soon(self._fire_if_dirty)
 
     def stop(self) -> None:
         """Cancel the timer."""
+        self._postponed = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -218,17 +226,32 @@ class EnginePump:
             self._copies = Copies(self.engine, self._copy_share, self._settings)
         self._copies.note(datagrams, now)
 
-    def _wait_a_turn(self) -> None:
-        if self.dirty:
-            self._loop.call_soon(self._fire_if_dirty)
-        else:
-            self._soon = False  # the application has flushed
+    def _due(self) -> float | None:
+        """Return when something is to be done next."""
+        due, also = self.engine.timer(), self._also_at
+        if due is None or (also is not None and also < due):
+            due = also
+        if self._copies is not None:
+            also = self._copies.timer()
+            if due is None or (also is not None and also < due):
+                due = also
+        return due
+
+    def _set_timer(self, due: float, now: float) -> None:
+        if not self.engine.paced:
+            due = max(due, now + _TICK)  # uvloop would fire at once, again and again until it is time
+        self._timer_at = due
+        self._timer = self._loop.call_later(max(0.0, due - now), self._fire)
 
     def _fire_if_dirty(self) -> None:
         self._soon = False
-        if self.dirty:
+        if self.dirty or self._postponed:
+            self._postponed = False
             self._wake()
 
     def _fire(self) -> None:
         self._timer = None
-        self._wake()
+        if self._soon:  # an acknowledgement that is due goes along with what is said right now
+            self._postponed = True
+        else:
+            self._wake()
