@@ -5,8 +5,14 @@ A canary that fails after an update of aioquic names the one function of the ada
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from aioquic.quic import connection
+from aioquic.quic.connection import QuicConnectionState
 from aioquic.quic.events import ConnectionTerminated
+from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.tls import Epoch
 
 from echostream.config import ALPN, QuicSettings
 from echostream.transport.quic import engine_aioquic_connection as adapter
@@ -49,6 +55,41 @@ def test_pacing_lets_two_milliseconds_go_at_once(lab: Lab) -> None:
     assert pacer.bucket_max == 0.002
     pacer.update_rate(congestion_window=14_520, smoothed_rtt=0.1)
     assert pacer.bucket_max == pytest.approx(0.025)  # aioquic's own: a quarter of the window
+
+
+def test_packets_that_go_to_and_fro_are_not_acknowledged_each_time(lab: Lab) -> None:
+    stream = lab.client.open_stream(unidirectional=False)
+    seen = set()
+    for _ in range(100):
+        for engine, peer, address in ((lab.client, lab.server, CLIENT), (lab.server, lab.client, SERVER)):
+            lab.now += 0.0002
+            engine.send(stream, b"question or answer", fin=False)
+            lab.carry(engine, peer, address)
+        seen.add(lab.client.acknowledged())
+    assert 15 <= len(seen) <= 30  # one in 2 ms
+
+
+def test_a_packet_that_nobody_answers_is_acknowledged_within_a_millisecond(lab: Lab) -> None:
+    stream = lab.client.open_stream(unidirectional=False)
+    for _ in range(3):
+        lab.client.send(stream, b"question", fin=False)
+        lab.carry(lab.client, lab.server, CLIENT)
+        lab.server.send(stream, b"answer", fin=False)
+        lab.server.transmit(lab.now)
+        assert lab.server.timer() == pytest.approx(lab.now + 0.002)  # with the next answer
+    lab.now += 0.0005
+    lab.client.send(stream, b"goodbye", fin=False)
+    lab.carry(lab.client, lab.server, CLIENT)
+    assert lab.server.timer() == pytest.approx(lab.now + 0.001)
+
+
+def test_many_bytes_are_acknowledged_without_delay_though_there_are_answers(lab: Lab) -> None:
+    stream = lab.client.open_stream(unidirectional=False)
+    lab.client.send(stream, bytes(5000), fin=False)
+    lab.carry(lab.client, lab.server, CLIENT)
+    lab.server.send(stream, b"answer", fin=False)
+    lab.server.transmit(lab.now)
+    assert lab.server.timer() == pytest.approx(lab.now + 0.001)
 
 
 def test_a_datagram_that_is_too_large_or_not_wanted_is_refused(lab: Lab) -> None:
@@ -111,6 +152,49 @@ def test_canary_streams_take_turns_in_the_same_order_each_time(tls: ServerTls) -
 
     assert len(order()) == 36
     assert order() == order()
+
+
+def test_canary_has_more(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[object] = []
+    begin = QuicPacketBuilder.start_packet
+
+    def start_packet(builder: QuicPacketBuilder, *arguments: Any) -> None:
+        begun.append(arguments)
+        begin(builder, *arguments)
+
+    monkeypatch.setattr(QuicPacketBuilder, "start_packet", start_packet)
+    quic, stream = lab.client._quic, lab.client.open_stream(unidirectional=True)
+    lab.client.transmit(lab.now)
+    begun.clear()
+    assert not adapter._has_more(quic)
+    lab.client.send(stream, b"x", fin=False)
+    assert adapter._has_more(quic)
+    assert len(lab.client.transmit(lab.now)) == 1
+    assert not adapter._has_more(quic)
+    assert len(begun) == 1  # no second packet, to find out that it stays empty
+    lab.client.send(stream, b"", fin=True)
+    assert adapter._has_more(quic)
+    lab.client.transmit(lab.now)
+    assert lab.client.send_datagram(b"x")
+    assert adapter._has_more(quic)
+    lab.run()
+    assert not adapter._has_more(quic)
+    quic._local_max_streams_uni.value += 1
+    assert adapter._has_more(quic)
+
+
+def test_what_is_larger_than_a_packet_leaves_at_once(lab: Lab) -> None:
+    lab.client._quic._loss._cc.congestion_window = 1 << 20
+    lab.client._pacer.packet_time = None
+    lab.client.send(lab.client.open_stream(unidirectional=True), bytes(5000), fin=True)
+    assert lab.client.send_datagram(bytes(1000))
+    assert sum(len(data) for data, _ in lab.client.transmit(lab.now)) > 6000
+
+
+def test_canary_hash_by_identity() -> None:
+    assert Epoch.__hash__ is QuicConnectionState.__hash__ is object.__hash__
+    ended = {state for state in QuicConnectionState if state in connection.END_STATES}
+    assert {state.name for state in ended} == {"CLOSING", "DRAINING", "TERMINATED"}
 
 
 def test_canary_peer_stream_limit(lab: Lab) -> None:

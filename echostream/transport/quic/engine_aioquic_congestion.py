@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
+from typing import cast
 
 from aioquic.quic.congestion.base import register_congestion_control
 from aioquic.quic.congestion.reno import RenoCongestionControl
@@ -52,20 +54,36 @@ register_congestion_control(CONGESTION_CONTROL, Congestion)
 
 
 class BatchPacer(QuicPacketPacer):
-    """aioquic's pacer in steps that an event loop can keep, and with a limit per `transmit`."""
+    """aioquic's pacer in steps that an event loop can keep, and with a limit per `transmit`.
+
+    Args:
+        max_datagram_size: as in aioquic.
+        has_more: asked after the first packet of a batch whether anything was left out of it.
+    """
 
     batch_is_full = False
-    _room = 0
+    is_waiting = False
+    """Whether the rest of the batch is to wait."""
+    _room = _second = 0
+
+    def __init__(self, *, max_datagram_size: int, has_more: Callable[[], bool]) -> None:
+        super().__init__(max_datagram_size=max_datagram_size)
+        self._has_more = has_more
 
     def start_batch(self, packets: int) -> None:
         self._room = packets
-        self.batch_is_full = False
+        self._second = packets - 1
+        self.batch_is_full = self.is_waiting = False
 
     def next_send_time(self, now: float) -> float | None:  # type: ignore[override]  # aioquic forgot the None
         if self._room <= 0:
             self.batch_is_full = True
             return now
-        return super().next_send_time(now)
+        if self._room == self._second and not self._has_more():
+            return math.inf  # the first packet took everything: aioquic would begin another to find that out
+        due = cast("float | None", super().next_send_time(now))
+        self.is_waiting = due is not None
+        return due
 
     def update_after_send(self, now: float) -> None:
         self._room -= 1

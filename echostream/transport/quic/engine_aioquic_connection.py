@@ -11,12 +11,13 @@ import logging
 import math
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from types import ModuleType
 from typing import ClassVar, cast
 
 from aioquic import tls as aioquic_tls
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
-from aioquic.quic import events
+from aioquic.quic import connection, events
 from aioquic.quic.connection import QuicConnection, QuicConnectionState
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.logger import QuicLoggerTrace
@@ -44,6 +45,13 @@ _MAX_DATAGRAM_BYTES = 16_384
 """aioquic writes the length of what a packet holds in 14 bits, and says nothing when it has more."""
 _ACKNOWLEDGE_WITHIN = 0.0005
 """Seconds: an acknowledgement due by then goes along with data instead; aioquic lets it wait 1 ms and leave alone."""
+_ACK_DELAY = 0.001
+"""aioquic's own."""
+_MAX_ACK_DELAY = 0.002
+"""Seconds that an acknowledgement waits while small packets go to and fro: each costs both sides 20 µs. The peer allows
+for 25 ms; its copies of small flights (copies.py) for 2 ms."""
+_MAX_UNACKNOWLEDGED_BYTES = 2400
+"""Of small packets: two full ones are to be acknowledged without delay (RFC 9000 section 13.2.1)."""
 _WIDEN_AFTER = 600.0
 """Seconds after which a path that large packets did not pass may have changed (RFC 8899 section 5.1.1)."""
 
@@ -64,10 +72,13 @@ class AioquicEngine(CommonEngine):
         self._max_queued_datagrams = settings.max_queued_datagrams
         self._widen_at = math.inf
         self._congestion = _congestion(quic)
-        self._pacer = _install_pacer(quic, BatchPacer(max_datagram_size=settings.max_datagram_bytes))
+        pacer = BatchPacer(max_datagram_size=settings.max_datagram_bytes, has_more=partial(_has_more, quic))
+        self._pacer = _install_pacer(quic, pacer)
         _set_stream_limits(quic, settings.max_streams)
         _set_datagram_bytes(quic, BASE_DATAGRAM_BYTES)  # else none on a path that carries less than the settings
         self._fresh = False  # whether something was queued since the last `transmit`
+        self._ack_by = 0.0  # when the first packet must be acknowledged that is not
+        self._unacknowledged_bytes = 0  # since the last acknowledgement of this side
         self._early: QuicPacketSpace | None = None  # what early data was sent in, until the server took it or not
 
     def expect_early_data(self) -> None:
@@ -91,6 +102,12 @@ class AioquicEngine(CommonEngine):
         receive = self._quic.receive_datagram
         for data in datagrams:
             receive(data, address, now)
+            if not self._unacknowledged_bytes:
+                self._ack_by = now + _MAX_ACK_DELAY
+            self._unacknowledged_bytes += len(data)
+        space = _application_space(self._quic)
+        if space.ack_at is not None and space.ack_at > now + _ACK_DELAY:
+            space.ack_at = now + _ACK_DELAY
         if self._early is not None and self._early is not _application_space(self._quic):
             # After a Retry aioquic begins anew, and forgets that it had sent anything.
             _send_again(self._quic, self._early)
@@ -106,13 +123,16 @@ class AioquicEngine(CommonEngine):
                 self._narrow(now)
         elif now >= self._widen_at:
             self._widen()
-        if self._fresh:
-            self._fresh = False
-            _acknowledge(self._quic, before=now + _ACKNOWLEDGE_WITHIN, now=now)
+        space = _application_space(self._quic)
+        if self._fresh and space.ack_at is not None:
+            self._time_acknowledgement(space, now)
+        self._fresh = False
         pacer = self._pacer
         pacer.start_batch(_BATCH_PACKETS)
         datagrams = self._quic.datagrams_to_send(now)
-        self.more = pacer.batch_is_full
+        if space.ack_at is None:
+            self._unacknowledged_bytes = 0
+        self.more, self.paced = pacer.batch_is_full, pacer.is_waiting
         self._count_protected(len(datagrams))
         return datagrams
 
@@ -173,6 +193,13 @@ class AioquicEngine(CommonEngine):
         self._note_close(code, reason)
         self._quic.close(error_code=code, frame_type=QuicFrameType.PADDING, reason_phrase=reason)
 
+    def _time_acknowledgement(self, space: QuicPacketSpace, now: float) -> None:
+        """Let it leave along with data, and not with each."""
+        if min(self._ack_by, space.ack_at or now) <= now + _ACKNOWLEDGE_WITHIN:
+            space.ack_at = now
+        elif self._unacknowledged_bytes <= _MAX_UNACKNOWLEDGED_BYTES:
+            space.ack_at = self._ack_by
+
     def _widen(self) -> None:
         self._widen_at = math.inf
         wanted = datagram_bytes(self._settings, self.peer_address)
@@ -223,6 +250,30 @@ def _install_pacer(quic: QuicConnection, pacer: BatchPacer) -> BatchPacer:
     return pacer
 
 
+def _has_more(quic: QuicConnection) -> bool:
+    """Return whether a packet that had room for all else left out stream data, datagrams or higher limits."""
+    if quic._datagrams_pending:
+        return True
+    for limit in (quic._local_max_streams_bidi, quic._local_max_streams_uni):
+        if limit.value != limit.sent:
+            return True
+    for stream in quic._streams_queue:
+        sender = stream.sender
+        if not sender.buffer_is_empty and (len(sender._pending) or sender._pending_eof):
+            return True
+    return False
+
+
+def _hash_by_identity() -> None:
+    """Spare aioquic a function in Python wherever it looks up an epoch or a state: 25 of them for a packet."""
+    for kind in (aioquic_tls.Epoch, QuicConnectionState):
+        kind.__hash__ = object.__hash__  # type: ignore[method-assign]
+    connection.END_STATES = frozenset([*connection.END_STATES])  # a set keeps the hashes that it was made with
+
+
+_hash_by_identity()
+
+
 def _give_streams_an_order() -> None:
     """Let streams that take turns do so by their ids: aioquic puts them in a set, whose order follows addresses."""
 
@@ -247,13 +298,6 @@ def _peer_stream_limit(quic: QuicConnection, *, unidirectional: bool) -> int:
 
 def _application_space(quic: QuicConnection) -> QuicPacketSpace:
     return quic._spaces[aioquic_tls.Epoch.ONE_RTT]
-
-
-def _acknowledge(quic: QuicConnection, *, before: float, now: float) -> None:
-    """Let an acknowledgement that is due by a time leave in the next packet."""
-    space = quic._spaces[aioquic_tls.Epoch.ONE_RTT]
-    if space.ack_at is not None and space.ack_at <= before:
-        space.ack_at = now
 
 
 def _send_again(quic: QuicConnection, space: QuicPacketSpace) -> None:
