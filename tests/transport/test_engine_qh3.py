@@ -173,7 +173,7 @@ def test_an_error_of_qh3_after_the_handshake_comes_out(lab: Lab, quic: Any, monk
     def fail(*args: object) -> None:
         raise RuntimeError("inconsistent inside")
 
-    monkeypatch.setattr(quic, "receive_many_datagrams", fail)
+    monkeypatch.setattr(quic, "_drain_core", fail)
     with pytest.raises(RuntimeError, match="inconsistent inside"):
         lab.client.receive([b"packet"], SERVER, lab.now)
 
@@ -276,6 +276,18 @@ def test_canary_receive_authentic(lab: Lab, quic: Any) -> None:
     assert not inside.receive_authentic(quic, packets, SERVER, now)  # a replay
     quic._core = None
     assert not inside.receive_authentic(quic, packets, SERVER, now)
+
+
+def test_canary_queue_data(lab: Lab, quic: Any) -> None:
+    stream = quic.get_next_available_stream_id(is_unidirectional=True)
+    assert inside.queue_data(quic, stream, bytes(100_000), fin=False) == 100_000
+    assert quic.get_next_available_stream_id(is_unidirectional=True) == stream + 4
+    first = sum(len(data) for data, _ in lab.client.transmit(lab.now))
+    assert 100_000 - first <= inside.queue_data(quic, stream, b"", fin=True) < 100_000
+    with pytest.raises((RuntimeError, ValueError)):
+        inside.queue_data(quic, stream, b"more", fin=False)
+    lab.client.close(5, "")
+    assert lab.client.send(stream, b"more", fin=False) == 0
 
 
 def test_canary_handshake_complete(tls: ServerTls) -> None:

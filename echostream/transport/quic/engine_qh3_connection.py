@@ -33,6 +33,7 @@ from echostream.transport.quic.engine_qh3_inside import (
     latest_rtt,
     peer_address,
     peer_datagram_limit,
+    queue_data,
     receive_authentic,
     smoothed_rtt,
     take_packets,
@@ -72,8 +73,8 @@ class Qh3Engine(CommonEngine):
 
     _quic: QuicConnection
     _events: ClassVar[ModuleType] = events
-    # The second also while the end is not told yet: what arrived together with the peer's close is answered first.
-    _not_possible: ClassVar = (ValueError, QuicConnectionError)
+    # The last also while the end is not told yet: what arrived together with the peer's close is answered first.
+    _not_possible: ClassVar = (ValueError, RuntimeError, QuicConnectionError)
 
     def __init__(self, quic: QuicConnection, settings: QuicSettings) -> None:
         super().__init__(quic, settings, trace(quic))
@@ -120,6 +121,9 @@ class Qh3Engine(CommonEngine):
             self._receive_elsewhere(datagrams, address, active, now)
             return
         self._heard_at = now
+        if self._qlog is None and handshake_complete(self._quic):
+            receive_authentic(self._quic, list(datagrams), address, now + CLOCK_START)
+            return
         try:
             self._quic.receive_many_datagrams(list(datagrams), address, now + CLOCK_START)
         except Exception as error:
@@ -193,11 +197,11 @@ class Qh3Engine(CommonEngine):
 
     def send(self, stream_id: int, data: bytes, *, fin: bool) -> int:
         try:
-            self._quic.send_stream_data(stream_id, data, fin)
+            unsent = queue_data(self._quic, stream_id, data, fin=fin)
         except self._not_possible:
             return 0
         self._fresh = True
-        return self._quic.get_send_buffer_size(stream_id)
+        return unsent
 
     def unsent_bytes(self, stream_id: int) -> int:
         return self._quic.get_send_buffer_size(stream_id)

@@ -25,6 +25,7 @@ __all__ = (
     "latest_rtt",
     "peer_address",
     "peer_datagram_limit",
+    "queue_data",
     "receive_authentic",
     "smoothed_rtt",
     "take_packets",
@@ -59,6 +60,17 @@ def receive_authentic(quic: QuicConnection, datagrams: list[bytes], path: Socket
     report = quic._core.receive_many_datagrams(datagrams, path, now)
     quic._drain_core()
     return report[2] > 0
+
+
+def queue_data(quic: QuicConnection, stream_id: int, data: bytes, *, fin: bool) -> int:
+    """Queue data of a stream and return its unsent bytes, past what the public methods see to before the handshake."""
+    core = quic._core
+    if core is None or not quic._handshake_complete or quic._close_event is not None:
+        quic.send_stream_data(stream_id, data, fin)
+        return quic.get_send_buffer_size(stream_id)
+    quic._record_local_stream(stream_id)
+    core.send_stream(stream_id, data, fin)
+    return core.get_send_buffer_size(stream_id)
 
 
 def begin_probes_again(quic: QuicConnection) -> None:
