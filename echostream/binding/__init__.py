@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from echostream.binding.arguments import split_arguments
 from echostream.binding.codec import TypeCodec, codec_for, dump_any
 from echostream.binding.methods import MethodBinding, bind_handler
 from echostream.binding.services import (
@@ -29,4 +30,5 @@ __all__ = (
     "bind_stream",
     "codec_for",
     "dump_any",
+    "split_arguments",
 )

@@ -6,7 +6,7 @@ of it; both are injected by name, so a positional argument that stands behind on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +16,16 @@ from pydantic_core import to_jsonable_python
 from echostream.binding.codec import TypeCodec
 from echostream.binding.faults import Violations, invalid, pointer, violations
 from echostream.binding.jsonschema import json_schemas
+from echostream.errors import InvalidArgumentError
 from echostream.types import Json, WireValue
 
-__all__ = ("Argument", "Arguments")
+__all__ = ("Argument", "Arguments", "split_arguments")
 
 _SHOWN_NAME = 64
 """Characters of an unknown name that an error repeats: it came from the other side."""
+
+_PARTS = 2
+"""Of what travels for the arguments: the positional ones, and those by keyword."""
 
 _PROXY_OPTIONS = frozenset({"timeout", "metadata"})
 """Options that stubs of gRPC take with each call, and a proxy once; no argument has such a name."""
@@ -38,6 +42,19 @@ class Argument:
     positional_only: bool
     by_keyword: bool
     """Whether the function must get it by keyword, because an injected parameter stands before it."""
+
+
+def split_arguments(name: str, wire: WireValue) -> tuple[list[WireValue], dict[str, WireValue]]:
+    """Return the positional and the keyword arguments out of what travelled for a call of the method `name`.
+
+    Raises:
+        InvalidArgumentError: it is nothing of the kind.
+    """
+    if type(wire) is list and len(wire) == _PARTS:
+        positional, keyword = wire
+        if type(positional) is list and type(keyword) is dict:
+            return positional, keyword
+    raise InvalidArgumentError(f"arguments of {name} must be [positional, keyword]")
 
 
 class Arguments:
@@ -95,6 +112,34 @@ class Arguments:
             except ValueError as error:
                 raise invalid(self._name, violations(error, value, pointer(first.name))) from None
         return self._decode_all(positional, keyword)
+
+    def caller(self, function: Callable[..., Any]) -> Callable[[WireValue], Any]:
+        """Return what calls a function that takes these arguments alone, given what travelled; raises as `decode`."""
+        decode, name = self.decode, self._name
+
+        def call(wire: WireValue) -> Any:
+            args, kwargs = decode(*split_arguments(name, wire))
+            return function(*args, **kwargs)
+
+        if self._first is None:
+            return call
+        where, load, primitive = pointer(self._first.name), self._first.codec.load, self._first.codec.primitive
+
+        def call_with_one(wire: WireValue) -> Any:
+            if type(wire) is not list or len(wire) != _PARTS:
+                return call(wire)
+            positional, keyword = wire
+            if type(keyword) is not dict or keyword or type(positional) is not list or len(positional) != 1:
+                return call(wire)
+            value = positional[0]
+            if type(value) is not primitive:
+                try:
+                    value = load(value)
+                except ValueError as error:
+                    raise invalid(name, violations(error, value, where)) from None
+            return function(value)
+
+        return call_with_one
 
     def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[WireValue], dict[str, WireValue]]:
         """Return the positional and keyword arguments as they travel.

@@ -43,7 +43,7 @@ class TypeCodec:
     neither.
     """
 
-    __slots__ = ("adapter", "annotation", "load", "pack", "primitive", "strict")
+    __slots__ = ("_flat", "adapter", "annotation", "load", "pack", "primitive", "strict")
 
     def __init__(self, annotation: object, *, strict: bool = False) -> None:
         """Compile the type.
@@ -59,7 +59,8 @@ class TypeCodec:
         self.primitive: type | None = schemas.primitive_of(schema)
         """A type whose exact instances are valid and travel as they are."""
         self.load: Callable[[WireValue], Any] = _loader(self.adapter, schema, strict=strict)
-        self.pack: Callable[[Any], WireValue] = _packer(self.adapter, schema, self.load)
+        self._flat = schemas.flat_model(schema)
+        self.pack: Callable[[Any], WireValue] = _packer(self.adapter, schema, self.load, self._flat)
 
     def __repr__(self) -> str:
         return f"<TypeCodec {_shown(self.annotation)}{' strict' if self.strict else ''}>"
@@ -98,10 +99,13 @@ class TypeCodec:
         It raises RpcError INTERNAL when the result does not fit the type; the text names path and kind, not the value.
         """
         pack, primitive = self.pack, self.primitive
+        cls, count = self._flat or (None, 0)
 
         def write(value: Any) -> WireValue:
             if type(value) is primitive:
                 return value
+            if type(value) is cls and len(fields := value.__dict__) == count:
+                return fields.copy()  # what `pack` would do
             try:
                 return pack(value)
             except ValueError as error:
@@ -192,9 +196,13 @@ def _loader(adapter: TypeAdapter[Any], schema: schemas.Node, *, strict: bool) ->
     return lambda wire: validate(wire, by_alias=True, by_name=True)
 
 
-def _packer(adapter: TypeAdapter[Any], schema: schemas.Node, check: Callable[[Any], Any]) -> Callable[[Any], WireValue]:
+def _packer(
+    adapter: TypeAdapter[Any],
+    schema: schemas.Node,
+    check: Callable[[Any], Any],
+    flat: tuple[type, int] | None,
+) -> Callable[[Any], WireValue]:
     serialise = adapter.serializer.to_python
-    flat = schemas.flat_model(schema)
     if flat is not None:
         return _flat_packer(*flat, serialise, check)
     aliased, native = schemas.has_aliases(schema), schemas.is_native(schema)

@@ -56,9 +56,9 @@ class MethodBinding:
     """
 
     __slots__ = (
-        "_arguments", "_items_index", "context_parameter", "decode_arguments", "decode_result", "dependencies",
-        "encode_arguments", "encode_result", "input_codec", "items_parameter", "name", "output_codec", "raises",
-        "returns_items", "sends_items", "shape", "spec",
+        "_arguments", "_items_index", "caller", "context_parameter", "decode_arguments", "decode_result",
+        "dependencies", "encode_arguments", "encode_result", "input_codec", "items_parameter", "name", "output_codec",
+        "raises", "returns_items", "sends_items", "shape", "spec",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +86,8 @@ class MethodBinding:
         # What every call needs is no method around a method: each layer would cost as much as a plain argument.
         self.decode_arguments = arguments.decode
         """Return the arguments to call the function with; add items and context by keyword."""
+        self.caller = arguments.caller
+        """Return what calls a function that takes nothing but arguments, given what travelled."""
         self.encode_arguments = arguments.encode
         """Return what travels for the arguments of a call, without items (see `take_items`)."""
         self.encode_result = output_codec.result_writer(name)

@@ -10,6 +10,7 @@ from echostream.protocol import frames as f
 from echostream.protocol.flow import ReceiveCredit, SendCredit
 from echostream.protocol.frames import Flag, FrameKind
 from echostream.protocol.hello import LANES, PROGRESS
+from echostream.protocol.layout import RESPONSE, RESPONSE_BYTES
 from echostream.protocol.link import LANE, Link
 from echostream.protocol.payload import encode_name
 from echostream.protocol.records import Call, IncomingCall, OutgoingCall
@@ -30,10 +31,12 @@ AnyCall = IncomingCall | OutgoingCall
 class CallTable:
     """The calls of one connection, both ways."""
 
-    __slots__ = ("_link", "incoming", "outgoing")
+    __slots__ = ("_link", "incoming", "kind", "outgoing")
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self.kind: type[IncomingCall] = IncomingCall
+        """What is made of each call of the peer; the driver may have a kind of its own."""
         self.outgoing: dict[int, OutgoingCall] = {}
         self.incoming: dict[int, IncomingCall] = {}
         link.in_use.append(self.incoming)
@@ -91,10 +94,8 @@ class CallTable:
         if len(payload) > link.peer_limits.max_payload_bytes:
             link.check_payload(len(payload))
         flags = _RAW if raw else 0
-        if sends_items:
-            flags |= _SENDS
-        if accepts_items:
-            flags |= _ACCEPTS
+        if sends_items or accepts_items:
+            flags |= (_SENDS if sends_items else 0) | (_ACCEPTS if accepts_items else 0)
         call_id = link.next_id
         frame = link.codec.request(call_id, encode_name(method), payload, timeout_ns, metadata, flags)
         link.next_id = call_id + 2
@@ -186,7 +187,7 @@ class CallTable:
         """Answer a call; return False when the caller no longer waits.
 
         Args:
-            call: from `RequestReceived`.
+            call: one of the peer's.
             status: OK or the error's status.
             payload: packed result or {"message", "details"}.
             metadata: trailing metadata.
@@ -197,13 +198,17 @@ class CallTable:
         Raises:
             ResourceError: payload or metadata are over the limit; the call is still open.
         """
-        if self.incoming.get(call.id) is not call:
+        number = call.id
+        if self.incoming.get(number) is not call:
             return False
-        link = self._link
-        if len(payload) > link.peer_limits.max_payload_bytes:
-            link.check_payload(len(payload))
-        frame = link.codec.response(call.id, status, payload, metadata, initial, _RAW if raw else 0)
-        del self.incoming[call.id]
+        link, size = self._link, len(payload)
+        if size > link.peer_limits.max_payload_bytes:
+            link.check_payload(size)
+        if metadata or initial:
+            frame = link.codec.response(number, status, payload, metadata, initial, _RAW if raw else 0)
+        else:  # as it does: this is done for every call
+            frame = RESPONSE.pack(RESPONSE_BYTES + size, 3, _RAW if raw else 0, number, status) + payload
+        del self.incoming[number]
         if call.receive_credit is not None or call.held_bytes:
             self._release(call)
         if call.stream_id in link.peer_lanes:
@@ -252,13 +257,15 @@ class CallTable:
                 raise RemoteProtocolError(f"streaming call on stream {stream_id}: it needs a two-way one of its own")
             if number in link.cancelled:
                 return
-            call = self.incoming[number] = IncomingCall(number, stream_id if shared else LANE, frame.method)
+            call = self.incoming[number] = self.kind(frame, stream_id if shared else LANE)
         elif link.claim(stream_id, "request"):
             call = self._take_stream(stream_id, frame)
         else:
             return
         limits, size = link.limits, len(frame.payload)
-        if size > limits.large_payload_bytes and self._hold(call, size):
+        if size > limits.large_payload_bytes:
+            call.held_bytes = size
+        if call.held_bytes and link.held.add(size):
             self.respond(call, Status.RESOURCE_EXHAUSTED, link.no_room(call.method, events))
         elif link.go_away_id is not None and number > link.go_away_id:
             text = "this side takes no new calls: it is shutting down"
@@ -267,12 +274,12 @@ class CallTable:
             text = f"more than {limits.max_concurrent_calls} calls at once (max_concurrent_calls)"
             self.respond(call, Status.RESOURCE_EXHAUSTED, link.failure(text))
         else:
-            events.append(ev.RequestReceived(call, frame))
+            events.append(call)
 
     def _take_stream(self, stream_id: int, frame: f.RequestFrame) -> IncomingCall:
         """Note a call that has a two-way transport stream of its own."""
         link = self._link
-        call = self.incoming[frame.id] = IncomingCall(frame.id, stream_id, frame.method)
+        call = self.incoming[frame.id] = self.kind(frame, stream_id)
         link.owners[stream_id] = call
         if frame.sends_items:
             call.input_open = True
@@ -280,11 +287,6 @@ class CallTable:
         if frame.accepts_items:
             call.send_credit = SendCredit(link.peer_limits.call_window_bytes)
         return call
-
-    def _hold(self, call: IncomingCall, size: int) -> bool:
-        """Count a large request; return whether the connection now holds more than it may."""
-        call.held_bytes = size
-        return self._link.held.add(size)
 
     def on_response(self, _stream_id: int, frame: f.ResponseFrame, events: list[ev.ProtocolEvent]) -> None:
         """A call of this side ended."""

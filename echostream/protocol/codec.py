@@ -33,6 +33,7 @@ from echostream.protocol.layout import (
     RAW,
     REQUEST,
     RESPONSE,
+    RESPONSE_BYTES,
     SENDS,
     SHORTEST,
     TIMED,
@@ -47,7 +48,6 @@ from echostream.types import Metadata
 __all__ = ("HEADER_BYTES", "FrameCodec")
 
 _REQUEST_BYTES: Final = REQUEST.size - LENGTH_BYTES
-_RESPONSE_BYTES: Final = RESPONSE.size - LENGTH_BYTES
 # What stands around a payload at the most: fixed fields, a name, the metadata sections' lengths.
 _FRAME_OVERHEAD_BYTES: Final = HEADER_BYTES + MAX_NAME_BYTES + 64
 
@@ -103,7 +103,7 @@ class FrameCodec:
         if initial:
             payload = self._section(initial) + payload
             flags |= INITIAL
-        return RESPONSE.pack(_RESPONSE_BYTES + len(payload), 3, flags, frame_id, status) + payload
+        return RESPONSE.pack(RESPONSE_BYTES + len(payload), 3, flags, frame_id, status) + payload
 
     def plain(self, kind: int, frame_id: int, payload: bytes = b"", flags: int = 0) -> bytes:
         """Encode a frame that is a header and a payload."""

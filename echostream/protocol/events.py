@@ -1,4 +1,7 @@
-"""What the protocol machine reports after it was given bytes: past participles, one dataclass each."""
+"""What the protocol machine reports after it was given bytes: past participles, one dataclass each.
+
+Only a call of the peer is told by itself, as the `IncomingCall` that the machine remembers.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,6 @@ __all__ = (
     "ProbeReceived",
     "ProgressReceived",
     "ProtocolEvent",
-    "RequestReceived",
     "ResponseReceived",
     "StreamAccepted",
     "StreamEnded",
@@ -38,14 +40,6 @@ class HelloReceived:
     """The peer introduced itself. A server now checks it and calls `send_hello`."""
 
     hello: Hello
-
-
-@dataclass(slots=True)
-class RequestReceived:
-    """The peer calls. Answer with `respond`, sooner or later, once."""
-
-    call: IncomingCall
-    frame: f.RequestFrame
 
 
 @dataclass(slots=True)
@@ -195,7 +189,7 @@ class HoldingRefused:
 
 ProtocolEvent = (
     HelloReceived
-    | RequestReceived
+    | IncomingCall
     | ItemReceived
     | InputEnded
     | CallCancelled

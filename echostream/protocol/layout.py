@@ -9,8 +9,8 @@ from echostream.protocol.frames import Flag
 
 __all__ = (
     "ACCEPTS", "ACK", "ACK_FIELDS", "DATAGRAM", "DATAGRAM_ITEM", "HEADER", "HEADER_BYTES", "I64", "INITIAL",
-    "LENGTH_BYTES", "METADATA", "NAMED", "RAW", "REQUEST", "REQUEST_FIELDS", "RESPONSE", "SENDS", "SHORTEST", "TIMED",
-    "TIMES", "U16", "U32", "U64",
+    "LENGTH_BYTES", "METADATA", "NAMED", "RAW", "REQUEST", "REQUEST_FIELDS", "RESPONSE", "RESPONSE_BYTES", "SENDS",
+    "SHORTEST", "TIMED", "TIMES", "U16", "U32", "U64",
 )  # fmt: skip
 
 HEADER: Final = Struct(">IBBQ")
@@ -31,6 +31,9 @@ HEADER_BYTES: Final = HEADER.size
 LENGTH_BYTES: Final = U32.size
 SHORTEST: Final = HEADER_BYTES - LENGTH_BYTES
 """The least that a length field may say."""
+
+RESPONSE_BYTES: Final = RESPONSE.size - LENGTH_BYTES
+"""What the length field of a Response says of all before its sections and payload."""
 
 # Flags as plain numbers: those of an enum are combined in Python code.
 METADATA: Final = int(Flag.METADATA)

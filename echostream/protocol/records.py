@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from echostream.protocol.flow import ReceiveCredit, SendCredit
+from echostream.protocol.frames import RequestFrame
 from echostream.protocol.pieces import DatagramHalves
 
 __all__ = ("AppStream", "Call", "IncomingCall", "OutgoingCall")
@@ -27,14 +28,10 @@ class Call:
     """For the items of this side, where the call has any."""
     receive_credit: ReceiveCredit | None = None
     """For the items of the other side, where the call has any."""
-    handle: Any = None
-    """Whatever the driver wants to find again when frames of this call arrive."""
-
-    def __init__(self, call_id: int, stream_id: int, method: str) -> None:
-        self.id = call_id
-        self.stream_id = stream_id
-        """Transport stream that its frames travel on."""
-        self.method = method
+    id: int
+    stream_id: int
+    """Transport stream that its frames travel on."""
+    method: str
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.method} on stream {self.stream_id}>"
@@ -45,6 +42,8 @@ class OutgoingCall(Call):
 
     id = 0  # until it starts
     method = ""
+    handle: Any = None
+    """Whatever the driver wants to find again when frames of this call arrive."""
     deadline = math.inf
     """When the driver gives it up, on the driver's clock."""
     request_stream: int | None = None
@@ -55,10 +54,24 @@ class OutgoingCall(Call):
 
 
 class IncomingCall(Call):
-    """A call that the peer made."""
+    """A call that the peer made. Answer with `respond`, sooner or later, once.
+
+    It is an event, too, and the driver may have its own kind of it made: one object is all that a call is.
+    """
 
     held_bytes = 0
     """Of its arguments, where they are large."""
+
+    def __init__(self, frame: RequestFrame, stream_id: int) -> None:
+        self.id = frame.id
+        self.stream_id = stream_id
+        self.method = frame.method
+        self.frame = frame
+
+    @property
+    def handle(self) -> Any:
+        """What hears of frames of this call: the driver's own kind of it."""
+        return self
 
 
 class AppStream:

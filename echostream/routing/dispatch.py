@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from echostream.binding import MethodBinding
+from echostream.binding import MethodBinding, split_arguments
 from echostream.errors import (
     CertificateError,
     ConnectionLostError,
@@ -25,7 +26,7 @@ from echostream.routing.depends import Overrides
 from echostream.routing.invocation import Invocation
 from echostream.routing.once import Once, request_of
 from echostream.routing.router import MethodRoute, Router, StreamRoute
-from echostream.routing.running import Run, run_together
+from echostream.routing.running import go_on, run_together
 from echostream.session.chains import NO_CHAINS, Chain, Chains, Opening, Request, both, item_sender, item_taker
 from echostream.session.channel import Channel, make_channel
 from echostream.session.context import Context, enter_context
@@ -49,7 +50,7 @@ _HIDDEN: Final = "internal error; its cause is in the log of the side that serve
 class Dispatcher:
     """Serves the calls and streams of one session (`Services` of `session.py`)."""
 
-    __slots__ = ("_chain", "_hints", "_now", "_router", "_runtime", "_starting", "_streams", "_withheld")
+    __slots__ = ("_chain", "_hints", "_router", "_runtime", "_streams", "_withheld")
 
     def __init__(self, router: Router, runtime: Runtime, *, hints: Callable[[Session], bool]) -> None:
         """Make one.
@@ -64,8 +65,6 @@ class Dispatcher:
         self._chain = runtime.chains.inbound_request
         self._hints = hints
         self._withheld: str | None = None
-        self._starting: list[Run] = []
-        self._now = 0.0  # when they came: together
         self._streams = 0
 
     @property
@@ -100,53 +99,70 @@ class Dispatcher:
 
     # Calls
 
-    def on_request(self, session: Session, event: ev.RequestReceived) -> None:
-        """Take a call; `start` runs it."""
-        if not self._starting:
-            self._now = session.loop.time()
-        invocation = Invocation(session, event.call, event.frame, self._now)
-        self._starting.append((invocation, self._serve(invocation, event.frame), copy_context()))
+    kind_of_call = Invocation
 
-    def start(self, session: Session) -> None:
-        """Serve the calls that came; those that never wait are answered before this returns."""
-        if self._starting:
-            runs, self._starting = self._starting, []
-            run_together(iter(runs), session.tasks, self._runtime.clock.monotonic)
+    def on_calls(self, session: Session, calls: list[Invocation]) -> None:
+        """Serve calls that came together; those that never wait are answered before this returns."""
+        begin = partial(self._begin, session, session.loop.time())
+        run_together(iter(calls), begin, session.tasks, self._runtime.clock.monotonic)
 
-    async def _serve(self, invocation: Invocation, frame: RequestFrame) -> None:
-        enter_context(invocation)
+    def _begin(self, session: Session, now: float, call: Invocation) -> Coroutine[Any, Any, None] | None:
+        """Serve a call; return what is left to do: nothing as a rule, for most handlers never wait.
+
+        Such a one costs no coroutine but its own.
+        """
+        call.enter(session, now)
+        if call.cancelled:  # before it began
+            call.finish()
+            return None
+        route = self._router.method(call.method)
+        if self._chain is not None or route is None or route.chains is not None:
+            return self._see_to(call, self._answer(call, self._serve_through(route, call, call.frame)))
         try:
-            if invocation.cancelled:  # before it began
-                return
-            route = self._router.method(frame.method)
-            if self._chain is not None or route is None or route.chains is not None:
-                result = await self._serve_through(route, invocation, frame)
-            else:
-                result = route.encode(await self._run(route, invocation, frame))
-            rest = invocation.respond(result)
-            if rest is not None:
-                await rest
+            handler = self._run(route, call, call.frame)
+        except BaseException as error:  # noqa: BLE001 - the user's own code: told to the caller
+            return self._see_to(call, _raised(error))
+        if type(handler) is not CoroutineType:  # something else that can be awaited
+            return self._see_to(call, self._answer(call, _encoded(route, handler)))
+        try:
+            waits_for = handler.send(None)
+        except StopIteration as end:
+            result = end.value
+        except BaseException as error:  # noqa: BLE001
+            return self._see_to(call, _raised(error))
+        else:
+            return self._see_to(call, self._answer(call, _encoded(route, go_on(handler, waits_for))))
+        try:
+            rest = call.respond(route.encode(result))
+        except BaseException as error:  # noqa: BLE001
+            return self._see_to(call, _raised(error))
+        if rest is not None:
+            return self._see_to(call, rest)
+        call.finish()
+        return None
+
+    async def _see_to(self, call: Invocation, answer: Awaitable[None]) -> None:
+        """Wait for the answer to a call; whatever goes wrong, its caller hears of it."""
+        try:
+            await answer
         except asyncio.CancelledError:
-            await self._on_cancelled(invocation)
+            await self._on_cancelled(call)
         except ConnectionLostError:  # of another session, that the handler used, or of this one
-            await _fail(invocation, RpcError(Status.UNAVAILABLE, "a connection behind this handler was lost"))
+            await _fail(call, RpcError(Status.UNAVAILABLE, "a connection behind this handler was lost"))
         except Exception as error:  # noqa: BLE001 - the user's own code
-            await _fail(invocation, self._public(invocation, error, invocation.method))
+            await _fail(call, self._public(call, error, call.method))
         finally:
-            invocation.finish()
+            call.finish()
 
-    def _unpack(self, frame: RequestFrame) -> tuple[list[Any], dict[str, Any]]:
-        """Return the arguments as they travel."""
-        if frame.raw:
-            return [frame.payload], {}
-        value = self._runtime.payload.decode(frame.payload)
-        try:
-            positional, keyword = value
-        except (TypeError, ValueError):
-            positional = keyword = None
-        if not isinstance(positional, list) or not isinstance(keyword, dict):
-            raise InvalidArgumentError(f"arguments of {frame.method} must be [positional, keyword]")
-        return positional, keyword
+    @staticmethod
+    async def _answer(call: Invocation, result: Awaitable[WireValue]) -> None:
+        rest = call.respond(await result)
+        if rest is not None:
+            await rest
+
+    def _wire(self, frame: RequestFrame) -> WireValue:
+        """Return what travelled for the arguments."""
+        return [[frame.payload], {}] if frame.raw else self._runtime.payload.decode(frame.payload)
 
     def _run(
         self, route: MethodRoute, invocation: Invocation, frame: RequestFrame, request: Request | None = None
@@ -164,10 +180,12 @@ class Dispatcher:
             _check_permission(invocation, binding.name, binding.spec.requires)
         if binding.returns_items is not frame.accepts_items or binding.sends_items is not frame.sends_items:
             raise _wrong_shape(binding, frame)
-        positional, keyword = self._unpack(frame) if request is None else (request.args, request.kwargs)
-        args, kwargs = binding.decode_arguments(positional, keyword)
-        if route.is_plain:
-            return route.function(*args, **kwargs)
+        if request is not None:
+            args, kwargs = binding.decode_arguments(request.args, request.kwargs)
+        elif route.is_plain:
+            return route.call(self._wire(frame))
+        else:
+            args, kwargs = binding.decode_arguments(*split_arguments(binding.name, self._wire(frame)))
         if binding.items_parameter is not None:
             chain = both(self._runtime.chains.inbound_item, route.chains.inbound_item if route.chains else None)
             take = item_taker(chain, invocation.session, binding.name, invocation)
@@ -204,7 +222,7 @@ class Dispatcher:
         session = invocation.session
         if self._chain is None and route is None:
             raise self._unknown_method(session, frame.method)
-        positional, keyword = self._unpack(frame)
+        positional, keyword = split_arguments(frame.method, self._wire(frame))
         request = request_of(invocation, frame, positional, keyword, route)
         guard = Once(request)
 
@@ -328,6 +346,14 @@ async def _take_stream(route: StreamRoute, channel: Channel, context: Context, o
     context.metadata = opening.metadata
     channel.accept()
     await _run_stream(route, channel, context)
+
+
+async def _encoded(route: MethodRoute, handler: Awaitable[Any]) -> WireValue:
+    return route.encode(await handler)
+
+
+async def _raised(error: BaseException) -> NoReturn:
+    raise error
 
 
 async def _run_stream(route: StreamRoute, channel: Channel, context: Context) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from echostream.errors import (
     ConnectionLostError,
@@ -17,13 +17,13 @@ from echostream.errors import (
     error_to_wire,
     least_text,
 )
+from echostream.protocol.records import IncomingCall
 from echostream.session.calling import decode_payload, encode_payload
-from echostream.session.context import Context
+from echostream.session.context import Context, enter_context
 from echostream.session.items import NO_CREDIT, credit_came, turn, wants_turn
 
 if TYPE_CHECKING:
     from echostream.protocol import frames as f
-    from echostream.protocol.records import IncomingCall
     from echostream.session.deadlines import Entry
     from echostream.session.peer import Peer
     from echostream.session.session import Session
@@ -32,12 +32,14 @@ if TYPE_CHECKING:
 __all__ = ("Invocation",)
 
 
-class Invocation(Context):
+class Invocation(IncomingCall, Context):
     """The responder's side of a call: what its handler sees of it, and the means to answer."""
 
     is_call = True
     is_expired = False
     """Whether the deadline passed."""
+    has_ended = False
+    """Whether the handler has: what still arrives changes nothing."""
     task: asyncio.Task[None] | None = None
     """Where it runs, once it waits for something."""
     _arrived: asyncio.Event | None = None
@@ -46,27 +48,33 @@ class Invocation(Context):
     _input_ended = False
     _entry: Entry | None = None
 
-    def __init__(self, session: Session, call: IncomingCall, frame: f.RequestFrame, now: float) -> None:
-        """Take a call that came at `now`, on the loop's clock."""
-        self.session = session  # what the base class does: this is done for every call
-        self.method = call.method
+    def __init__(self, frame: f.RequestFrame, stream_id: int) -> None:
+        self.id = frame.id  # what the base classes do: this is done for every call
+        self.stream_id = stream_id
+        self.method = frame.method
+        self.frame = frame
         self.metadata = frame.metadata if frame.metadata is not None else {}
-        self._deadline = now + frame.timeout_ns / 1e9 if frame.timeout_ns else None
-        self.call = call
-        self._peer: Peer = session.peer
+        self._deadline = None
         if frame.sends_items:
             self._inbox = deque()
             self._arrived = asyncio.Event()
         if frame.accepts_items:
             self._sendable = asyncio.Event()
-        call.handle = self
+
+    def enter(self, session: Session, now: float) -> None:
+        """Begin in the running task; the call came at `now`, on the loop's clock."""
+        self.session = session
+        if self.frame.timeout_ns:
+            self._deadline = now + self.frame.timeout_ns / 1e9
+        enter_context(self)
 
     # The handle
 
     def on_item(self, frame: f.ItemFrame) -> None:
         """An item of the input; credit bounds how many can wait here."""
-        self._inbox.append(frame)
-        self._wake(self._arrived)
+        if not self.has_ended:
+            self._inbox.append(frame)
+            self._wake(self._arrived)
 
     def on_input_ended(self) -> None:
         """The input is complete."""
@@ -91,14 +99,15 @@ class Invocation(Context):
         """The handler waits for something, in this task: from now on it can be cancelled, and its deadline counts."""
         self.task = task
         if self._deadline is not None:
-            self._entry = self._peer.runtime.deadlines.add(self._deadline, self._expire)
+            self._entry = self.session.peer.runtime.deadlines.add(self._deadline, self._expire)
 
     def finish(self) -> None:
         """The handler has ended."""
         if self._entry is not None:
-            self._peer.runtime.deadlines.remove(self._entry)
+            self.session.peer.runtime.deadlines.remove(self._entry)
         self._deadline = None  # a task that the handler has left behind may go on calling
-        self.call.handle = _ENDED  # it pointed back here: such a cycle would wait for the garbage collector
+        self.task = None
+        self.has_ended = True
 
     async def items(
         self, decode: Callable[[WireValue], Any], take: Callable[[WireValue], Awaitable[WireValue]] | None = None
@@ -108,9 +117,9 @@ class Invocation(Context):
         while True:
             while self._inbox:
                 frame = self._inbox.popleft()
-                self._peer.protocol.calls.item_consumed(self.call, len(frame.payload))
-                self._peer.touch()
-                wire = decode_payload(self._peer, frame.payload, raw=frame.raw)
+                self.session.peer.protocol.calls.item_consumed(self, len(frame.payload))
+                self.session.peer.touch()
+                wire = decode_payload(self.session.peer, frame.payload, raw=frame.raw)
                 yield decode(wire if take is None else await take(wire))
             if self._input_ended or arrived is None:
                 return
@@ -119,37 +128,37 @@ class Invocation(Context):
 
     async def send_item(self, wire: WireValue) -> None:
         """Send one item of the result when credit and network allow."""
-        peer, call = self._peer, self.call
+        peer = self.session.peer
         payload, raw = encode_payload(peer, wire)
-        credit, sendable = call.send_credit, self._sendable
+        credit, sendable = self.send_credit, self._sendable
         if credit is None or sendable is None:
             return
         while not credit.available:
             sendable.clear()
             if not await credit_came(peer, sendable):
-                raise RpcError(Status.DEADLINE_EXCEEDED, NO_CREDIT, operation=call.method)
-        if peer.is_blocked(call.stream_id):
-            await peer.drain(call.stream_id)
+                raise RpcError(Status.DEADLINE_EXCEEDED, NO_CREDIT, operation=self.method)
+        if peer.is_blocked(self.stream_id):
+            await peer.drain(self.stream_id)
         if wants_turn(peer, len(payload)):
-            async with turn(peer, call.stream_id, len(payload)):
-                peer.protocol.calls.send_item(call, payload, raw=raw, initial=self.take_initial())
+            async with turn(peer, self.stream_id, len(payload)):
+                peer.protocol.calls.send_item(self, payload, raw=raw, initial=self.take_initial())
             return
-        peer.protocol.calls.send_item(call, payload, raw=raw, initial=self.take_initial())
+        peer.protocol.calls.send_item(self, payload, raw=raw, initial=self.take_initial())
         peer.touch()
-        if peer.is_blocked(call.stream_id):
-            await peer.drain(call.stream_id)
+        if peer.is_blocked(self.stream_id):
+            await peer.drain(self.stream_id)
 
     def respond(self, wire: WireValue, status: int = Status.OK) -> Awaitable[None] | None:
         """Send the result, or a failure; return what is left to wait for: a coroutine costs, and most need none."""
-        peer, call = self._peer, self.call
+        peer = self.session.peer
         raw = type(wire) is bytes
         payload: bytes = wire if raw else peer.runtime.payload.encode(wire)
         if len(payload) > peer.runtime.limits.large_payload_bytes:
             peer.protocol.link.check_payload(len(payload))
             return self._send_large_response(status, payload, raw=raw)
-        if peer.is_blocked(call.stream_id):
+        if self.stream_id in peer.blocked or peer.backlog.full:  # as `is_blocked`
             return self._send_response_later(status, payload, raw=raw)
-        peer.protocol.calls.respond(call, status, payload, self.trailing, self.initial, raw)
+        peer.protocol.calls.respond(self, status, payload, self.trailing, self.initial, raw)
         peer.touch()
         return None
 
@@ -174,14 +183,14 @@ class Invocation(Context):
 
     async def _send_response_later(self, status: int, payload: bytes, *, raw: bool) -> None:
         """Answer when the stream takes more: until then the call counts, and the peer may have only so many."""
-        peer, call = self._peer, self.call
-        await peer.drain(call.stream_id)
-        peer.protocol.calls.respond(call, status, payload, self.trailing, self.initial, raw)
+        peer = self.session.peer
+        await peer.drain(self.stream_id)
+        peer.protocol.calls.respond(self, status, payload, self.trailing, self.initial, raw)
         peer.touch()
 
     async def _send_large_response(self, status: int, payload: bytes, *, raw: bool) -> None:
         """Answer on a stream of its own, so that small answers do not stand behind it."""
-        peer, size = self._peer, len(payload)
+        peer, size = self.session.peer, len(payload)
         with _held(peer, size):
             await peer.large.claim(size)
             try:
@@ -190,14 +199,14 @@ class Invocation(Context):
                 peer.large.release(size)
 
     async def _send_by_itself(self, status: int, payload: bytes, *, raw: bool) -> None:
-        peer, call = self._peer, self.call
+        peer = self.session.peer
         own_stream = None
-        if peer.protocol.link.is_lane(call.stream_id):
+        if peer.protocol.link.is_lane(self.stream_id):
             own_stream = await peer.open_transport_stream(unidirectional=True)
         answered = False
         try:
             answered = peer.protocol.calls.respond(
-                call,
+                self,
                 status,
                 payload,
                 raw=raw,
@@ -208,17 +217,17 @@ class Invocation(Context):
         finally:
             if own_stream is not None and not answered:
                 peer.give_back(own_stream)
-        await peer.drain_whole(call.stream_id if own_stream is None else own_stream)
+        await peer.drain_whole(self.stream_id if own_stream is None else own_stream)
 
     def _report(self, progress: float, total: float | None, message: str | None) -> None:
-        if self.call.handle is _ENDED:
+        if self.has_ended:
             return  # nobody hears of it any more
         # A report that would have to wait is of no use later.
-        if "progress" in self._peer.protocol.features and not self._peer.is_blocked(self.call.stream_id):
-            self._peer.protocol.calls.send_progress(
-                self.call, self._peer.runtime.payload.encode([progress, total, message])
+        if "progress" in self.session.peer.protocol.features and not self.session.peer.is_blocked(self.stream_id):
+            self.session.peer.protocol.calls.send_progress(
+                self, self.session.peer.runtime.payload.encode([progress, total, message])
             )
-            self._peer.touch()
+            self.session.peer.touch()
 
     def _expire(self) -> None:
         self.is_expired = True
@@ -226,7 +235,7 @@ class Invocation(Context):
 
     def _stop(self) -> None:
         """Cancel the handler, once: its cleaning up is not disturbed by the next reason to."""
-        if not self.cancelled:
+        if not (self.cancelled or self.has_ended):
             self.cancelled = True
             if self.task is not None:
                 self.task.cancel()
@@ -256,18 +265,3 @@ def _held(peer: Peer, size: int) -> Generator[None]:
         yield
     finally:
         held.add(-size)
-
-
-class _Ended:
-    """The handle of a call whose handler has ended: what still arrives for it changes nothing."""
-
-    __slots__ = ()
-
-    def on_item(self, frame: f.ItemFrame) -> None: ...
-    def on_input_ended(self) -> None: ...
-    def on_credit(self) -> None: ...
-    def on_cancelled(self, status: int) -> None: ...
-    def on_lost(self, error: EchoStreamError) -> None: ...
-
-
-_ENDED: Final = _Ended()

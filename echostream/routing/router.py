@@ -53,6 +53,8 @@ class MethodRoute:
     """Whether the function is to be called in a thread."""
     is_plain: bool = field(init=False)
     """Whether anybody may call it, it gets arguments alone, and gives its result when it is awaited."""
+    call: Callable[[WireValue], Any] = field(init=False)
+    """Calls a plain function, given what travelled for the arguments."""
     encode: Callable[[Any], WireValue] = field(init=False)
     """Makes what travels of what the function gave; nothing, where it sends items."""
 
@@ -61,6 +63,7 @@ class MethodRoute:
         filled = (binding.items_parameter, binding.context_parameter)
         special = (binding.spec.requires is not None, binding.returns_items, self.thread, *filled)
         object.__setattr__(self, "is_plain", not any(special))
+        object.__setattr__(self, "call", binding.caller(self.function))
         object.__setattr__(self, "encode", _nothing if binding.returns_items else binding.encode_result)
 
     @property

@@ -12,7 +12,7 @@ import logging
 import sys
 import types
 from collections.abc import Callable, Coroutine, Generator, Iterator
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from echostream.session.tasks import TaskSet, start_eagerly
@@ -20,78 +20,105 @@ from echostream.session.tasks import TaskSet, start_eagerly
 if TYPE_CHECKING:
     from echostream.routing.invocation import Invocation
 
-__all__ = ("Run", "run_together")
+__all__ = ("go_on", "run_together")
 
 _log = logging.getLogger("echostream.routing")
 
 _STALL_SECONDS: Final = 0.1
 """One step longer than this is logged: everybody else on the loop has waited for it."""
 
-Run = tuple["Invocation", Coroutine[Any, Any, None], Context]
-"""A call, what serves it, and the context variables to do so in."""
+Begin = Callable[["Invocation"], Coroutine[Any, Any, None] | None]
+"""Serves a call up to its answer; returns what is left to do, if there is something to wait for."""
 
 
-def run_together(runs: Iterator[Run], tasks: TaskSet, now: Callable[[], float]) -> None:
-    """Run handlers up to their ends or first waits; `tasks` owns those that wait.
+def run_together(calls: Iterator[Invocation], begin: Begin, tasks: TaskSet, now: Callable[[], float]) -> None:
+    """Serve calls up to their answers or first waits; `tasks` owns those that wait.
 
     Args:
-        runs: in order; at its end afterwards.
+        calls: in order; at its end afterwards.
+        begin: serves one.
         tasks: whose end cancels them.
         now: the monotonic clock, in seconds.
     """
-    for run in runs:
+    for call in calls:
         # Where none can start at once, each gets a Task of its own: the others are gone when it begins.
-        tasks.own(start_eagerly(_run(run, runs, now), loop=tasks.loop))
+        tasks.own(start_eagerly(_run(call, calls, begin, now), loop=tasks.loop))
 
 
-async def _run(run: Run | None, others: Iterator[Run], now: Callable[[], float]) -> None:
-    """Run one handler, and others as long as none of them waits."""
+async def _run(call: Invocation | None, others: Iterator[Invocation], begin: Begin, now: Callable[[], float]) -> None:
+    """Serve one call, and others as long as none of them waits."""
     task = cast("asyncio.Task[None]", asyncio.current_task())
     unshared = sys.getrefcount(task)
+    name = task.get_name()
     before = now()
-    while run is not None:
-        invocation, coroutine, variables = run
-        task.set_name(invocation.method)
-        waits_for, waits = None, True
-        try:
-            waits_for = variables.run(coroutine.send, None)
-        except StopIteration:
-            waits = False
+    while call is not None:
+        if call.method != name:
+            name = call.method
+            task.set_name(name)
+        variables = copy_context()
+        waits_for = None
+        rest = variables.run(begin, call)
+        if rest is not None:
+            try:
+                waits_for = variables.run(rest.send, None)
+            except StopIteration:
+                rest = None
         after = now()
         if after - before > _STALL_SECONDS:
-            _warn(after - before, invocation.method)
-        if waits:
-            invocation.on_waiting(task)
-            await _go_on(run, waits_for, now)
+            _warn(after - before, name)
+        if rest is not None:
+            call.on_waiting(task)
+            await go_on(rest, waits_for, _Watched(variables, name, now))
             return
         if task.cancelling() or sys.getrefcount(task) != unshared:
             return
-        run, before = next(others, None), after
+        call, before = next(others, None), after
+
+
+class _Watched:
+    """Runs each further step of a handler among its own context variables, and notes how long it takes."""
+
+    __slots__ = ("_name", "_now", "_variables")
+
+    def __init__(self, variables: Context, name: str, now: Callable[[], float]) -> None:
+        self._variables = variables
+        self._name = name
+        self._now = now
+
+    def __call__(self, step: Callable[..., Any], *given: Any) -> Any:
+        started = self._now()
+        try:
+            return self._variables.run(step, *given)
+        finally:
+            if (seconds := self._now() - started) > _STALL_SECONDS:
+                _warn(seconds, self._name)
+
+
+def _plainly(step: Callable[..., Any], *given: Any) -> Any:
+    return step(*given)
 
 
 @types.coroutine
-def _go_on(run: Run, waits_for: Any, now: Callable[[], float]) -> Generator[Any, Any, None]:
-    """Run the rest of a handler, as `await` does."""
-    invocation, coroutine, variables = run
+def go_on(
+    coroutine: Coroutine[Any, Any, Any], waits_for: Any, run: Callable[..., Any] = _plainly
+) -> Generator[Any, Any, Any]:
+    """Run the rest of a coroutine that has begun and waits for something, as `await` does; `run` makes each step."""
     error: BaseException | None = None
     value: Any = None
     while True:
         try:
             value = yield waits_for
         except GeneratorExit:
-            variables.run(coroutine.close)
+            run(coroutine.close)
             raise
         except BaseException as thrown:  # noqa: BLE001 - handed on to the coroutine, as `await` does
             error = thrown
-        started = now()
         try:
-            waits_for = variables.run(coroutine.send, value) if error is None else variables.run(coroutine.throw, error)
-        except StopIteration:
-            return
+            waits_for = run(coroutine.send, value) if error is None else run(coroutine.throw, error)
+        except StopIteration as end:
+            return end.value
         finally:
             error = None  # its traceback leads to this frame: such a cycle would wait for the garbage collector
-            if (seconds := now() - started) > _STALL_SECONDS:
-                _warn(seconds, invocation.method)
 
 
 def _warn(seconds: float, name: str) -> None:

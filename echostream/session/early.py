@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from echostream.protocol import frames as f
     from echostream.protocol.hello import Hello
     from echostream.protocol.peer import PeerProtocol
+    from echostream.protocol.records import IncomingCall
     from echostream.session.lanes import Lanes
     from echostream.session.pending import CallRequest
     from echostream.session.session import Session
@@ -82,7 +83,6 @@ class EarlyGate:
         self._session.peer.owner = self._session
         for enter in self._held:
             enter()
-        self._session.on_told()
 
     def on_hello(self) -> None:
         """Let the client introduce itself."""
@@ -92,21 +92,18 @@ class EarlyGate:
         else:
             self._session.on_hello()
 
-    def on_request(self, event: ev.RequestReceived) -> None:
-        """Run a safe call, hold another one."""
-        session, call = self._session, event.call
-        if call.stream_id not in session.peer.protocol.link.peer_lanes:
-            call.handle = _HeldCall()
+    def on_calls(self, calls: list[IncomingCall]) -> None:
+        """Run safe calls, hold others."""
+        session = self._session
+        if any(call.stream_id not in session.peer.protocol.link.peer_lanes for call in calls):
             self._refuse("streaming call")
-        elif session.services.is_safe(call.method):
-            session.on_request(event)
-        else:
-            held = call.handle = _HeldCall()
-            self._held.append(lambda: None if held.is_over else session.on_request(event))
-
-    def on_told(self) -> None:
-        """Let the safe calls begin."""
-        self._session.on_told()
+            return
+        safe = [call for call in calls if session.services.is_safe(call.method)]
+        if safe:
+            session.on_calls(safe)
+        held = [call for call in calls if call not in safe]
+        if held:
+            self._held.append(lambda: session.on_calls(held))
 
     def on_event(self, frame: f.EventFrame) -> None:
         """Events do not travel early."""
@@ -114,7 +111,7 @@ class EarlyGate:
 
     def on_stream(self, event: ev.StreamOpened) -> None:
         """Application streams do not travel early."""
-        event.stream.handle = _HeldCall()
+        event.stream.handle = _Refused()
         self._refuse("application stream")
 
     def on_go_away(self, event: ev.GoAwayReceived) -> None:
@@ -130,27 +127,13 @@ class EarlyGate:
         self._session.peer.refuse(RemoteProtocolError(f"{what} in early data"))
 
 
-class _HeldCall:
-    """The handle of a call or stream that is not seen to yet."""
+class _Refused:
+    """The handle of a stream that is not seen to: the connection is about to end."""
 
-    __slots__ = ("is_over",)
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        self.is_over = False
-
-    def on_cancelled(self, _status: int) -> None:
-        """The caller gave up."""
-        self.is_over = True
-
-    def on_lost(self, _error: EchoStreamError) -> None:
-        """The connection ended."""
-        self.is_over = True
-
-    def on_item(self, _frame: f.ItemFrame) -> None:
-        """The connection is about to end."""
-
-    def on_input_ended(self) -> None:
-        """The connection is about to end."""
-
-    def on_credit(self) -> None:
-        """The connection is about to end."""
+    def on_lost(self, _error: EchoStreamError) -> None: ...
+    def on_item(self, _frame: f.StreamItemFrame) -> None: ...
+    def on_ended(self) -> None: ...
+    def on_reset(self, _status: int, _payload: bytes) -> None: ...
+    def on_credit(self) -> None: ...

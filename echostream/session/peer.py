@@ -24,7 +24,7 @@ from echostream.protocol import events as ev
 from echostream.protocol.hello import Hello
 from echostream.protocol.link import LANE
 from echostream.protocol.peer import PeerProtocol
-from echostream.protocol.records import OutgoingCall
+from echostream.protocol.records import IncomingCall, OutgoingCall
 from echostream.protocol.states import State
 from echostream.session.backlog import Backlog
 from echostream.session.due import DueCalls
@@ -66,7 +66,8 @@ class Peer:
         self._out = protocol.link.out
         self._flush_scheduled = False
         self._in_burst = False
-        self._blocked: dict[int, None] = {}  # no set: it is small when empty, as it mostly is
+        self.blocked: dict[int, None] = {}  # no set: it is small when empty, as it mostly is
+        """Transport streams whose writers wait."""
         self._waiters: dict[int, deque[asyncio.Future[None]]] = {}  # by transport stream, or `_FRESH`
         limits, unsent = runtime.limits, runtime.unsent.open(runtime.limits.max_unsent_bytes)
         self.large = Turns(runtime.loop, limits.max_large_bytes)
@@ -118,7 +119,7 @@ class Peer:
 
     def writable(self, stream_id: int) -> None:
         """Wake the writers of a stream."""
-        self._blocked.pop(stream_id, None)
+        self.blocked.pop(stream_id, None)
         for waiter in self._waiters.pop(stream_id, ()):
             _wake(waiter)
 
@@ -166,7 +167,7 @@ class Peer:
         for stream_id, data, fin in self._out.take_writes():
             backlog.streams[stream_id] = None
             if not write(stream_id, data, fin=fin):
-                self._blocked[stream_id] = None
+                self.blocked[stream_id] = None
         for stream_id, reset, stop, code in self._out.take_aborts():
             if reset:
                 self.connection.reset_stream(stream_id, code)
@@ -179,12 +180,12 @@ class Peer:
 
     def is_clear(self, stream_id: int) -> bool:
         """Whether a call may start on this lane now, without waiting for anything."""
-        is_held_up = stream_id in self._blocked or self.backlog.full or self.protocol.peer_gone_away
+        is_held_up = stream_id in self.blocked or self.backlog.full or self.protocol.peer_gone_away
         return not is_held_up and self.places.free
 
     def is_blocked(self, stream_id: int) -> bool:
-        """Whether writers of this transport stream should wait."""
-        return stream_id in self._blocked or self.backlog.full
+        """Whether writers of this transport stream wait."""
+        return stream_id in self.blocked or self.backlog.full
 
     async def drain(self, stream_id: int) -> None:
         """Wait until a transport stream takes more.
@@ -192,7 +193,7 @@ class Peer:
         Raises:
             ConnectionLostError: the connection ended meanwhile.
         """
-        while stream_id in self._blocked or self.backlog.full:
+        while stream_id in self.blocked or self.backlog.full:
             await self._wait_in(stream_id)
 
     async def drain_whole(self, stream_id: int) -> None:
@@ -203,7 +204,7 @@ class Peer:
         """
         self.flush()
         if not self.connection.sent(stream_id):
-            self._blocked[stream_id] = None
+            self.blocked[stream_id] = None
         await self.drain(stream_id)
 
     async def open_transport_stream(self, *, unidirectional: bool = False) -> int:
@@ -246,7 +247,7 @@ class Peer:
         """Let safe calls go before the server's Hello, as it greeted last time; all else waits as for a full lane."""
         self.early = EarlyCalls(self.protocol, self.lanes, greeting)
         self._event_stream_chosen = True
-        self._blocked[LANE] = None
+        self.blocked[LANE] = None
 
     def start_taking(self) -> None:
         """The Hello exchange is over: handle what came meanwhile."""
@@ -295,7 +296,7 @@ class Peer:
     def _go_on(self) -> None:
         """The connection has room again."""
         for stream_id in [*self._waiters]:
-            if stream_id not in self._blocked:
+            if stream_id not in self.blocked:
                 self.writable(stream_id)
 
     def _give_up(self, reason: str) -> None:
@@ -314,8 +315,11 @@ class Peer:
         self._lose(ConnectionLostError(f"peer broke the protocol: {error.message}", close_code=error.close_code))
 
     def _handle(self, events: list[ev.ProtocolEvent]) -> None:
-        handlers, is_broken = EVENT_HANDLERS, False
+        handlers, calls, is_broken = EVENT_HANDLERS, list[IncomingCall](), False
         for event in events:
+            if isinstance(event, IncomingCall):
+                calls.append(event)
+                continue
             try:
                 handlers[type(event)](self, event)
             except Exception:  # noqa: BLE001  # a bug of ours: not hidden, and no end to connections of others
@@ -325,7 +329,8 @@ class Peer:
             if self._out.frames >= self._early_push_frames:
                 self.flush()
         self.places.freed()
-        self.owner.on_told()
+        if calls:
+            self.owner.on_calls(calls)
         if is_broken:  # after the rest: whose call has ended is not told again
             self._lose(ConnectionLostError("internal error", close_code=CloseCode.INTERNAL))
 
@@ -347,8 +352,8 @@ class Peer:
         if self.lost is not None:
             return
         self.lost = error
-        left = self.protocol.close() if self.protocol.state is not State.CLOSED else []
-        self._blocked.clear()
+        left: list[Any] = self.protocol.close() if self.protocol.state is not State.CLOSED else []
+        self.blocked.clear()
         self.backlog.close()
         self.due.close()
         for item in left:

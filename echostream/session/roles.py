@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from echostream.errors import ConnectionLostError, EchoStreamError
     from echostream.protocol import events as ev
     from echostream.protocol import frames as f
+    from echostream.protocol.records import IncomingCall
 
 __all__ = ("CLOSED_HERE", "CallHandle", "PeerOwner", "ProbeHandle", "UnexpectedErrors")
 
@@ -39,11 +40,8 @@ class PeerOwner(Protocol):
     def on_hello(self) -> None:
         """The peer introduced itself."""
 
-    def on_request(self, event: ev.RequestReceived) -> None:
-        """The peer calls."""
-
-    def on_told(self) -> None:
-        """All that came together was told: calls may begin."""
+    def on_calls(self, calls: list[IncomingCall]) -> None:
+        """The peer calls; all else that came together with these was told before."""
 
     def on_event(self, frame: f.EventFrame) -> None:
         """The peer's application gave notice."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from echostream.errors import CloseCode, ConfigurationError, ConnectionLostError
 from echostream.protocol.hello import Hello
@@ -24,6 +24,7 @@ from echostream.types import Role
 if TYPE_CHECKING:
     from echostream.protocol import events as ev
     from echostream.protocol import frames as f
+    from echostream.protocol.records import IncomingCall
     from echostream.session.attempts import Attempts
     from echostream.session.deadlines import Entry
     from echostream.session.runtime import Runtime
@@ -80,11 +81,13 @@ class Services(Protocol):
         """Return whether a method may be called in early data."""
         ...
 
-    def on_request(self, session: Session, event: ev.RequestReceived) -> None:
-        """Take a call."""
+    @property
+    def kind_of_call(self) -> type[IncomingCall]:
+        """What the machine makes of each call of the peer."""
+        ...
 
-    def start(self, session: Session) -> None:
-        """Serve the calls that were taken."""
+    def on_calls(self, session: Session, calls: list[Any]) -> None:
+        """Serve calls that came together, of the session's `kind_of_call`."""
 
     def on_stream(self, session: Session, event: ev.StreamOpened) -> None:
         """Serve an application stream."""
@@ -119,6 +122,7 @@ class Session(Conversation):
         protocol = PeerProtocol(
             hello, runtime.codec, runtime.payload, runtime.limits, runtime.clock.monotonic_ns, runtime.held
         )
+        protocol.calls.kind = services.kind_of_call
         protocol.observe = runtime.observe_frame
         self.id = hello.session
         self.role = hello.role
@@ -245,13 +249,9 @@ class Session(Conversation):
             self.id = hello.session
         self._owner.on_hello(self)
 
-    def on_request(self, event: ev.RequestReceived) -> None:
-        """Hand a call to the services."""
-        self.services.on_request(self, event)
-
-    def on_told(self) -> None:
-        """Let the services begin."""
-        self.services.start(self)
+    def on_calls(self, calls: list[IncomingCall]) -> None:
+        """Hand calls to the services."""
+        self.services.on_calls(self, calls)
 
     def on_event(self, frame: f.EventFrame) -> None:
         """Hand an event to the listeners."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from echostream.protocol import events as ev
-from echostream.protocol.records import AppStream
+from echostream.protocol.records import AppStream, IncomingCall
 from echostream.types import Role
 from tests.fuzz.source import Script
 from tests.protocol.conversation import Conversation, talk
@@ -88,8 +88,8 @@ class Tape:
 
     def note(self, events: list[ev.ProtocolEvent]) -> None:
         for event in events:
-            if isinstance(event, ev.RequestReceived):
-                self._records.append(event.call)
+            if isinstance(event, IncomingCall):
+                self._records.append(event)
             elif isinstance(event, ev.StreamOpened):
                 self._records.append(event.stream)
 

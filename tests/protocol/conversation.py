@@ -312,11 +312,11 @@ class Conversation(RuleBasedStateMachine):
                 name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
                 getattr(self, f"_on_{name}")(side, event)
 
-    def _on_request_received(self, side: Side, event: ev.RequestReceived) -> None:
-        model = self.calls[self.pair.other(side), event.call.id]
+    def _on_incoming_call(self, side: Side, call: IncomingCall) -> None:
+        model = self.calls[self.pair.other(side), call.id]
         assert model.incoming is None
         assert model.outcome in (None, "cancelled")
-        model.incoming = event.call
+        model.incoming = call
 
     def _on_item_received(self, side: Side, event: ev.ItemReceived) -> None:
         if isinstance(event.call, OutgoingCall):

@@ -491,7 +491,7 @@ def _check_words(error: EchoStreamError) -> None:
 _ON_EVENT: Final[dict[type[Any], Callable[[Ordeal, Any], object]]] = {
     ev.HelloReceived: lambda ordeal, event: None,
     ev.HoldingRefused: lambda ordeal, event: None,
-    ev.RequestReceived: lambda ordeal, event: ordeal._begin(event.call),
+    IncomingCall: lambda ordeal, event: ordeal._begin(event),
     ev.ItemReceived: lambda ordeal, event: ordeal._on_item(event.call, len(event.frame.payload)),
     ev.InputEnded: lambda ordeal, event: None,
     ev.CallCancelled: lambda ordeal, event: ordeal._end(event.call),

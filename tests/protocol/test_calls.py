@@ -43,7 +43,7 @@ def begin(
         accepts_items=accepts_items,
     )
     pair.pump()
-    return call, pair.server.take(ev.RequestReceived).call
+    return call, pair.server.take(IncomingCall)
 
 
 def refused(pair: ProtocolPair, text: str, code: CloseCode = CloseCode.PROTOCOL_ERROR) -> None:
@@ -75,10 +75,10 @@ def test_a_unary_call_is_answered(pair: ProtocolPair, who: str, own: bool) -> No
         raw=True,
     )
     pair.pump()
-    received = responder.take(ev.RequestReceived)
+    received = responder.take(IncomingCall)
     assert received.frame == f.RequestFrame(call.id, "echo", b"hi", 5, {"k": "v"}, raw=True)
     answered = responder.protocol.calls.respond(
-        received.call, Status.OK, b"ho", metadata={"t": "1"}, initial={"i": "1"}, raw=True
+        received, Status.OK, b"ho", metadata={"t": "1"}, initial={"i": "1"}, raw=True
     )
     pair.pump()
     response = caller.take(ev.ResponseReceived)
@@ -134,7 +134,7 @@ def test_a_caller_may_end_its_half_with_the_request_when_nothing_follows() -> No
     stream_id = pair.client.open_stream()
     pair.client.send(f.RequestFrame(1, "echo", b"\x90"), on=stream_id, fin=True)
     pair.pump()
-    incoming = pair.server.take(ev.RequestReceived).call
+    incoming = pair.server.take(IncomingCall)
     pair.server.protocol.calls.respond(incoming, Status.OK, b"\xc0")
     assert pair.server.protocol.take_writes() == [
         (stream_id, pair.server.codec.encode(f.ResponseFrame(1, 0, b"\xc0")), True)
@@ -263,7 +263,7 @@ def begin_large(pair: ProtocolPair) -> OutgoingCall:
 def test_a_large_request_travels_by_itself_and_is_answered_on_the_lane(pair: ProtocolPair) -> None:
     call = begin_large(pair)
     pair.pump()
-    incoming = pair.server.take(ev.RequestReceived).call
+    incoming = pair.server.take(IncomingCall)
     assert (call.stream_id, incoming.stream_id) == (LANE, LANE)
     assert pair.server.protocol.calls.respond(incoming, Status.OK, b"answer")
     pair.pump()
@@ -288,7 +288,7 @@ def test_a_cancel_that_overtakes_a_large_request_keeps_it_from_being_served(pair
 def test_a_cancel_after_a_large_request_reaches_its_handler(pair: ProtocolPair) -> None:
     call = begin_large(pair)
     pair.pump()
-    incoming = pair.server.take(ev.RequestReceived).call
+    incoming = pair.server.take(IncomingCall)
     assert pair.client.protocol.calls.cancel(call, Status.DEADLINE_EXCEEDED)
     pair.pump()
     assert pair.server.take(ev.CallCancelled) == ev.CallCancelled(incoming, Status.DEADLINE_EXCEEDED)
@@ -526,7 +526,7 @@ def test_a_call_may_be_taken_up_again_after_its_response_is_lost_to_a_cancel() -
     pair.server.take(ev.CallCancelled)
     pair.client.send(f.RequestFrame(1, "again", b""))  # a peer that uses an id twice
     pair.pump()
-    again = pair.server.take(ev.RequestReceived).call
+    again = pair.server.take(IncomingCall)
     assert not pair.server.protocol.calls.respond(incoming, Status.OK, b""), "the old one stays ended"
     assert pair.server.protocol.calls.respond(again, Status.OK, b"")
 
@@ -628,7 +628,7 @@ def test_a_report_over_the_peers_limit_fails_here_and_the_call_goes_on() -> None
     pair = ProtocolPair(client=Limits(max_payload_bytes=1024))
     pair.client.protocol.calls.start("m", b"", handle=None)
     pair.pump()
-    call = pair.server.take(ev.RequestReceived).call
+    call = pair.server.take(IncomingCall)
     with pytest.raises(ResourceError, match="payload of 1025 bytes is over the peer's limit of 1024"):
         pair.server.protocol.calls.send_progress(call, bytes(1025))
     assert pair.server.protocol.calls.respond(call, Status.OK, b"")

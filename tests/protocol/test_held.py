@@ -10,7 +10,7 @@ from echostream.protocol import events as ev
 from echostream.protocol import frames as f
 from echostream.protocol.account import Account
 from echostream.protocol.peer import PeerProtocol
-from echostream.protocol.records import AppStream, OutgoingCall
+from echostream.protocol.records import AppStream, IncomingCall, OutgoingCall
 from tests.protocol.pair import ProtocolPair, Side
 
 KIB = 1 << 10
@@ -105,7 +105,7 @@ def test_input_that_is_too_much_ends_its_call_on_both_sides(pair: ProtocolPair) 
 def test_results_that_are_too_much_end_their_call_on_both_sides(pair: ProtocolPair) -> None:
     begin(pair, accepts_items=True)
     pair.pump()
-    incoming = pair.server.take(ev.RequestReceived).call
+    incoming = pair.server.take(IncomingCall)
     for _ in range(4):
         pair.server.protocol.calls.send_item(incoming, ITEM)
     pair.pump()
@@ -124,7 +124,7 @@ def test_large_arguments_count_while_their_call_runs_and_a_call_too_many_is_refu
         pair.client.protocol.calls.start("m", ITEM, handle=None, request_stream=stream_id)
     pair.client.protocol.calls.start("m", b"", handle=None)
     pair.pump()
-    running = [event.call for event in pair.server.events if isinstance(event, ev.RequestReceived)]
+    running = [event for event in pair.server.events if isinstance(event, IncomingCall)]
     running.sort(key=lambda call: call.id)
     assert [call.held_bytes for call in running] == [len(ITEM)] * 3 + [0]
     answer = pair.client.take(ev.ResponseReceived).frame

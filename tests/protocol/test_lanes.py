@@ -12,7 +12,7 @@ from echostream.protocol import events as ev
 from echostream.protocol import frames as f
 from echostream.protocol.hello import FEATURES, LANES, Hello
 from echostream.protocol.link import LANE
-from echostream.protocol.records import OutgoingCall
+from echostream.protocol.records import IncomingCall, OutgoingCall
 from echostream.types import Role
 from tests.protocol.pair import ProtocolPair, Side
 
@@ -39,7 +39,7 @@ def test_calls_share_a_lane_that_either_side_opened_and_each_is_answered_on_its_
     lanes = [LANE, open_lane(here), open_lane(here)]
     calls = [begin(here, lane, bytes([number])) for number in range(3) for lane in lanes]
     pair.pump()
-    incoming = [event.call for event in there.take_all(ev.RequestReceived)]
+    incoming = there.take_all(IncomingCall)
     assert [call.stream_id for call in incoming] == [lane for lane in lanes for _ in range(3)]
     for call in incoming:
         there.protocol.calls.respond(call, Status.OK, b"%d" % call.id)
@@ -59,10 +59,10 @@ def test_what_is_held_up_on_one_lane_holds_up_no_other() -> None:
     begin(pair.client, lanes[0], b"late")
     begin(pair.client, lanes[1], b"in time")
     pair.pump()
-    assert pair.server.take(ev.RequestReceived).frame.payload == b"in time"
+    assert pair.server.take(IncomingCall).frame.payload == b"in time"
     pair.held.clear()
     pair.pump()
-    assert pair.server.take(ev.RequestReceived).frame.payload == b"late"
+    assert pair.server.take(IncomingCall).frame.payload == b"late"
 
 
 def test_a_cancel_travels_on_the_lane_of_its_call() -> None:
@@ -70,7 +70,7 @@ def test_a_cancel_travels_on_the_lane_of_its_call() -> None:
     lane = open_lane(pair.client)
     call = begin(pair.client, lane)
     pair.pump()
-    incoming = pair.server.take(ev.RequestReceived).call
+    incoming = pair.server.take(IncomingCall)
     assert pair.client.protocol.calls.cancel(call, Status.DEADLINE_EXCEEDED)
     pair.client.flush()
     assert pair.client.halves[lane].chunks
@@ -84,7 +84,7 @@ def test_a_large_answer_to_a_call_on_a_lane_travels_by_itself() -> None:
     begin(pair.client, open_lane(pair.client))
     pair.pump()
     own = pair.server.open_stream(unidirectional=True)
-    incoming = pair.server.take(ev.RequestReceived).call
+    incoming = pair.server.take(IncomingCall)
     assert pair.server.protocol.calls.respond(incoming, Status.OK, b"large", own_stream=own)
     pair.pump()
     assert pair.client.take(ev.ResponseReceived).frame.payload == b"large"
@@ -97,7 +97,7 @@ def test_with_a_peer_that_knows_one_lane_there_is_one() -> None:
         open_lane(pair.client)
     begin(pair.client, LANE)
     pair.pump()
-    assert pair.server.take(ev.RequestReceived).call.stream_id == LANE
+    assert pair.server.take(IncomingCall).stream_id == LANE
     pair.client.send(f.LaneOpenFrame(0), on=pair.client.open_stream())
     refused(pair, "but feature lanes was not agreed")
 

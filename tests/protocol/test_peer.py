@@ -16,6 +16,7 @@ from echostream.protocol import frames as f
 from echostream.protocol.hello import FEATURES, Hello
 from echostream.protocol.link import LANE
 from echostream.protocol.peer import PeerProtocol
+from echostream.protocol.records import IncomingCall
 from echostream.protocol.states import TRANSITIONS, Input, State
 from echostream.types import Role
 from tests.protocol.pair import ProtocolPair, Side, leftovers
@@ -93,7 +94,7 @@ def test_early_frames_give_their_events_in_order() -> None:
     pair.pump()
     pair.server.take(ev.HelloReceived)
     pair.server.protocol.send_hello()
-    assert [type(event) for event in pair.server.protocol.take_early()] == [ev.RequestReceived, ev.EventReceived]
+    assert [type(event) for event in pair.server.protocol.take_early()] == [IncomingCall, ev.EventReceived]
 
 
 def test_an_early_stream_that_was_reset_is_forgotten() -> None:
@@ -267,19 +268,19 @@ def test_a_closed_machine_takes_nothing_and_says_nothing() -> None:
     incoming = pair.server.protocol.calls.start("back", b"\x90", handle=None)
     pair.client.protocol.emit("e", b"\xc0", ack_handle="e")
     pair.pump()
-    received = pair.client.take(ev.RequestReceived)
-    assert pair.client.protocol.close() == [call, received.call, stream]
+    received = pair.client.take(IncomingCall)
+    assert pair.client.protocol.close() == [call, received, stream]
     assert leftovers(pair.client.protocol) == {}
     assert pair.client.protocol.close() == []
     assert pair.client.protocol.receive_data(LANE, b"\xff" * 100, fin=True) == []
     assert pair.client.protocol.receive_reset(LANE) == pair.client.protocol.receive_stop(LANE) == []
     assert not calls.cancel(call)
-    assert not calls.respond(received.call, 0, b"")
+    assert not calls.respond(received, 0, b"")
     assert not streams.reset(stream, 1)
     calls.end_input(call)
     calls.send_item(call, b"x")
     calls.item_consumed(call, 1 << 20)
-    calls.send_progress(received.call, b"x")
+    calls.send_progress(received, b"x")
     streams.end(stream)
     streams.accept(stream)
     streams.item_consumed(stream, 1 << 30)
@@ -287,7 +288,7 @@ def test_a_closed_machine_takes_nothing_and_says_nothing() -> None:
     with pytest.raises(LocalProtocolError, match="stream 's' takes no more items"):
         streams.send_item(stream, b"x")
     assert (pair.client.protocol.take_writes(), pair.client.protocol.take_aborts()) == ([], [])
-    assert [received.call.id, incoming.id] == [2, 2]
+    assert [received.id, incoming.id] == [2, 2]
 
 
 def test_the_repr_shows_state_and_load() -> None:
@@ -608,7 +609,7 @@ def test_those_up_to_the_last_id_go_on_and_those_above_are_rejected(pair: Protoc
     calls, streams = pair.client.protocol.calls, pair.client.protocol.streams
     seen = calls.start("seen", b"\x90", handle=None)
     pair.pump()
-    request = pair.server.take(ev.RequestReceived)
+    request = pair.server.take(IncomingCall)
     pair.server.protocol.go_away(CloseCode.SHUTDOWN, "bye")
     lane = calls.start("unseen", b"\x90", handle=None)
     own = calls.start("unseen", b"\x90", handle=None, stream_id=pair.client.open_stream(), accepts_items=True)
@@ -619,7 +620,7 @@ def test_those_up_to_the_last_id_go_on_and_those_above_are_rejected(pair: Protoc
     assert pair.server.events == [], "what was refused is not reported"
     assert (pair.client.protocol.peer_gone_away, pair.server.protocol.peer_gone_away) == (True, False)
     assert pair.client.protocol.state is pair.server.protocol.state is State.DRAINING
-    assert pair.server.protocol.calls.respond(request.call, 0, b"\xc0")
+    assert pair.server.protocol.calls.respond(request, 0, b"\xc0")
     pair.pump()
     assert pair.client.take(ev.ResponseReceived).call is seen
     pair.assert_nothing_left()
@@ -653,7 +654,7 @@ def test_a_call_that_was_overtaken_by_a_later_one_is_still_seen_to(pair: Protoco
     pair.server.protocol.go_away(CloseCode.SHUTDOWN)
     pair.held.clear()
     pair.pump()
-    assert [event.call.method for event in pair.server.take_all(ev.RequestReceived)] == ["second", "first"]
+    assert [call.method for call in pair.server.take_all(IncomingCall)] == ["second", "first"]
     assert pair.client.take(ev.GoAwayReceived).rejected == []
 
 

@@ -18,7 +18,7 @@ from echostream.errors import (
 from echostream.protocol import events as ev
 from echostream.protocol import frames as f
 from echostream.protocol.link import LANE
-from echostream.protocol.records import AppStream
+from echostream.protocol.records import AppStream, IncomingCall
 from tests.protocol.pair import ProtocolPair, Side, leftovers
 
 
@@ -404,7 +404,7 @@ def test_streams_do_not_wait_for_one_another(pair: ProtocolPair) -> None:
     pair.pump()
     request, item = pair.server.events
     assert isinstance(item, ev.StreamItemReceived)
-    assert (item.frame.payload, type(request)) == (b"2", ev.RequestReceived)
+    assert (item.frame.payload, type(request)) == (b"2", IncomingCall)
     pair.server.events.clear()
     pair.held.clear()
     pair.pump()

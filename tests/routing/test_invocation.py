@@ -239,7 +239,7 @@ async def test_progress_is_kept_from_a_peer_that_cannot_read_it() -> None:
 async def test_progress_is_dropped_and_an_answer_waits_while_the_stream_is_full() -> None:
     async with linked(Work()) as (server, client):
         peer = session_of(server, client).peer
-        peer._blocked[0] = None
+        peer.blocked[0] = None
         call = client.call(client.proxy(Work).report)
         await until(lambda: peer._waiters)
         assert len(peer.protocol.calls.incoming) == 1  # it counts until it is answered

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from typing import Any, cast
 
 import pytest
@@ -47,8 +47,8 @@ def run(
 ) -> tuple[list[Fake], TaskSet]:
     fakes = [Fake(f"orders.{number}") for number in range(len(coroutines))]
     tasks = TaskSet(asyncio.get_running_loop())
-    runs = zip(fakes, coroutines, strict=True)
-    run_together(iter([(cast("Invocation", fake), work, copy_context()) for fake, work in runs]), tasks, now)
+    work = dict(zip(map(id, fakes), coroutines, strict=True))
+    run_together(iter(cast("list[Invocation]", fakes)), lambda call: work[id(call)], tasks, now)
     return fakes, tasks
 
 

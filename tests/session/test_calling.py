@@ -461,7 +461,7 @@ async def test_a_call_that_gets_its_place_while_its_lane_is_full_waits_for_that_
         await until(lambda: len(desk.seen) == 2)
         third = asyncio.create_task(ends.here.request("desk.add", 1, timeout=0.05 if end == "late" else 10.0))
         await until(lambda: peer.places.waiting == 1)
-        peer._blocked[LANE] = None
+        peer.blocked[LANE] = None
         desk.gate.opened.set()
         await asyncio.gather(*calls)
         if end == "cancelled":
