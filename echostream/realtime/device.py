@@ -16,8 +16,8 @@ _NS: Final = 1_000_000_000
 _PPM: Final = 1e6
 _BIN_NS: Final = 500_000_000
 """Reports are averaged over so long: 150 us of noise become 20 us at 50 reports in a second."""
-_MEMORY: Final = 32
-"""Averages that count, 16 s of them: a crystal changes with its temperature, in minutes."""
+_MEMORY: Final = 64
+"""Averages that count, 32 s of them: of a crystal that warms up by 1 ppm in a minute the line is 3 us behind."""
 _GATE_NS: Final = 5e6
 """A report that is off by more (by four times what is usual, where that is more) counts only..."""
 _GATE_COUNT: Final = 8
