@@ -1,0 +1,57 @@
+"""G7: how far apart receivers play."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from benches.realtime.delays import PATHS, Path
+from benches.realtime.outputs import Run, run
+from benches.realtime.table import Figure, Plan, percentile
+from benches.realtime.trials import OURS
+
+__all__ = ("ID", "measure")
+
+ID: Final = "G7"
+_GOALS: Final = {"ethernet": 80.0, "Wi-Fi": 150.0, "bad Wi-Fi": 250.0}
+"""Microseconds; they scale with the path."""
+_MOST_AFTER_5_S: Final = 1000.0
+_SETTLED: Final = 30.0
+"""Seconds until the loops have learnt the drifts."""
+
+
+def measure(plan: Plan) -> Iterator[Figure]:
+    """Every path as it is, scaled, and with queues that are longer in one direction."""
+    for name, path in PATHS.items():
+        runs = _runs(plan, name, path)
+        yield _settled(name, runs, _GOALS[name])
+        most = {who: max(max(one.skews(who, 5.0)) for one in runs) for who in runs[0].errors}
+        ours = most.pop(OURS)
+        yield Figure(
+            ID, f"skew of two of 4 receivers, most after 5 s, {name}", ours, goal=_MOST_AFTER_5_S, anchors=most
+        )
+    for name, path in PATHS.items():
+        for scale in (0.5, 3.0):
+            told = f"{name}, delays x{scale:g}"
+            yield _settled(told, _runs(plan, told, replace(path, scale=scale)), _GOALS[name] * scale)
+        told = f"{name}, queues x3 on the way out"
+        yield _settled(told, _runs(plan, told, replace(path, skew_out=3.0)), None)
+
+
+def _runs(plan: Plan, name: str, path: Path) -> list[Run]:
+    found = []
+    for seed in range(plan.seeds):
+        plan.tell(f"{name}, seed {seed}")
+        found.append(run(path, seed))
+    return found
+
+
+def _settled(name: str, runs: list[Run], goal: float | None) -> Figure:
+    details = {}
+    for who in runs[0].errors:
+        skews = sorted(skew for one in runs for skew in one.skews(who, _SETTLED))
+        details[who] = {"p50": percentile(skews, 0.5), "p99": percentile(skews, 0.99), "max": skews[-1]}
+    p99 = {who: figures["p99"] for who, figures in details.items()}
+    ours = p99.pop(OURS)
+    return Figure(ID, f"skew of two of 4 receivers, p99, {name}", ours, goal=goal, anchors=p99, details=details)
