@@ -11,15 +11,18 @@ from typing import Final
 
 __all__ = ("DelayHistogram", "DelayTarget")
 
-BUCKET_NS: Final = 2_000_000
+BUCKET_NS: Final = 1_000_000
 FORGET: Final = 0.9998
 """What is left of the weight of an item when the next one comes: the last 5,000 count."""
 LATE_COST_NS: Final = 20_000_000_000
 """What losing everything would cost: 200 ms of delay are as bad as one item in a hundred that comes too late."""
 SHRINK: Final = 0.001
 """How fast the delay shrinks, 1 ms in a second: nobody hears that. It grows at once."""
-START_NS: Final = 40_000_000
+START_NS: Final = 20_000_000
 """The least target while little is known."""
+PRIOR: Final = 1000
+"""So many items are taken to have come in time before the first: one stall at the beginning must not set the delay for
+minutes."""
 
 _START_COUNT: Final = 100
 _REVIEW_COUNT: Final = 32  # the target is looked at again after so many items, and after each that was late
@@ -29,36 +32,35 @@ _HEAVIEST: Final = 1e15
 
 
 class DelayHistogram:
-    """Delays of late, older ones counting less. Holds one number for each bucket of 2 ms up to the longest delay."""
+    """Delays of late, older ones counting less. Holds one number for each millisecond up to the longest delay."""
 
-    __slots__ = ("_growth", "_last", "_linear", "_weight", "_weights", "count", "total")
+    __slots__ = ("_growth", "_last", "_prior", "_weight", "_weights", "count", "total")
 
     def __init__(self, max_ns: int, *, forget: float = FORGET) -> None:
         self._weights = [0.0] * (max_ns // BUCKET_NS + 2)
         self._last = len(self._weights) - 1  # longer delays count as this one
-        # Weights grow instead of all others shrinking. While they grow by one, each delay of the past counts as it does
-        # when the share kept is 1 - 2/(n + 1), which lets a few first ones count at once.
+        # Weights grow instead of all others shrinking.
         self._growth = 1.0 / forget
-        self._linear = int(2.0 / (1.0 - forget))
-        self._weight = 0.0
+        self._weight = 1.0
+        self._prior = float(PRIOR)
         self.count = 0
         self.total = 0.0
 
     def add(self, delay_ns: int) -> None:
         """Count a delay of at least 0."""
         self.count += 1
-        weight = self._weight
-        weight = self._weight = weight + 1.0 if self.count < self._linear else weight * self._growth
+        weight = self._weight = self._weight * self._growth
         bucket = delay_ns // BUCKET_NS
         self._weights[min(bucket, self._last)] += weight
         self.total += weight
         if weight > _HEAVIEST:
             self._weights = [each / weight for each in self._weights]
             self.total /= weight
+            self._prior /= weight
             self._weight = 1.0
 
     def quantile_ns(self, share: float) -> int:
-        """Return what this share of the delays stayed below, to the next 2 ms; 0 when there are none."""
+        """Return what this share of the delays stayed below, to the next ms; 0 when there are none."""
         below, wanted = 0.0, share * self.total
         for bucket, weight in enumerate(self._weights):
             below += weight
@@ -69,7 +71,7 @@ class DelayHistogram:
     def cheapest_ns(self, late_cost_ns: int) -> int:
         """Return the delay that costs least when it is paid for itself and for all that are longer."""
         late = list(accumulate(reversed(self._weights)))  # late[i]: weight of the last i + 1 buckets
-        scale = late_cost_ns / self.total if self.total else 0.0
+        scale = late_cost_ns / (self.total + self._prior)
         best_ns, least = 0, late[-1] * scale
         for bucket, tail in enumerate(reversed(late[:-1]), start=1):
             cost = bucket * BUCKET_NS + tail * scale

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from echostream.realtime.sequence import Arrival, SequenceTracker
@@ -91,25 +91,38 @@ class _Second:
     latency_max_ns: int = -_PLAUSIBLE_NS
 
 
-@dataclass(slots=True)
 class QualityMeter:
     """Counts the arrivals of one stream.
 
     Attributes:
-        synchronised: whether timestamps and arrivals are of one clock; only then latency means anything. Set it when
-            the session's clock is locked.
+        sequence: what the numbers tell.
         late, dropped, invalid: counted where the items are dropped or refused.
+        jitter_ns: as of the last arrival.
     """
 
-    synchronised: bool = False
-    sequence: SequenceTracker = field(default_factory=SequenceTracker)
-    late: int = 0
-    dropped: int = 0
-    invalid: int = 0
-    jitter_ns: float = 0.0
-    _transit_ns: int | None = None
-    _second: _Second = field(default_factory=lambda: _Second(-1, 0))
-    _seconds: deque[_Second] = field(default_factory=lambda: deque(maxlen=WINDOW_SECONDS))
+    __slots__ = (
+        "_second", "_seconds", "_synchronised", "_transit_ns", "dropped", "invalid", "jitter_ns", "late", "sequence",
+    )  # fmt: skip
+
+    def __init__(self, sequence: SequenceTracker | None = None) -> None:
+        self.sequence = sequence or SequenceTracker()
+        self.late = self.dropped = self.invalid = 0
+        self.jitter_ns = 0.0
+        self._synchronised = False
+        self._transit_ns: int | None = None
+        self._second = _Second(-1, 0)
+        self._seconds: deque[_Second] = deque(maxlen=WINDOW_SECONDS)
+
+    @property
+    def synchronised(self) -> bool:
+        """Whether timestamps and arrivals are of one clock, as when the session's is locked: then latency is told."""
+        return self._synchronised
+
+    @synchronised.setter
+    def synchronised(self, synchronised: bool) -> None:
+        if synchronised is not self._synchronised:
+            self._synchronised = synchronised
+            self._transit_ns = None  # arrivals are told on another clock from now on
 
     def arrived(
         self, sequence: int, timestamp_ns: int | None, arrival_ns: int, size_bytes: int = 0
@@ -148,7 +161,7 @@ class QualityMeter:
                 self.jitter_ns += (difference_ns - self.jitter_ns) / 16
                 second.pairs += 1
                 second.jitter_ns += difference_ns
-        if self.synchronised and -_PLAUSIBLE_NS < transit_ns < _PLAUSIBLE_NS:
+        if self._synchronised and -_PLAUSIBLE_NS < transit_ns < _PLAUSIBLE_NS:
             second.timed += 1
             second.latency_ns += transit_ns
             second.latency_min_ns = min(second.latency_min_ns, transit_ns)

@@ -123,7 +123,7 @@ class SequenceTracker:
         step = ((sequence - highest + self._half) & self._mask) - self._half
         if 0 < step <= self._max_step:
             self.highest = highest + step
-            self._seen = (self._seen << step | 1) & self._seen_mask
+            self._seen = (self._seen << min(step, self._window) | 1) & self._seen_mask
             self.received += 1
             return Arrival.NEW, highest + step
         if -self._window < step <= 0:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from echostream.realtime.sequence import WINDOW
+
 __all__ = ("LATER", "NEVER", "Gap", "Played", "Waiting")
 
 LATER: Final = 3
@@ -93,8 +95,9 @@ class Waiting:
         """Return the indices above `after` that are not there, while three later ones came before an instant."""
         found: list[int] = []
         later = 0
-        lowest = self._head if after == NEVER else after
-        for index in range(max(self._items, default=lowest), lowest, -1):
+        newest = max(self._items, default=NEVER)
+        lowest = max(self._head if after == NEVER else after, newest - WINDOW)
+        for index in range(newest, lowest, -1):
             item = self._items.get(index)
             if item is None:
                 if later >= LATER:
