@@ -20,9 +20,9 @@ SHRINK: Final = 0.001
 """How fast the delay shrinks, 1 ms in a second: nobody hears that. It grows at once."""
 START_NS: Final = 20_000_000
 """The least target while little is known."""
-PRIOR: Final = 1000
-"""So many items are taken to have come in time before the first: one stall at the beginning must not set the delay for
-minutes."""
+PRIOR: Final = 2_500
+"""So many items are taken to have come in time before the first, half of what is remembered: one stall at the beginning
+must not set the delay for minutes."""
 
 _START_COUNT: Final = 100
 _REVIEW_COUNT: Final = 32  # the target is looked at again after so many items, and after each that was late

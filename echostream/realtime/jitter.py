@@ -208,7 +208,7 @@ class JitterBuffer:
         if found is Arrival.REORDERED:
             self._reorder.add(max(0, self.delay.relative_ns - self._frame_ns))
             self._reorder_ns = int(_REORDER_MARGIN * self._reorder.quantile_ns(0.95))
-        if self._is_over(index, timestamp_ns):
+        if self._is_over(index, timestamp_ns, arrival_ns):
             self.meter.late += 1
             return Fate.LATE
         self._waiting.put(Played(index, timestamp_ns, arrival_ns, payload))
@@ -216,12 +216,12 @@ class JitterBuffer:
             self._drop()
         return Fate.QUEUED
 
-    def _is_over(self, index: int, timestamp_ns: int) -> bool:
+    def _is_over(self, index: int, timestamp_ns: int, arrival_ns: int) -> bool:
         """Whether the turn of an item is over: its place was handed out, or nothing is and it would be late."""
         if index <= self._last:
             return True
         if self.state in _SILENT:
-            return self._now_ns > self._turn_ns(timestamp_ns) + self._late_ns
+            return arrival_ns > self._turn_ns(timestamp_ns) + self._late_ns
         return timestamp_ns + self._frame_ns // 2 < self._position_ns
 
     # out
@@ -306,9 +306,10 @@ class JitterBuffer:
             self.delay.restart()
 
     def _catch_up(self, now_ns: int) -> None:
-        """Drop what should have been played."""
-        over_ns = now_ns - self._late_ns
-        while (item := self._waiting.first) is not None and over_ns > self._turn_ns(item.timestamp_ns):
+        """Drop what should have been played: all but the item whose time is now, or at first what is far behind."""
+        is_first = self.state is State.PRIMING and not self._paused
+        over_ns = now_ns - (self._rebuffer_ns if is_first else self._frame_ns)
+        while (item := self._waiting.first) is not None and self._turn_ns(item.timestamp_ns) <= over_ns:
             self._drop()
 
     def _drop(self) -> None:
