@@ -3,7 +3,7 @@
 Every probe proves an interval: remote minus local clock is at most what the way out seems to take (t2 - t1) and at
 least what the way back seems to take (t3 - t4), because no way takes less than nothing. The filter keeps the last 256
 probes and takes all of them to the present by the rate that it follows. The offset is half way between the low ends of
-both directions, each the mean of its lowest tenth: a queue in one direction does not move it. The bound is what all
+both directions, each the mean of its lowest sixteenth: a queue in one direction does not move it. The bound is what all
 intervals prove together.
 """
 
@@ -15,13 +15,13 @@ from math import isfinite, sqrt
 from operator import index
 from typing import Any, Final
 
-from echostream.realtime.rate import RateFilter
+from echostream.realtime.rate import DriftFilter
 
 __all__ = ("ClockFilter", "Verdict")
 
 _WINDOW: Final = 256
 """Probes that are kept: a minute of bursts of 8 each 2 s."""
-_TAIL: Final = 10
+_TAIL: Final = 16
 """One in so many probes makes up the low end of a direction."""
 _BURST_COUNT: Final = 8
 _BURST_NS: Final = 60e6
@@ -39,8 +39,6 @@ _STEP_COUNT: Final = 4
 """So many of them in a row are a step: half a burst."""
 _SIGMAS: Final = 3.0
 """Deviations of the rate that the bound allows for."""
-_NOISE: Final = 16
-"""Part of the shortest round trip that is taken for the noise of an undisturbed probe."""
 
 
 class Verdict(IntEnum):
@@ -70,14 +68,14 @@ class ClockFilter:
         self.step_count = 0
         """Steps of a clock that were found."""
         self._epoch: int | None = None
-        self._rate = RateFilter()
+        self._drift = DriftFilter()
         self._kept = _Probes(_WINDOW)
         self._held = _Probes(_STEP_COUNT)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything but the counts: another clock answers."""
-        self._rate.reset()
+        self._drift.reset()
         self._last_ns = self._last_sent_ns = -_MAX_STAMP_NS
         self._begin()
 
@@ -126,7 +124,7 @@ class ClockFilter:
         if self._kept.count == 0:
             return 0.0
         self._refresh()
-        return self._base + (self._offset + self._rate.rate * (at_ns - self._base_at - self._ref))
+        return self._base + (self._offset + self._drift.rate * (at_ns - self._base_at - self._ref))
 
     def bound_ns(self, at_ns: int) -> float:
         """Return how far `offset_ns` may be off at a local time; infinite while nothing is known."""
@@ -134,7 +132,7 @@ class ClockFilter:
             return float("inf")
         self._refresh()
         age = abs(at_ns - self._base_at - self._ref)
-        return self._bound + _SIGMAS * sqrt(self._rate.variance(age)) * age
+        return self._bound + _SIGMAS * sqrt(self._drift.variance(age)) * age
 
     @property
     def error_bound_ns(self) -> float:
@@ -144,7 +142,7 @@ class ClockFilter:
     @property
     def drift_ppm(self) -> float:
         """How much faster the remote clock runs."""
-        return self._rate.rate * 1e6
+        return self._drift.rate * 1e6
 
     @property
     def locked(self) -> bool:
@@ -166,10 +164,9 @@ class ClockFilter:
         """Forget the probes, and keep the rate."""
         self._kept.clear()
         self._held.clear()
-        self._rate.begin()
+        self._drift.begin()
         self._burst_count = 0
-        self._burst_at = self._best_at = self._best = self._best_trip = 0.0
-        self._least_trip = float("inf")
+        self._burst_at = 0.0
         self._is_fresh = False
 
     def _contradicts(self, at: float, out: float, back: float) -> bool:
@@ -177,8 +174,8 @@ class ClockFilter:
         if self._kept.count < _SETTLED_COUNT or at - self._ref > _BURST_NS:
             self._refresh()
         age = abs(at - self._ref)
-        expected = self._offset + self._rate.rate * (at - self._ref)
-        spare = _STEP_NS + _SIGMAS * sqrt(self._rate.variance(age)) * age
+        expected = self._offset + self._drift.rate * (at - self._ref)
+        spare = _STEP_NS + _SIGMAS * sqrt(self._drift.variance(age)) * age
         if self._kept.count < _SETTLED_COUNT:
             spare += self._bound
         return not back - spare <= expected <= out + spare
@@ -206,18 +203,13 @@ class ClockFilter:
             self._end_burst()
         if self._burst_count == 0:
             self._burst_at = at
-        if self._burst_count == 0 or out - back < self._best_trip:
-            self._best_at, self._best, self._best_trip = at, (out + back) / 2, out - back
         self._burst_count += 1
         self._kept.put(at, out, back)
         self._is_fresh = False
 
     def _end_burst(self) -> None:
-        """Learn the rate from the quickest probe; the longer it took, the less it says."""
+        self._drift.take([self._kept.recent(i) for i in range(self._burst_count)])
         self._burst_count = 0
-        self._least_trip = min(self._least_trip, self._best_trip)
-        queued = (self._best_trip - self._least_trip) / 2
-        self._rate.take(self._best_at, self._best, queued * queued + (self._least_trip / _NOISE) ** 2)
 
     def _refresh(self) -> None:
         """Take all probes to the time of the last one, find both low ends and what is proven.
@@ -229,22 +221,19 @@ class ClockFilter:
         self._is_fresh = True
         kept = self._kept
         self._ref = ref = kept.at[kept.last]
-        rate = self._rate.rate
-        doubt = sqrt(self._rate.variance(ref - min(kept.at[: kept.count])))
+        rate = self._drift.rate
+        doubt = _SIGMAS * sqrt(self._drift.variance(ref - min(kept.at[: kept.count])))
         outs, backs = [], []
-        most, least = float("inf"), float("-inf")
         for at, out, back in zip(kept.at[: kept.count], kept.out, kept.back, strict=False):
             age = ref - at
             moved, doubted = rate * age, doubt * age
             outs.append(out + moved + doubted)
             backs.append(back + moved - doubted)
-            most = min(most, out + moved + _SIGMAS * doubted)
-            least = max(least, back + moved - _SIGMAS * doubted)
         outs.sort()
         backs.sort(reverse=True)
         tail = max(1, kept.count // _TAIL)
         self._offset = (sum(outs[:tail]) + sum(backs[:tail])) / (2 * tail)
-        self._bound = max(most - self._offset, self._offset - least)
+        self._bound = max(outs[0] - self._offset, self._offset - backs[0])
 
 
 class _Probes:
@@ -264,6 +253,11 @@ class _Probes:
         self.last = i = (self.last + 1) % len(self.at)
         self.at[i], self.out[i], self.back[i] = at, out, back
         self.count = max(self.count, i + 1)
+
+    def recent(self, number: int) -> tuple[float, float, float]:
+        """Return the last probe (0), the one before it (1) and so on."""
+        i = (self.last - number) % len(self.at)
+        return self.at[i], self.out[i], self.back[i]
 
 
 def _checked(*stamps: Any) -> tuple[int, ...] | None:
