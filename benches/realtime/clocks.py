@@ -1,7 +1,7 @@
 """Two machines in virtual time: a local clock, apart and drifting, and probes over a path of `delays`.
 
-True time is the remote clock's. What the filters of a run get are the same samples; what they say is compared with the
-truth at fixed times.
+True time is the remote clock's, unless the local machine sleeps. What the filters of a run get are the same samples;
+what they say is compared with the truth at fixed times.
 """
 
 from __future__ import annotations
@@ -53,12 +53,8 @@ class LocalClock:
             self.rate += self._random.gauss(0.0, self._wander) * math.sqrt(passed * 1e-9)
         return self._shown
 
-    def offset_ns(self, true_ns: int) -> int:
-        """Return remote minus local clock: what a filter should say."""
-        return true_ns - self.read(true_ns)
-
     def step(self, ns: int) -> None:
-        """Set it forward, or back: the local machine was asleep for as long."""
+        """Set it forward, or back."""
         self._shown += ns
 
 
@@ -91,6 +87,8 @@ class World:
         self.clock = clock
         self.now = 0
         """True time."""
+        self.ahead_ns = 0
+        """Of true time, the remote clock's: it grows when the local machine sleeps."""
         self._random = random
         self._out = out
         self._back = back
@@ -109,6 +107,10 @@ class World:
             stop = min(self.now - self.now % step_ns + step_ns, until_ns)
             self._advance(stop, on_sample)
             yield stop
+
+    def offset_ns(self) -> int:
+        """Return remote minus local clock, now: what a filter should say."""
+        return self.now + self.ahead_ns - self.clock.read(self.now)
 
     def hurry(self) -> None:
         """Probe fast again."""
@@ -141,6 +143,13 @@ class World:
         back = leaves + round(self._back(self.now))
         self._number += 1
         if self._loss == 0.0 or self._random.random() < (1 - self._loss) ** 2:
-            heapq.heappush(self._flying, (back, self._number, Sample(t1, arrives, leaves, 0, self._burst, self._index)))
+            heapq.heappush(
+                self._flying,
+                (
+                    back,
+                    self._number,
+                    Sample(t1, arrives + self.ahead_ns, leaves + self.ahead_ns, 0, self._burst, self._index),
+                ),
+            )
         self.cadence.sent(t1)
         self._due = self.now + max(0, self.cadence.next_ns - t1)

@@ -15,7 +15,12 @@ __all__ = ("ID", "measure")
 
 ID: Final = "G1"
 _GOALS: Final = {"ethernet": 25.0, "Wi-Fi": 60.0, "bad Wi-Fi": 120.0}
-"""Microseconds; they scale with the path."""
+"""Microseconds; they grow with the path, and do not shrink with it."""
+_MORE_SEEDS: Final = 2
+"""A percentile over few runs is that of the worst one: more runs for each."""
+_SKEWED: Final = (
+    "queues that are always longer one way are like a longer way: no filter can tell, the bound covers it (G17)"
+)
 
 
 def measure(plan: Plan) -> Iterator[Figure]:
@@ -24,14 +29,16 @@ def measure(plan: Plan) -> Iterator[Figure]:
         yield _figure(plan, name, path, _GOALS[name])
     for name, path in PATHS.items():
         for scale in (0.5, 3.0):
-            yield _figure(plan, f"{name}, delays x{scale:g}", replace(path, scale=scale), _GOALS[name] * scale)
-        yield _figure(plan, f"{name}, queues x3 on the way out", replace(path, skew_out=3.0), None)
+            yield _figure(
+                plan, f"{name}, delays x{scale:g}", replace(path, scale=scale), _GOALS[name] * max(1.0, scale)
+            )
+        yield _figure(plan, f"{name}, queues x3 on the way out", replace(path, skew_out=3.0), None, why=_SKEWED)
         yield _figure(plan, f"{name}, a third of the packets lost", path, None, loss=0.33)
 
 
-def _figure(plan: Plan, name: str, path: Path, goal: float | None, loss: float = 0.0) -> Figure:
+def _figure(plan: Plan, name: str, path: Path, goal: float | None, *, loss: float = 0.0, why: str = "") -> Figure:
     errors: dict[str, list[float]] = {}
-    for seed in range(plan.seeds):
+    for seed in range(plan.seeds * _MORE_SEEDS):
         plan.tell(f"{name}, seed {seed}")
         for look in trial(path, seed, loss=loss).after(60):
             for who, error in look.errors.items():
@@ -42,4 +49,4 @@ def _figure(plan: Plan, name: str, path: Path, goal: float | None, loss: float =
         for who, values in errors.items()
     }
     ours = p99.pop(OURS)
-    return Figure(ID, f"offset error, p99, {name}", ours, goal=goal, anchors=p99, details=details)
+    return Figure(ID, f"offset error, p99, {name}", ours, goal=goal, anchors=p99, details=details, why=why)

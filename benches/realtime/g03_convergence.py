@@ -17,7 +17,7 @@ _GOALS: Final = {
     ("ethernet", 4.0): 100.0, ("Wi-Fi", 4.0): 200.0, ("bad Wi-Fi", 4.0): None,
 }  # fmt: skip
 """Microseconds by path and seconds after the first probe."""
-_MORE_SEEDS: Final = 5
+_MORE_SEEDS: Final = 10
 """There is one value in a run: more runs for a percentile, each of a few seconds."""
 
 

@@ -44,7 +44,7 @@ class Trial:
         return [look for look in self.looks if look.seconds > seconds]
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=4096)
 def trial(
     path: Path,
     seed: int,
@@ -53,6 +53,7 @@ def trial(
     drift_ppm: float = 30.0,
     loss: float = 0.0,
     step_ms: int = 0,
+    sleep_s: int = 0,
     step_at: float = 60.3,
     wander: float = 1e-9,
 ) -> Trial:
@@ -65,6 +66,7 @@ def trial(
         drift_ppm: of the local clock.
         loss: share of packets lost, each way.
         step_ms: by how much the local clock is set forward at `step_at`.
+        sleep_s: for how long the local machine and its clock sleep at `step_at`.
         step_at: seconds.
         wander: random walk of the local clock's rate, per square root of a second.
     """
@@ -82,13 +84,14 @@ def trial(
             anchor.add(sample)
 
     result = Trial()
-    step_ns = round(step_at * _SECOND) if step_ms else seconds * _SECOND + 1
+    step_ns = round(step_at * _SECOND)
     for now in world.run(seconds * _SECOND, _LOOK_NS, on_sample):
         if now >= step_ns:
             step_ns = seconds * _SECOND + 1
             clock.step(step_ms * 1_000_000)
+            world.ahead_ns += sleep_s * _SECOND
         local = clock.read(now)
-        true = now - local
+        true = world.offset_ns()
         errors = {name: abs(anchor.offset_ns(local) - true) / 1e3 for name, anchor in anchors.items()}
         errors[OURS] = abs(ours.offset_ns(local) - true) / 1e3
         drift = abs(ours.drift_ppm * 1e-6 + clock.rate / (1 + clock.rate)) * 1e6

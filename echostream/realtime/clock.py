@@ -2,9 +2,9 @@
 
 Every probe proves an interval: remote minus local clock is at most what the way out seems to take (t2 - t1) and at
 least what the way back seems to take (t3 - t4), because no way takes less than nothing. The filter keeps the last 256
-probes and takes all of them to the present by the rate that it follows. The offset is half way between the low ends of
-both directions, each the mean of its lowest sixteenth: a queue in one direction does not move it. The bound is what all
-intervals prove together.
+probes and takes all of them to the present by the rate that it follows (`rate.py`). The offset is half way between both
+directions where each is quickest, so that a queue in one of them does not move it; the bound is what all intervals
+prove together.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ("ClockFilter", "Verdict")
 _WINDOW: Final = 256
 """Probes that are kept: a minute of bursts of 8 each 2 s."""
 _TAIL: Final = 16
-"""One in so many probes makes up the low end of a direction."""
+"""One in so many probes is taken for quick."""
 _BURST_COUNT: Final = 8
 _BURST_NS: Final = 60e6
 """Probes within this time are one burst."""
@@ -199,40 +199,44 @@ class ClockFilter:
         return Verdict.STEPPED
 
     def _take(self, at: float, out: float, back: float) -> None:
-        if self._burst_count == _BURST_COUNT or (self._burst_count and at - self._burst_at > _BURST_NS):
+        if self._burst_count and at - self._burst_at > _BURST_NS:
             self._end_burst()
         if self._burst_count == 0:
             self._burst_at = at
-        self._burst_count += 1
         self._kept.put(at, out, back)
         self._is_fresh = False
+        self._burst_count += 1
+        if self._burst_count == _BURST_COUNT:
+            self._end_burst()
 
     def _end_burst(self) -> None:
-        self._drift.take([self._kept.recent(i) for i in range(self._burst_count)])
+        self._drift.take([self._kept.recent(number) for number in range(self._burst_count)])
         self._burst_count = 0
 
     def _refresh(self) -> None:
-        """Take all probes to the time of the last one, find both low ends and what is proven.
+        """Take all probes to the time of the last one, and find the offset and what is proven of it.
 
-        A probe grows by what the rate may be off for its age: old ones count only where they still say something.
+        The interval of a probe grows by what the rate may be off for its age: old ones count where they still say
+        something. The offset is the mean of two estimates whose errors differ: half way between the low ends of both
+        directions, and half way in the quickest trips.
         """
         if self._is_fresh:
             return
         self._is_fresh = True
         kept = self._kept
+        ats = kept.at[: kept.count]
         self._ref = ref = kept.at[kept.last]
         rate = self._drift.rate
-        doubt = _SIGMAS * sqrt(self._drift.variance(ref - min(kept.at[: kept.count])))
-        outs, backs = [], []
-        for at, out, back in zip(kept.at[: kept.count], kept.out, kept.back, strict=False):
-            age = ref - at
-            moved, doubted = rate * age, doubt * age
-            outs.append(out + moved + doubted)
-            backs.append(back + moved - doubted)
+        doubt = _SIGMAS * sqrt(self._drift.variance(ref - min(ats)))
+        outs = [out + (rate + doubt) * (ref - at) for at, out in zip(ats, kept.out, strict=False)]
+        backs = [back + (rate - doubt) * (ref - at) for at, back in zip(ats, kept.back, strict=False)]
+        tail = max(1, kept.count // _TAIL)
+        quick = sorted(map(float.__sub__, outs, backs))[tail - 1]
+        middles = [out + back for out, back in zip(outs, backs, strict=True) if out - back <= quick]
         outs.sort()
         backs.sort(reverse=True)
-        tail = max(1, kept.count // _TAIL)
-        self._offset = (sum(outs[:tail]) + sum(backs[:tail])) / (2 * tail)
+        ends = sum(outs[:tail]) + sum(backs[:tail])
+        self._offset = (ends / tail + sum(middles) / len(middles)) / 4
         self._bound = max(outs[0] - self._offset, self._offset - backs[0])
 
 
