@@ -12,10 +12,11 @@ from aioquic.quic import connection
 from aioquic.quic.connection import QuicConnectionState
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet_builder import QuicPacketBuilder
-from aioquic.tls import Epoch
+from aioquic.tls import Context, Epoch
 
 from echostream.config import ALPN, QuicSettings
 from echostream.transport.quic import engine_aioquic_connection as adapter
+from echostream.transport.quic import engine_aioquic_tls as adapter_tls
 from echostream.transport.quic.engine_aioquic import AioquicEngines
 from echostream.transport.tls import ServerTls
 from tests.transport.lab import CLIENT, SERVER, Lab
@@ -119,6 +120,39 @@ def test_streams_are_counted_against_the_peers_limit(tls: ServerTls) -> None:
     lab.run(30)
     assert lab.at_client.calls == [("available",)] * 2
     assert lab.client.open_stream(unidirectional=True) == 66
+
+
+def retried(tls: ServerTls) -> tuple[Any, bytes]:
+    """A client that was told to come back, and the hello that it said first."""
+    engines = AioquicEngines(QuicSettings())
+    client: Any = engines.connect(SERVER, server_name="localhost", now=0.0)
+    original = client.transmit(0.0)[0][0][6:14]
+    _, hello = adapter_tls._hello(client._quic)
+    answer = engines.retry_packet(
+        version=1, source=b"retrying", destination=client.connection_id, original_destination=original, token=b"token"
+    )
+    client.receive([answer], SERVER, 0.0)
+    return client, hello
+
+
+def test_a_client_says_the_same_hello_after_a_retry(tls: ServerTls) -> None:
+    client, hello = retried(tls)
+    _, again = adapter_tls._hello(client._quic)
+    assert hello[:1] == b"\x01"
+    assert len(hello) > 300
+    assert again == hello
+    assert client._quic.tls.handle_message.__func__ is Context.handle_message  # what follows is its business again
+
+
+def test_canary_may_repeat_hello(tls: ServerTls) -> None:
+    client, _ = retried(tls)
+    version = adapter_tls._version(client._quic)
+    assert adapter_tls._may_repeat_hello(client._quic, version)
+    assert not adapter_tls._may_repeat_hello(client._quic, 0)
+    client._quic.configuration.session_ticket = object()
+    assert not adapter_tls._may_repeat_hello(client._quic, version)
+    fresh: Any = AioquicEngines(QuicSettings()).connect(SERVER, server_name="localhost", now=0.0)
+    assert not adapter_tls._may_repeat_hello(fresh._quic, version)
 
 
 # Canaries: one per function that touches something private
@@ -362,7 +396,7 @@ def test_the_limit_that_a_peer_names_is_read(tls: ServerTls) -> None:
     from echostream.transport.quic import engine_qh3
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine_qh3, "ClientOfLargePackets", QuicConnection)
+        patch.setattr(engine_qh3, "ClientOfOneHello", QuicConnection)
         lab = Lab(tls, ("qh3", "aioquic"), max_datagram_bytes=8952)
     lab.run()
     assert adapter._peer_payload_limit(lab.server._quic) == 1472

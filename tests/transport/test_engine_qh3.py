@@ -22,6 +22,7 @@ from tests.transport.lab import CLIENT, SERVER, Lab, Sink
 
 pytest.importorskip("qh3")
 
+from qh3.quic.connection import QuicConnection
 from qh3.quic.events import ConnectionTerminated
 from qh3.tls import Epoch
 
@@ -167,6 +168,40 @@ def test_a_malformed_hello_is_refused_in_words(tls: ServerTls) -> None:
     client.receive([data for data, _ in server.transmit(0.0)], SERVER, 0.0)
     client.deliver(sink)
     assert sink.calls[1:] == [("closed", False, 0x100 + 50, "malformed", True)]
+
+
+def test_a_client_says_the_same_hello_after_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Any] = []
+    drain = QuicConnection._drain_tls
+
+    def drain_and_note(quic: Any) -> None:
+        said.append(list(quic._tls._outbound))
+        drain(quic)
+
+    monkeypatch.setattr(QuicConnection, "_drain_tls", drain_and_note)
+
+    def retry(ticket: object = None) -> None:
+        said.clear()
+        engines = Qh3Engines(QuicSettings())
+        client: Any = engines.connect(SERVER, server_name="localhost", now=0.0)
+        client._quic._configuration.session_ticket = ticket
+        original = client.transmit(0.0)[0][0][6:14]
+        source, own = b"retrying", client.connection_id
+        answer = engines.retry_packet(
+            version=1, source=source, destination=own, original_destination=original, token=b"token"
+        )
+        client.receive([answer], SERVER, 0.0)
+        assert client._quic._tls.retry_source_connection_id == source
+        assert client._quic._hello is None or ticket is not None
+
+    retry()
+    first, again = said
+    assert len(first[0].data) > 1200
+    assert again == first
+    monkeypatch.setattr(QuicConnection, "_remembered_transport_parameters", lambda _: None)
+    ticket = SimpleNamespace(is_valid=False, server_name="elsewhere")
+    retry(ticket)  # its keys for early data must be made once more
+    assert said[1] != said[0]
 
 
 def test_an_error_of_qh3_after_the_handshake_comes_out(lab: Lab, quic: Any, monkeypatch: pytest.MonkeyPatch) -> None:

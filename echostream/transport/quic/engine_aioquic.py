@@ -18,7 +18,7 @@ from echostream.transport.quic.engine import AcceptEngine, MarkId, ResetToken
 from echostream.transport.quic.engine_aioquic_congestion import CONGESTION_CONTROL
 from echostream.transport.quic.engine_aioquic_connection import AioquicEngine, AioquicTrace
 from echostream.transport.quic.engine_aioquic_tls import (
-    ClientOfTwoGroups,
+    ClientOfOneHello,
     ServerWithoutEarlyData,
     derive_reset_tokens,
     mark_connection_ids,
@@ -49,7 +49,7 @@ class AioquicEngines(CommonEngines):
         configuration.server_name = server_name
         configuration.verify_mode = ssl.CERT_NONE  # the chain only: that the peer owns the key is always checked
         configuration.session_ticket = self._ticket_to_offer(resumption)
-        quic = ClientOfTwoGroups(configuration=configuration, session_ticket_handler=self._keeper(resumption))
+        quic = ClientOfOneHello(configuration=configuration, session_ticket_handler=self._keeper(resumption))
         engine = AioquicEngine(quic, self._settings)
         quic.connect(address, now)
         if resumption is not None and resumption.early_data:

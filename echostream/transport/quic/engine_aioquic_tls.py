@@ -1,27 +1,38 @@
-"""What of aioquic's TLS is other than we want it: key shares that nobody takes, early data for all, random tokens."""
+"""What of aioquic's TLS is other than we want it: needless keys, two hellos, early data for all, random tokens."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.connection import QuicConnection
-from aioquic.tls import Group
+from aioquic.tls import Context, Epoch, Group
 
 from echostream.transport.quic.engine import MarkId, ResetToken
 
-__all__ = ("ClientOfTwoGroups", "ServerWithoutEarlyData", "derive_reset_tokens", "mark_connection_ids")
+__all__ = ("ClientOfOneHello", "ServerWithoutEarlyData", "derive_reset_tokens", "mark_connection_ids")
 
 _GROUPS: Final = (Group.SECP256R1, Group.X25519)
 """Whose keys a client makes: every server has one of them (RFC 8446 section 9.1 demands the first). aioquic would make
-four; P-384 and X448 take 0.25 ms each, a sixth of all that a handshake costs a client, and after a Retry once more."""
+four; P-384 and X448 take 0.25 ms each, a sixth of all that a handshake costs a client."""
 
 
-class ClientOfTwoGroups(QuicConnection):
-    """A client that makes keys which are likely to be used."""
+class ClientOfOneHello(QuicConnection):
+    """A client that makes keys which are likely to be used, and makes them once.
+
+    After a Retry aioquic says another hello, with new keys, where RFC 9000 section 17.2.5.2 wants the same.
+    """
+
+    _hello_version: int | None = None
 
     def _initialize(self, peer_cid: bytes) -> None:
+        hello = _hello(self) if _may_repeat_hello(self, self._hello_version) else None
+        self._hello_version = _version(self)
         super()._initialize(peer_cid)
-        _keep_groups(self)
+        if hello is None:
+            _keep_groups(self)
+        else:
+            _repeat_hello(self, *hello)
 
 
 class ServerWithoutEarlyData(QuicConnection):
@@ -34,6 +45,32 @@ class ServerWithoutEarlyData(QuicConnection):
 
 # The private attributes of aioquic, one function each.
 # pyright: reportPrivateUsage=false
+
+
+def _version(quic: QuicConnection) -> int | None:
+    return quic._version
+
+
+def _may_repeat_hello(quic: QuicConnection, version: int | None) -> bool:
+    """Return whether this is a Retry; with a ticket the hello brings keys for early data, which would be missed."""
+    is_retry = quic._retry_source_connection_id is not None and version == quic._version
+    return is_retry and quic.configuration.session_ticket is None
+
+
+def _hello(quic: QuicConnection) -> tuple[Context, bytes]:
+    """Return the hello that was said, and who said it."""
+    return quic.tls, bytes(quic._crypto_streams[Epoch.INITIAL].sender._buffer)
+
+
+def _repeat_hello(quic: QuicConnection, tls: Context, hello: bytes) -> None:
+    """Let the next thing that is said be a hello that was said before."""
+
+    def repeat(_: bytes, output: dict[Epoch, Buffer]) -> None:
+        del tls.handle_message
+        output[Epoch.INITIAL].push_bytes(hello)
+
+    tls.handle_message = repeat  # type: ignore[method-assign, assignment]
+    quic.tls = tls
 
 
 def _keep_groups(quic: QuicConnection) -> None:

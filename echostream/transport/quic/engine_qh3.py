@@ -41,9 +41,8 @@ from echostream.transport.quic.diagnostics import KeyLog
 from echostream.transport.quic.engine import AcceptEngine, MarkId, ResetToken
 from echostream.transport.quic.engine_common import CommonEngines
 from echostream.transport.quic.engine_qh3_connection import CLOCK_START, Qh3Engine
-from echostream.transport.quic.engine_qh3_path import ClientOfLargePackets
 from echostream.transport.quic.engine_qh3_qlog import Qh3Trace
-from echostream.transport.quic.engine_qh3_tls import ServerWithoutEarlyData, derive_reset_token
+from echostream.transport.quic.engine_qh3_tls import ClientOfOneHello, ServerWithoutEarlyData, derive_reset_token
 from echostream.transport.quic.paths import datagram_bytes
 from echostream.transport.quic.tickets import Resumption, ServerTickets
 from echostream.transport.sockets import SocketAddress
@@ -83,7 +82,7 @@ class Qh3Engines(CommonEngines):
         configuration.secrets_log_file = keys
         configuration.session_ticket = self._ticket_to_offer(resumption)
         configuration.max_datagram_size = datagram_bytes(self._settings, address)
-        quic = ClientOfLargePackets(configuration=configuration, session_ticket_handler=self._keeper(resumption))
+        quic = ClientOfOneHello(configuration=configuration, session_ticket_handler=self._keeper(resumption))
         engine = Qh3Engine(quic, self._settings)
         quic.connect(address, now + CLOCK_START)
         if resumption is not None and resumption.early_data:
@@ -164,7 +163,7 @@ class Qh3Engines(CommonEngines):
 class _HelloKeyLog:
     """The key log of a client: each secret also under the random of its first hello.
 
-    After a Retry qh3 says another, where RFC 9000 section 17.2.5.3 wants the same, and wireshark keeps to the first.
+    After a Retry a client with a ticket says another (`ClientOfOneHello`), and wireshark keeps to the first.
     """
 
     def __init__(self, log: KeyLog) -> None:
