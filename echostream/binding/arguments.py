@@ -152,8 +152,11 @@ class Arguments:
         if first is not None and not kwargs and len(args) == 1:
             value = args[0]
             codec = first.codec
-            if type(value) is codec.primitive:
+            kind = type(value)
+            if kind is codec.primitive:
                 return [value], {}
+            if kind is codec.flat_class and len(fields := value.__dict__) == codec.flat_count:
+                return [fields.copy()], {}  # what `pack` would do
             try:
                 return [codec.pack(value)], {}
             except ValueError as error:

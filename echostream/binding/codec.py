@@ -43,7 +43,7 @@ class TypeCodec:
     neither.
     """
 
-    __slots__ = ("_flat", "adapter", "annotation", "load", "pack", "primitive", "strict")
+    __slots__ = ("adapter", "annotation", "flat_class", "flat_count", "load", "pack", "primitive", "strict")
 
     def __init__(self, annotation: object, *, strict: bool = False) -> None:
         """Compile the type.
@@ -59,8 +59,11 @@ class TypeCodec:
         self.primitive: type | None = schemas.primitive_of(schema)
         """A type whose exact instances are valid and travel as they are."""
         self.load: Callable[[WireValue], Any] = _loader(self.adapter, schema, strict=strict)
-        self._flat = schemas.flat_model(schema)
-        self.pack: Callable[[Any], WireValue] = _packer(self.adapter, schema, self.load, self._flat)
+        flat = schemas.flat_model(schema)
+        self.flat_class: type | None = flat[0] if flat is not None else None
+        """A model that travels as a copy of its ``__dict__`` where this has `flat_count` names; None without any."""
+        self.flat_count = flat[1] if flat is not None else 0
+        self.pack: Callable[[Any], WireValue] = _packer(self.adapter, schema, self.load, flat)
 
     def __repr__(self) -> str:
         return f"<TypeCodec {_shown(self.annotation)}{' strict' if self.strict else ''}>"
@@ -99,7 +102,7 @@ class TypeCodec:
         It raises RpcError INTERNAL when the result does not fit the type; the text names path and kind, not the value.
         """
         pack, primitive = self.pack, self.primitive
-        cls, count = self._flat or (None, 0)
+        cls, count = self.flat_class, self.flat_count
 
         def write(value: Any) -> WireValue:
             if type(value) is primitive:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from echostream.errors import LocalProtocolError, RemoteProtocolError, Status
 from echostream.protocol import events as ev
 from echostream.protocol import frames as f
 from echostream.protocol.flow import ReceiveCredit, SendCredit
-from echostream.protocol.frames import Flag, FrameKind
+from echostream.protocol.frames import FrameKind
 from echostream.protocol.hello import LANES, PROGRESS
-from echostream.protocol.layout import RESPONSE, RESPONSE_BYTES
+from echostream.protocol.layout import ACCEPTS, RAW, REQUEST, REQUEST_BYTES, RESPONSE, RESPONSE_BYTES, SENDS
 from echostream.protocol.link import LANE, Link
-from echostream.protocol.payload import encode_name
+from echostream.protocol.payload import encode_name, encoded_names
 from echostream.protocol.records import Call, IncomingCall, OutgoingCall
 
 if TYPE_CHECKING:
     from echostream.types import Metadata
 
 __all__ = ("CallTable",)
-
-
-_RAW: Final = int(Flag.RAW)  # plain numbers: flags of an enum are combined in Python code
-_SENDS: Final = int(Flag.SENDS_ITEMS)
-_ACCEPTS: Final = int(Flag.ACCEPTS_ITEMS)
 
 AnyCall = IncomingCall | OutgoingCall
 
@@ -91,13 +86,19 @@ class CallTable:
         link = self._link
         if not link.ready:
             link.require_ready("call")
-        if len(payload) > link.peer_limits.max_payload_bytes:
-            link.check_payload(len(payload))
-        flags = _RAW if raw else 0
+        size = len(payload)
+        if size > link.peer_limits.max_payload_bytes:
+            link.check_payload(size)
+        flags = RAW if raw else 0
         if sends_items or accepts_items:
-            flags |= (_SENDS if sends_items else 0) | (_ACCEPTS if accepts_items else 0)
+            flags |= (SENDS if sends_items else 0) | (ACCEPTS if accepts_items else 0)
         call_id = link.next_id
-        frame = link.codec.request(call_id, encode_name(method), payload, timeout_ns, metadata, flags)
+        name = encoded_names.get(method) or encode_name(method)
+        if metadata:
+            frame = link.codec.request(call_id, name, payload, timeout_ns, metadata, flags)
+        else:  # as it does: this is done for every call
+            size += REQUEST_BYTES + len(name)
+            frame = REQUEST.pack(size, 2, flags, call_id, timeout_ns, len(name)) + name + payload
         link.next_id = call_id + 2
         call = handle if isinstance(handle, OutgoingCall) else OutgoingCall(handle)
         call.id = call_id
@@ -205,9 +206,9 @@ class CallTable:
         if size > link.peer_limits.max_payload_bytes:
             link.check_payload(size)
         if metadata or initial:
-            frame = link.codec.response(number, status, payload, metadata, initial, _RAW if raw else 0)
+            frame = link.codec.response(number, status, payload, metadata, initial, RAW if raw else 0)
         else:  # as it does: this is done for every call
-            frame = RESPONSE.pack(RESPONSE_BYTES + size, 3, _RAW if raw else 0, number, status) + payload
+            frame = RESPONSE.pack(RESPONSE_BYTES + size, 3, RAW if raw else 0, number, status) + payload
         del self.incoming[number]
         if call.receive_credit is not None or call.held_bytes:
             self._release(call)

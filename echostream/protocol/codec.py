@@ -32,6 +32,7 @@ from echostream.protocol.layout import (
     NAMED,
     RAW,
     REQUEST,
+    REQUEST_BYTES,
     RESPONSE,
     RESPONSE_BYTES,
     SENDS,
@@ -47,7 +48,6 @@ from echostream.types import Metadata
 
 __all__ = ("HEADER_BYTES", "FrameCodec")
 
-_REQUEST_BYTES: Final = REQUEST.size - LENGTH_BYTES
 # What stands around a payload at the most: fixed fields, a name, the metadata sections' lengths.
 _FRAME_OVERHEAD_BYTES: Final = HEADER_BYTES + MAX_NAME_BYTES + 64
 
@@ -84,7 +84,7 @@ class FrameCodec:
         if metadata:
             payload = self._section(metadata) + payload
             flags |= METADATA
-        size = _REQUEST_BYTES + len(method) + len(payload)
+        size = REQUEST_BYTES + len(method) + len(payload)
         return REQUEST.pack(size, 2, flags, frame_id, timeout_ns, len(method)) + method + payload
 
     def response(

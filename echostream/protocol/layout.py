@@ -9,8 +9,8 @@ from echostream.protocol.frames import Flag
 
 __all__ = (
     "ACCEPTS", "ACK", "ACK_FIELDS", "DATAGRAM", "DATAGRAM_ITEM", "HEADER", "HEADER_BYTES", "I64", "INITIAL",
-    "LENGTH_BYTES", "METADATA", "NAMED", "RAW", "REQUEST", "REQUEST_FIELDS", "RESPONSE", "RESPONSE_BYTES", "SENDS",
-    "SHORTEST", "TIMED", "TIMES", "U16", "U32", "U64",
+    "LENGTH_BYTES", "METADATA", "NAMED", "RAW", "REQUEST", "REQUEST_BYTES", "REQUEST_FIELDS", "RESPONSE",
+    "RESPONSE_BYTES", "SENDS", "SHORTEST", "TIMED", "TIMES", "U16", "U32", "U64",
 )  # fmt: skip
 
 HEADER: Final = Struct(">IBBQ")
@@ -32,6 +32,8 @@ LENGTH_BYTES: Final = U32.size
 SHORTEST: Final = HEADER_BYTES - LENGTH_BYTES
 """The least that a length field may say."""
 
+REQUEST_BYTES: Final = REQUEST.size - LENGTH_BYTES
+"""What the length field of a Request says of all before its name, sections and payload."""
 RESPONSE_BYTES: Final = RESPONSE.size - LENGTH_BYTES
 """What the length field of a Response says of all before its sections and payload."""
 

@@ -18,14 +18,15 @@ from echostream.config import Limits
 from echostream.errors import ConfigurationError, InvalidArgumentError, ResourceError
 from echostream.types import WireValue
 
-__all__ = ("MAX_NAME_BYTES", "PayloadCodec", "check_metadata", "encode_name", "shown")
+__all__ = ("MAX_NAME_BYTES", "PayloadCodec", "check_metadata", "encode_name", "encoded_names", "shown")
 
 MAX_NAME_BYTES: Final = 0xFFFF
 """Longest name of a method, an event or a stream: its length field has 16 bits."""
 
 _MAX_KEPT_NAMES: Final = 1024
 _MAX_KEPT_NAME_BYTES: Final = 256
-_encoded_names: Final[dict[str, bytes]] = {}
+encoded_names: Final[dict[str, bytes]] = {}
+"""What `encode_name` has encoded: the same few come again and again."""
 
 _BAD_KEY: Final = "payload is not valid msgpack: a key of a map is a list or a map; keys are text, numbers or bytes"
 
@@ -96,11 +97,11 @@ def encode_name(name: str) -> bytes:
     Raises:
         InvalidArgumentError: it is too long, or has lone surrogates.
     """
-    raw = _encoded_names.get(name)  # the same few come again and again
+    raw = encoded_names.get(name)
     if raw is None:
         raw = _encode_name(name)
-        if len(_encoded_names) < _MAX_KEPT_NAMES and len(raw) <= _MAX_KEPT_NAME_BYTES:
-            _encoded_names[name] = raw
+        if len(encoded_names) < _MAX_KEPT_NAMES and len(raw) <= _MAX_KEPT_NAME_BYTES:
+            encoded_names[name] = raw
     return raw
 
 

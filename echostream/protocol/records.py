@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from echostream.protocol.flow import ReceiveCredit, SendCredit
-from echostream.protocol.frames import RequestFrame
+from echostream.protocol.frames import RequestFrame, ResponseFrame
 from echostream.protocol.pieces import DatagramHalves
 
 __all__ = ("AppStream", "Call", "IncomingCall", "OutgoingCall")
@@ -51,6 +51,10 @@ class OutgoingCall(Call):
 
     def __init__(self, handle: Any = None) -> None:
         self.handle = handle
+
+    def on_response(self, frame: ResponseFrame) -> None:
+        """Hand over the answer."""
+        self.handle.on_response(frame)
 
 
 class IncomingCall(Call):

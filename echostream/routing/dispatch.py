@@ -136,10 +136,7 @@ class Dispatcher:
             rest = call.respond(route.encode(result))
         except BaseException as error:  # noqa: BLE001
             return self._see_to(call, _raised(error))
-        if rest is not None:
-            return self._see_to(call, rest)
-        call.finish()
-        return None
+        return None if rest is None else self._see_to(call, rest)
 
     async def _see_to(self, call: Invocation, answer: Awaitable[None]) -> None:
         """Wait for the answer to a call; whatever goes wrong, its caller hears of it."""

@@ -160,6 +160,7 @@ class Invocation(IncomingCall, Context):
             return self._send_response_later(status, payload, raw=raw)
         peer.protocol.calls.respond(self, status, payload, self.trailing, self.initial, raw)
         peer.touch()
+        self._deadline, self.has_ended = None, True  # as `finish` does: this is all that most calls need
         return None
 
     async def fail(self, error: EchoStreamError) -> None:

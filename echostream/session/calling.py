@@ -108,7 +108,7 @@ async def call_unary(
             start = _start_large if large else _start_slowly
             await start(peer, request, pending, payload, raw, lane, deadline)
         else:
-            timeout_ns = 0 if duration is None else max(1, int(duration * 1e9))
+            timeout_ns = 0 if duration is None else int(duration * 1e9) or 1
             peer.protocol.calls.start(request.method, payload, pending, lane, None, timeout_ns, request.metadata, raw)
             peer.touch()
         if deadline is not None and deadline < peer.due.at:

@@ -180,8 +180,9 @@ class Peer:
 
     def is_clear(self, stream_id: int) -> bool:
         """Whether a call may start on this lane now, without waiting for anything."""
-        is_held_up = stream_id in self.blocked or self.backlog.full or self.protocol.peer_gone_away
-        return not is_held_up and self.places.free
+        if stream_id in self.blocked or self.backlog.full or self.protocol.peer_gone_away:
+            return False
+        return self.places.free
 
     def is_blocked(self, stream_id: int) -> bool:
         """Whether writers of this transport stream wait."""
@@ -321,6 +322,9 @@ class Peer:
                 calls.append(event)
                 continue
             try:
+                if type(event) is ev.ResponseReceived:  # as the table says: this is done for every call
+                    event.call.on_response(event.frame)
+                    continue
                 handlers[type(event)](self, event)
             except Exception:  # noqa: BLE001  # a bug of ours: not hidden, and no end to connections of others
                 _log.exception("! %s: cannot handle %s", self.connection.peer_address, type(event).__name__)

@@ -326,7 +326,7 @@ def test_improper_metadata_are_refused(value: Any, text: str) -> None:
 
 def test_encoded_names_are_kept_while_they_are_few_and_short(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: dict[str, bytes] = {}
-    monkeypatch.setattr(payload, "_encoded_names", kept)
+    monkeypatch.setattr(payload, "encoded_names", kept)
     assert [encode_name(name) for name in ("a", "a", "b" * 257)] == [b"a", b"a", b"b" * 257]
     for number in range(2000):
         encode_name(str(number))
