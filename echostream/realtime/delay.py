@@ -6,6 +6,7 @@ minutes above the least one of the last seconds, as NetEq counts them (WebRTC, d
 
 from __future__ import annotations
 
+from array import array
 from itertools import accumulate
 from typing import Final
 
@@ -37,7 +38,7 @@ class DelayHistogram:
     __slots__ = ("_growth", "_last", "_prior", "_weight", "_weights", "count", "total")
 
     def __init__(self, max_ns: int, *, forget: float = FORGET) -> None:
-        self._weights = [0.0] * (max_ns // BUCKET_NS + 2)
+        self._weights = array("d", bytes(8 * (max_ns // BUCKET_NS + 2)))
         self._last = len(self._weights) - 1  # longer delays count as this one
         # Weights grow instead of all others shrinking.
         self._growth = 1.0 / forget
@@ -54,7 +55,7 @@ class DelayHistogram:
         self._weights[min(bucket, self._last)] += weight
         self.total += weight
         if weight > _HEAVIEST:
-            self._weights = [each / weight for each in self._weights]
+            self._weights = array("d", [each / weight for each in self._weights])
             self.total /= weight
             self._prior /= weight
             self._weight = 1.0

@@ -244,8 +244,9 @@ class JitterBuffer:
         return self._conceal() if is_gap else self._play()
 
     def next_ns(self, now_ns: int) -> int | None:
-        """Return when `pop` has something to give, if nothing arrives before; None when it waits for an arrival."""
-        return self._upcoming(now_ns)[0]
+        """Return when `pop` has something to give, now or later, if nothing arrives before; None if it never has."""
+        when_ns = self._upcoming(now_ns)[0]
+        return None if when_ns is None else max(when_ns, now_ns)
 
     def missing(self, now_ns: int) -> list[int]:
         """Return the indices that are lost by proof and whose turn is still to come: what recovery should ask for.

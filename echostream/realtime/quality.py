@@ -1,6 +1,7 @@
 """Quality of a received stream: exact counts, and estimates of the last ten seconds.
 
 `QualityMeter` sees every arrival; `StreamQuality` is what it tells. A jitter buffer adds what became of the items.
+Estimates go back ten whole seconds and the one that has begun.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class QualityMeter:
         self._synchronised = False
         self._transit_ns: int | None = None
         self._second = _Second(-1, 0)
-        self._seconds: deque[_Second] = deque(maxlen=WINDOW_SECONDS)
+        self._seconds: deque[_Second] = deque(maxlen=WINDOW_SECONDS + 1)
 
     @property
     def synchronised(self) -> bool:
@@ -174,7 +175,7 @@ class QualityMeter:
     def snapshot(self, now_ns: int) -> StreamQuality:
         """Tell how the stream does at an instant of the clock of the arrivals."""
         oldest = now_ns // SECOND_NS - WINDOW_SECONDS
-        recent = [second for second in self._seconds if second.number > oldest]
+        recent = [second for second in self._seconds if second.number >= oldest]
         items = sum(second.items for second in recent)
         pairs = sum(second.pairs for second in recent)
         timed = sum(second.timed for second in recent)
