@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from echostream.server import RpcServer
     from echostream.session.call import Call
     from echostream.session.chains import Item, Notice, Request
+    from echostream.session.clock import SessionClock
+    from echostream.session.clock_quality import ClockQuality
     from echostream.session.context import Context
     from echostream.session.emitter import EventAck
     from echostream.session.manager import BroadcastResult
@@ -62,6 +64,7 @@ __all__ = (
     "BroadcastResult",
     "Call",
     "CertificateError",
+    "ClockQuality",
     "CloseCode",
     "ConfigurationError",
     "ConnectError",
@@ -98,6 +101,7 @@ __all__ = (
     "ServiceInfo",
     "ServiceNotFoundError",
     "Session",
+    "SessionClock",
     "SignatureError",
     "SizeLimit",
     "StaticResolver",
@@ -153,6 +157,8 @@ _MODULES = {
     "echostream.server": ("RpcServer",),
     "echostream.session.call": ("Call",),
     "echostream.session.chains": ("Item", "Notice", "Request"),
+    "echostream.session.clock": ("SessionClock",),
+    "echostream.session.clock_quality": ("ClockQuality",),
     "echostream.session.context": ("Context",),
     "echostream.session.emitter": ("EventAck",),
     "echostream.session.manager": ("BroadcastResult",),

@@ -16,9 +16,11 @@ from echostream.errors import ConfigurationError
 
 __all__ = (
     "ALPN",
+    "CLOCK_REST",
     "DEFAULT_CALL_TIMEOUT",
     "DEFAULT_CONNECT_TIMEOUT",
     "DEFAULT_DISCOVER_TIMEOUT",
+    "DEFAULT_LOCK_TIMEOUT",
     "DEFAULT_STOP_GRACE",
     "DEFAULT_STREAM_CLOSE_TIMEOUT",
     "LOST_CALL_GRACE",
@@ -31,8 +33,10 @@ __all__ = (
     "MAX_RETRY_ATTEMPTS",
     "MAX_TXT_BYTES",
     "MAX_WORKERS",
+    "PROBE_TIMEOUT",
     "PROTOCOL_VERSION",
     "RESOURCE_CLOSE_TIMEOUT",
+    "STAMPS_REST",
     "Limits",
     "QuicSettings",
     "RetrySettings",
@@ -50,6 +54,18 @@ DEFAULT_CALL_TIMEOUT = 10.0
 
 DEFAULT_CONNECT_TIMEOUT = 10.0
 """Seconds for address, handshake and Hello together."""
+
+DEFAULT_LOCK_TIMEOUT = 10.0
+"""Seconds to wait for a clock to lock: it takes 40 ms and a round trip, and longer only where most probes are lost."""
+
+CLOCK_REST = 30.0
+"""Seconds after the last reading until a clock sends no more probes: who reads it now and then, reads a good one."""
+
+PROBE_TIMEOUT = 5.0
+"""Seconds after which a probe counts as lost: ten times the worst round trip of a bad Wi-Fi."""
+
+STAMPS_REST = 10.0
+"""Seconds after the last burst of probes until the kernel stamps packets no more: five pauses between bursts."""
 
 DEFAULT_DISCOVER_TIMEOUT = 3.0
 """Seconds to listen for mDNS answers: three queries of RFC 6762 section 5.2 fit in it."""

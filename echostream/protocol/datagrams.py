@@ -45,8 +45,10 @@ def time_sync(link: Link, nonce: int, t1_ns: int, t2_ns: int = 0, t3_ns: int = 0
 def _take_time_sync(link: Link, frame: f.TimeSyncFrame, arrived_ns: int, events: list[ev.ProtocolEvent]) -> None:
     if frame.is_answer:
         events.append(ev.ProbeAnswered(frame, arrived_ns))
-    elif _may_ask(link, arrived_ns):
-        events.append(ev.ProbeReceived(frame, arrived_ns))
+        return
+    in_burst = arrived_ns - link.next_probe_ns < _NS_PER_SECOND
+    if _may_ask(link, arrived_ns):
+        events.append(ev.ProbeReceived(frame, arrived_ns, in_burst))
     else:
         link.refused_probes += 1
 

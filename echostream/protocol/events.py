@@ -177,6 +177,8 @@ class ProbeReceived:
 
     frame: f.TimeSyncFrame
     arrived_ns: int
+    in_burst: bool
+    """Whether the one before it came within a second."""
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from echostream.protocol import frames as f
 from echostream.protocol.account import Account
 from echostream.protocol.calls import CallTable
 from echostream.protocol.codec import FrameCodec
-from echostream.protocol.datagrams import receive_datagram
+from echostream.protocol.datagrams import receive_datagram, time_sync
 from echostream.protocol.early import EarlyData
 from echostream.protocol.frames import FrameKind
 from echostream.protocol.hello import EVENT_ACK, Hello
@@ -236,10 +236,11 @@ class PeerProtocol:
         if self.state in _READY:
             self.link.out.write(LANE, self.link.codec.encode(f.AckFrame(event_id, listeners, failed)))
 
-    def probe(self, nonce: int) -> None:
-        """Send a TimeSync probe; `ProbeAnswered` carries the nonce again."""
+    def probe(self, nonce: int) -> int:
+        """Send a TimeSync probe on the lane, and return its t1; `ProbeAnswered` carries the nonce again."""
         self.link.require_ready("probe")
-        self.link.out.write(LANE, self.link.codec.encode(f.TimeSyncFrame(nonce, self._clock_ns())))
+        self.link.out.write(LANE, time_sync(self.link, nonce, t1_ns := self._clock_ns()))
+        return t1_ns
 
     def go_away(self, code: int, reason: str = "") -> None:
         """Take no new calls and streams from now on; those that run go on."""
@@ -350,8 +351,8 @@ class PeerProtocol:
         if frame.is_answer:
             events.append(ev.ProbeAnswered(frame, self._clock_ns()))
             return
-        answer = f.TimeSyncFrame(frame.id, frame.t1_ns, self._clock_ns(), self._clock_ns(), is_answer=True)
-        self.link.out.write(LANE, self.link.codec.encode(answer))
+        times = frame.t1_ns, self._clock_ns(), self._clock_ns()
+        self.link.out.write(LANE, time_sync(self.link, frame.id, *times, is_answer=True))
 
     def _on_go_away(self, _stream_id: int, frame: f.GoAwayFrame, events: list[ev.ProtocolEvent]) -> None:
         if frame.id and not (self.link.is_local(frame.id) and frame.id < self.link.next_id):

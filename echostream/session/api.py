@@ -29,10 +29,10 @@ from echostream.session.listeners import LEFT_OUT, CallbackT
 from echostream.session.pending import CallRequest
 from echostream.session.proxy import UNSET, CallOptions, ItemBlock, ItemIterator, ProxyMethod, iterate, make_proxy
 from echostream.session.streams import OpenStream, StreamSender, open_channel
-from echostream.session.timesync import probe
-from echostream.types import random_bytes
+from echostream.session.timesync import fresh_nonce, probe
 
 if TYPE_CHECKING:
+    from echostream.session.clock import SessionClock
     from echostream.session.session import Session
 
 __all__ = ("Conversation",)
@@ -52,6 +52,11 @@ class Conversation(Habits, ABC):
     @abstractmethod
     def _session(self) -> Session:
         """The session that they go to."""
+
+    @property
+    def clock(self) -> SessionClock:
+        """The time that all sessions of the server share: its clock. On a client it is estimated while it is read."""
+        return self._session.clock
 
     # Calls
 
@@ -325,7 +330,7 @@ class Conversation(Habits, ABC):
         """
         try:
             async with asyncio.timeout(timeout):
-                event = await probe(self._session.peer, int.from_bytes(random_bytes(8), "big"))
+                event = await probe(self._session.peer, fresh_nonce())
         except TimeoutError:
             raise DeadlineExceededError(f"no answer to a probe within {timeout:.3g} s", duration=timeout) from None
         frame = event.frame

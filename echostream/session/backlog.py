@@ -142,8 +142,9 @@ class Backlog(Entry):
             return
         now, sent = self._loop.time(), self.written_bytes - self.unsent_bytes
         acknowledged = self._connection.acknowledged()
-        # Both: a window that stays shut lets packets be acknowledged, and probes send a little where none is.
-        if sent != self._sent and acknowledged != self._acknowledged:
+        # Both: a window that stays shut lets packets be acknowledged, and probes send a little where none is. Where
+        # nothing waits there may be datagrams under way at every look, and nothing but them.
+        if (sent != self._sent or not self.unsent_bytes) and acknowledged != self._acknowledged:
             self._sent, self._acknowledged, self._since = sent, acknowledged, now
         elif now - self._since >= self._timeout:
             took_nothing = self.unsent_bytes and sent == self._sent

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from echostream.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from echostream.session.clock import SessionClock
     from echostream.session.session import Principal, Session
     from echostream.types import Metadata
 
@@ -93,6 +94,11 @@ class Context:
     @principal.setter
     def principal(self, principal: Principal | None) -> None:
         self._principal: Principal | None = principal
+
+    @property
+    def clock(self) -> SessionClock:
+        """The time that all sessions of the server share: ``ctx.clock.now_ns()``."""
+        return self.session.clock
 
     @property
     def deadline(self) -> float | None:

@@ -35,6 +35,7 @@ from echostream.session.places import Places
 from echostream.session.reports import EVENT_HANDLERS
 from echostream.session.roles import CLOSED_HERE, PeerOwner, ProbeHandle, UnexpectedErrors
 from echostream.session.runtime import Runtime
+from echostream.session.timesync import Stamping
 from echostream.session.turns import Turns
 from echostream.transport.base import CloseReason, Connection
 
@@ -50,6 +51,9 @@ _FRESH: Final = -1
 
 class Peer:
     """A `Receiver` of its connection."""
+
+    stamping: Stamping | None = None  # of the class: most have none
+    """Sees to the kernel's stamps while the peer probes in bursts."""
 
     def __init__(self, connection: Connection, protocol: PeerProtocol, runtime: Runtime, owner: PeerOwner) -> None:
         self.connection = connection
@@ -344,14 +348,6 @@ class Peer:
             item.handle.on_lost(unprocessed("the peer is shutting down and did not see to this"))
         self.owner.on_go_away(event)
 
-    def on_probe_answered(self, event: ev.ProbeAnswered) -> None:
-        """Tell who waits for it."""
-        waiting = self.probes.pop(event.frame.id, None)
-        if waiting is None:
-            self.protocol.link.stray_answers += 1
-        else:
-            waiting.on_answered(event)
-
     def _lose(self, error: ConnectionLostError) -> None:
         if self.lost is not None:
             return
@@ -373,6 +369,8 @@ class Peer:
         for waiting in self.probes.values():
             waiting.on_lost(error)
         self.probes.clear()
+        if self.stamping is not None:
+            self.stamping.close()
         self.owner.on_closed(error)
 
     def check_alive(self) -> None:

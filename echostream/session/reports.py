@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from echostream.protocol import events as ev
-from echostream.session.timesync import answer
+from echostream.session.timesync import answer, take_answer
 
 __all__ = ("EVENT_HANDLERS",)
 
@@ -30,7 +30,7 @@ EVENT_HANDLERS: Final[dict[type[Any], Callable[[Any, Any], None]]] = {
     ev.StreamEnded: lambda peer, event: event.stream.handle.on_ended(),
     ev.StreamWasReset: lambda peer, event: event.stream.handle.on_reset(event.status, event.payload),
     ev.GoAwayReceived: lambda peer, event: peer.on_go_away(event),
-    ev.ProbeAnswered: lambda peer, event: peer.on_probe_answered(event),
+    ev.ProbeAnswered: take_answer,
     ev.ProbeReceived: answer,
     ev.HoldingRefused: lambda peer, event: _log.warning(
         "! %s: %s was refused, too much waits here (max_held_bytes)", peer.connection.peer_address, event.what

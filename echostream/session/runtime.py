@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from echostream.config import Limits
 from echostream.protocol.account import Account
@@ -18,6 +19,9 @@ from echostream.session.resources import Resources
 from echostream.session.tasks import TaskSet
 from echostream.session.timesync import SendDelay
 from echostream.types import Clock, clock
+
+if TYPE_CHECKING:
+    from echostream.session.clock import SessionClock
 
 __all__ = ("Runtime",)
 
@@ -51,6 +55,7 @@ class Runtime:
         self.tasks = TaskSet(self.loop)
         self.ending = TaskSet(self.loop)
         """Cancelled handlers of sessions that are no more: they may still clean up."""
+        self._own_clock: SessionClock | None = None
         self._resources: Resources | None = None
         self._threads: ThreadPoolExecutor | None = None
 
@@ -60,6 +65,15 @@ class Runtime:
         if self._resources is None:
             self._resources = Resources(self.loop, "the server or client")
         return self._resources
+
+    @property
+    def own_clock(self) -> SessionClock:
+        """The clock of a server; made when it is first needed."""
+        if self._own_clock is None:
+            from echostream.session.clock import OwnClock
+
+            self._own_clock = OwnClock()
+        return self._own_clock
 
     @property
     def threads(self) -> ThreadPoolExecutor:

@@ -19,6 +19,7 @@ from echostream.session.peer import Peer
 from echostream.session.resources import Resources
 from echostream.session.roles import CLOSED_HERE
 from echostream.session.tasks import TaskSet
+from echostream.session.timesync import beat
 from echostream.types import Role
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from echostream.protocol import frames as f
     from echostream.protocol.records import IncomingCall
     from echostream.session.attempts import Attempts
+    from echostream.session.clock import EstimatedClock, SessionClock
     from echostream.session.deadlines import Entry
     from echostream.session.runtime import Runtime
     from echostream.transport.base import Connection
@@ -115,6 +117,7 @@ class Session(Conversation):
     """
 
     __echostream_role__ = "session"
+    _clock: EstimatedClock | None = None  # of the class: most sessions have none
 
     def __init__(
         self, connection: Connection, hello: Hello, runtime: Runtime, services: Services, owner: SessionOwner
@@ -178,6 +181,17 @@ class Session(Conversation):
     def dropped_events(self) -> int:
         """Plain events dropped here because listeners were too slow."""
         return self._inbox.dropped
+
+    @property
+    def clock(self) -> SessionClock:
+        """The time that all sessions of the server share; on a client it is estimated from now on, while it is read."""
+        if self.role is Role.SERVER:
+            return self.runtime.own_clock
+        if self._clock is None:
+            from echostream.session.clock import EstimatedClock
+
+            self._clock = EstimatedClock(self.peer)
+        return self._clock
 
     @property
     def resources(self) -> Resources:
@@ -247,6 +261,8 @@ class Session(Conversation):
         hello = self.peer.protocol.peer_hello
         if self.role is Role.CLIENT and hello is not None:
             self.id = hello.session
+            if hello.heartbeat_ms:
+                self.peer.connection.keep_alive(hello.heartbeat_ms / 1000, beat)
         self._owner.on_hello(self)
 
     def on_calls(self, calls: list[IncomingCall]) -> None:
@@ -271,6 +287,8 @@ class Session(Conversation):
             self.opened.set_exception(error)
             self.opened.exception()  # seen: a session that nobody waits for does not warn
         self.events.lost(error)
+        if self._clock is not None:
+            self._clock.close()
         for attempts in list(self.attempts):
             attempts.lost()
         if self._closed is not None:

@@ -11,13 +11,23 @@ import ipaddress
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from echostream.errors import ConfigurationError
 from echostream.types import clock
 
-__all__ = ("Accept", "Address", "CloseReason", "Connection", "Listener", "Receiver", "Transport", "TransportInfo")
+__all__ = (
+    "Accept",
+    "Address",
+    "Beat",
+    "CloseReason",
+    "Connection",
+    "Listener",
+    "Receiver",
+    "Transport",
+    "TransportInfo",
+)
 
 ClientTlsT = TypeVar("ClientTlsT")
 ServerTlsT = TypeVar("ServerTlsT")
@@ -126,6 +136,10 @@ class Receiver(Protocol):
         """The connection ended; nothing follows. Called exactly once."""
 
 
+Beat = Callable[[Any], bool]
+"""Given the receiver of a connection from which nothing came for a while: send something, and say whether it left."""
+
+
 class Connection(ABC):
     """One authenticated link with many streams.
 
@@ -203,6 +217,14 @@ class Connection(ABC):
         left_ns = clock.monotonic_ns()
         self.flush()
         return left_ns
+
+    def keep_alive(self, interval: float, beat: Beat) -> None:  # noqa: B027  # nothing dies by itself elsewhere
+        """Let the receiver keep the connection alive, where this side does.
+
+        Args:
+            interval: seconds without a packet after which it is asked; at most what the transport is configured to.
+            beat: called with the receiver; sends something, or returns False to let the transport do so.
+        """
 
     def stamp_arrivals(self, wanted: bool) -> None:  # noqa: B027  # most have no better ones
         """Let `Receiver.datagram` be told when the kernel took each packet, where it says so, until that is unwanted.

@@ -27,8 +27,9 @@ def pair() -> ProtocolPair:
 
 def test_a_probe_and_its_answer_are_reported_with_the_times_of_their_arrival(pair: ProtocolPair) -> None:
     client, server = pair.client, pair.server
+    server.protocol.receive_datagram(time_sync(client.protocol.link, 6, 1), 30)
     (asked,) = server.protocol.receive_datagram(time_sync(client.protocol.link, 7, 1), 40)
-    assert asked == ev.ProbeReceived(f.TimeSyncFrame(7, 1), 40)
+    assert asked == ev.ProbeReceived(f.TimeSyncFrame(7, 1), 40, in_burst=True)
     answer = time_sync(server.protocol.link, 7, 1, 40, 50, is_answer=True)
     (answered,) = client.protocol.receive_datagram(answer, 60)
     assert answered == ev.ProbeAnswered(f.TimeSyncFrame(7, 1, 40, 50, is_answer=True), 60)

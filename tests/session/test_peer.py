@@ -66,6 +66,9 @@ class _Connection:
     def stop_stream(self, stream_id: int, code: int) -> None:
         self.stops.append((stream_id, code))
 
+    def stamp_arrivals(self, wanted: bool) -> None:
+        self.is_stamping = wanted
+
     def send_datagram_now(self, data: bytes) -> int | None:
         if len(self.datagrams) >= self.datagrams_taken:
             return None
@@ -405,25 +408,22 @@ async def test_a_probe_in_a_datagram_is_answered_in_one_with_the_time_of_its_arr
 
 
 async def test_an_answer_says_when_it_will_leave_and_not_when_it_is_written(world: _World) -> None:
-    """The engine takes a while between the two, which it learns by looking: the least, and slowly more."""
+    """The engine takes a while between the two, which is learned by looking at the first ones."""
     world.connection.delay_ns = 60_000_000_000
     ahead = []
-    for nonce in range(190):
+    for nonce in range(10):
         before_ns = world.runtime.clock.monotonic_ns()
         world.peer.datagram(world.codec.encode(f.TimeSyncFrame(nonce, 5)), before_ns)
         answer = world.codec.single(world.connection.datagrams[-1])
         assert isinstance(answer, f.TimeSyncFrame)
         ahead.append(answer.t3_ns - before_ns)
-    assert ahead[0] < 10_000_000_000
-    assert 50_000_000_000 < ahead[-1] < 70_000_000_000
-    world.connection.delay_ns = 0
-    world.peer.datagram(world.codec.encode(f.TimeSyncFrame(200, 5)), before_ns)
-    assert world.runtime.send_delay.ns < 10_000_000_000
+    assert max(ahead[:8]) < 10_000_000_000
+    assert 60_000_000_000 <= min(ahead[8:]) < 70_000_000_000
 
 
 async def test_nothing_happens_when_an_answer_finds_no_room(world: _World) -> None:
     world.connection.datagrams_taken = 0
-    world.peer.datagram(world.codec.encode(f.TimeSyncFrame(7, 5)), 0)
+    world.peer.datagram(world.codec.encode(f.TimeSyncFrame(7, 5)), clock.monotonic_ns())
     assert (world.connection.datagrams, world.peer.lost) == ([], None)
     assert world.runtime.send_delay.ns == 0
 

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 
 from echostream.config import Limits, QuicSettings
-from echostream.transport.base import TransportInfo
+from echostream.transport.base import Beat, TransportInfo
 from echostream.transport.quic.codes import TransportCode
 from echostream.transport.quic.engine import QuicEngine
 from echostream.transport.quic.life import Admit, ConnectionLife, QuicLink, Refused, State
@@ -39,6 +39,7 @@ class QuicConnection(ConnectionLife):
     """
 
     info = TransportInfo(scheme="quic", multiplexed=True, datagrams=True, secure=True)
+    _beat: Beat | None = None
     _wants_stamps = False  # of the class: few ever do
 
     def __init__(
@@ -134,6 +135,10 @@ class QuicConnection(ConnectionLife):
         if not self._in_burst:
             self._guard(self._look_after)
         return self._pump.left_ns
+
+    def keep_alive(self, interval: float, beat: Beat) -> None:
+        if self._keepalive is not None:
+            self._keepalive, self._beat = max(_QUIET, min(self._keepalive, interval)), beat
 
     def stamp_arrivals(self, wanted: bool) -> None:
         if wanted is not self._wants_stamps and (self._state is State.OPEN or not wanted):
@@ -305,8 +310,9 @@ class QuicConnection(ConnectionLife):
             self._link.look_around(now)
             if now >= self._last_active + self._keepalive:
                 self._last_active = now
-                self._pump.dirty = True
-                self._engine.ping()
+                if self._beat is None or not self._beat(self._receiver):
+                    self._pump.dirty = True
+                    self._engine.ping()
         if self._pump.rest(now):
             return
         self._pump.handle_timer(now)
