@@ -1,6 +1,6 @@
 """The clock filter on the paths of the benches: as exact as it is promised to be, and better than others.
 
-Six seeds and a minute and a half each; `make bench-realtime` takes many and three minutes.
+Six seeds and two minutes each; `make bench-realtime` takes many and three minutes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SEEDS = range(6)
 ANCHORS = ("Snapcast", "Sendspin")
 
 
-def looks(path: Path, *, after: float, seconds: int = 90, **options: float) -> list[Look]:
+def looks(path: Path, *, after: float, seconds: int = 120, **options: float) -> list[Look]:
     return [look for seed in SEEDS for look in trial(path, seed, seconds=seconds, **options).after(after)]
 
 
