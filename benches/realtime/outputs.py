@@ -42,6 +42,8 @@ _BUFFER: Final = 4 * _BLOCK
 _REPORT_NOISE_NS: Final = 150e3
 _CPU_PPM: Final = (10.0, 40.0)
 _DEVICE_PPM: Final = 60.0
+_PLAYERS: Final = ("Snapcast", "Sendspin", "Sendspin each 10 s")
+"""The anchors that play sound."""
 _LOOK_EVERY: Final = 5
 """Blocks: each 100 ms."""
 
@@ -104,7 +106,7 @@ class Receiver:
         self._clock = LocalClock(random, offset_ns=random.randrange(10**15), drift_ppm=drift_ppm)
         self._world = World(random, self._clock, *path.delays(random))
         self._ours = SessionClock()
-        self._anchors = {name: make() for name, make in ANCHORS.items()} if anchors else {}
+        self._anchors = {name: ANCHORS[name]() for name in _PLAYERS} if anchors else {}
         started_ns = random.randrange(SECOND // 10)
         self._device = VirtualDevice(RATE_HZ, started_ns=started_ns, drift_ppm=self.device_ppm, buffer_frames=_BUFFER)
         self._reports = DeviceClock(RATE_HZ)

@@ -41,7 +41,7 @@ class PlayoutSettings:
     acquire_rate: float = 0.35
     """Natural frequency of the fast loop, rad/s: a drift of 100 ppm is then never more than 105 us of error."""
     hold_rate: float = 0.1
-    """Natural frequency afterwards, rad/s: it passes little of the noise of clock and device, and drifts are slow."""
+    """Natural frequency that it sinks to, rad/s: little noise of clock and device passes, and drifts are slow."""
     max_ppm: float = 500.0
     """Most that the speed may differ from 1: 0.05 %, a hundredth of a semitone, which nobody hears."""
     max_slew_ppm: float = 50.0
@@ -61,7 +61,7 @@ class PlayoutSettings:
 
 
 _BOUNDS: Final = (
-    ("acquire_seconds", 0.0, 3600.0),
+    ("acquire_seconds", 0.1, 3600.0),
     ("acquire_rate", 0.001, 5.0),
     ("hold_rate", 0.001, 5.0),
     ("max_ppm", 1.0, 20_000.0),
@@ -137,7 +137,7 @@ class PlayoutController:
         self._settings = settings
         self._delay_ns = self._delay_old_ns = _checked_ns("delay_ns", delay_ns, 0, _MAX_DELAY_NS)
         self._delay_from_ns = 0
-        self.device_latency_ns = device_latency_ns
+        self._device_latency_ns = _checked_latency(device_latency_ns)
         self._state = PlayoutState.WAITING
         self._aligned_ns = 0
         self._last_ns = 0
@@ -158,13 +158,13 @@ class PlayoutController:
 
     @property
     def device_latency_ns(self) -> int:
-        """What this device delays beyond what it reports."""
+        """What this device delays beyond what it reports. Another value counts from the next update on, by a jump."""
         return self._device_latency_ns
 
     @device_latency_ns.setter
     def device_latency_ns(self, value: int) -> None:
-        low, high = -_MAX_DEVICE_LATENCY_NS, _MAX_DEVICE_LATENCY_NS
-        self._device_latency_ns = _checked_ns("device_latency_ns", value, low, high)
+        self._device_latency_ns = _checked_latency(value)
+        self.restart()
 
     def delay_ns(self, session_ns: int) -> int:
         """Return the group's delay at a time: on its way from the old to the new one after `move_delay`."""
@@ -177,10 +177,13 @@ class PlayoutController:
     def move_delay(self, delay_ns: int, from_ns: int) -> None:
         """Move the group's delay from session time `from_ns` on, 200 us in a second: all receivers move alike.
 
+        Who hears of it late is where the others are, by a jump if need be.
+
         Raises:
-            ConfigurationError: it is not in 0 to 60 s.
+            ConfigurationError: it is not in 0 to 60 s, or the time is of no clock.
         """
         _checked_ns("delay_ns", delay_ns, 0, _MAX_DELAY_NS)
+        _checked_ns("from_ns", from_ns, -_FARTHEST_NS, _FARTHEST_NS)
         self._delay_old_ns, self._delay_ns, self._delay_from_ns = self.delay_ns(from_ns), delay_ns, from_ns
 
     def target_ns(self, session_ns: int) -> int:
@@ -199,10 +202,10 @@ class PlayoutController:
             is exact, so that the first sound is where it has to be. Play silence while `state` is not PLAYING.
         """
         if session_ns is None or self._state is PlayoutState.PAUSED:
-            return PlayoutStep(1 + self._speed_ppm / _PPM) if self._state is PlayoutState.PLAYING else _AS_IT_IS
+            return self._as_before()
         if not (-_FARTHEST_NS < session_ns < _FARTHEST_NS and -_FARTHEST_NS < position_ns < _FARTHEST_NS):
             self._ignored_count += 1
-            return PlayoutStep(1 + self._speed_ppm / _PPM)
+            return self._as_before()
         error_ns = position_ns - self.target_ns(session_ns)
         if self._state is PlayoutState.WAITING:
             return self._align(session_ns, error_ns)
@@ -215,7 +218,7 @@ class PlayoutController:
             self._ignored_count += 1
         elif gone_ns <= _LONGEST_STEP_NS:
             self._correct(session_ns, error_ns, gone_ns)
-        return PlayoutStep(1 + self._speed_ppm / _PPM)
+        return self._as_before()
 
     def pause(self) -> None:
         """Play silence from now on, while the group goes on."""
@@ -242,6 +245,9 @@ class PlayoutController:
             ignored_count=self._ignored_count,
         )
 
+    def _as_before(self) -> PlayoutStep:
+        return PlayoutStep(1 + self._speed_ppm / _PPM) if self._state is PlayoutState.PLAYING else _AS_IT_IS
+
     def _align(self, session_ns: int, error_ns: int) -> PlayoutStep:
         """Jump to the target; read on with the drift that is known."""
         self._state = PlayoutState.PLAYING
@@ -255,7 +261,7 @@ class PlayoutController:
         """Jump if it is no single report; meanwhile go on as before."""
         self._far_count += 1
         if self._far_count < self._settings.resync_count:
-            return PlayoutStep(1 + self._speed_ppm / _PPM)
+            return self._as_before()
         self._resync_count += 1
         return self._align(session_ns, error_ns)
 
@@ -263,8 +269,11 @@ class PlayoutController:
         """Let the loop take one step: proportional and integral, damped critically, without wind-up."""
         settings = self._settings
         seconds = gone_ns / _NS
-        acquiring = session_ns - self._aligned_ns < settings.acquire_seconds * _NS
-        rate = settings.acquire_rate if acquiring else settings.hold_rate
+        age = (session_ns - self._aligned_ns) / _NS
+        acquiring = age < settings.acquire_seconds
+        rate = settings.acquire_rate
+        if not acquiring:
+            rate = max(settings.hold_rate, rate * settings.acquire_seconds / age)
         error_ppm = error_ns * (_PPM / _NS)  # of a second
         learnt = self._integral_ppm - rate * rate * error_ppm * seconds
         moved = self.delay_ns(session_ns - gone_ns) - self.delay_ns(session_ns)
@@ -276,6 +285,10 @@ class PlayoutController:
         if (wanted - allowed) * (learnt - self._integral_ppm) <= 0:
             self._integral_ppm = max(-settings.max_ppm, min(settings.max_ppm, learnt))
         self._speed_ppm = allowed
+
+
+def _checked_latency(value: int) -> int:
+    return _checked_ns("device_latency_ns", value, -_MAX_DEVICE_LATENCY_NS, _MAX_DEVICE_LATENCY_NS)
 
 
 def _checked_ns(field: str, value: Any, low: int, high: int) -> int:

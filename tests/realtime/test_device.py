@@ -98,7 +98,7 @@ def test_reports_of_no_device_are_counted_and_left_out(local: int, frame: int) -
 def test_a_report_of_a_frame_long_past_is_counted_and_left_out() -> None:
     clock = DeviceClock(48_000)
     errors(clock, VirtualDevice(48_000, started_ns=0), Random(1), seconds=5, noise=0.0)
-    clock.add(0, -480)
+    clock.add(-10 * MS, -480)
     assert clock.ignored_count == 1
 
 
