@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from echostream.plugin import Plugin
     from echostream.routing.plan import Depends
     from echostream.server import RpcServer
+    from echostream.session.arrivals import TimedItem
     from echostream.session.call import Call
     from echostream.session.chains import Item, Notice, Request
     from echostream.session.clock import SessionClock
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from echostream.session.emitter import EventAck
     from echostream.session.manager import BroadcastResult
     from echostream.session.pending import Progress
+    from echostream.session.quality import ChannelQuality, SessionQuality
     from echostream.session.session import Principal, Session
     from echostream.session.streams import StreamReceiver, StreamSender
     from echostream.types import INJECTED
@@ -64,6 +66,7 @@ __all__ = (
     "BroadcastResult",
     "Call",
     "CertificateError",
+    "ChannelQuality",
     "ClockQuality",
     "CloseCode",
     "ConfigurationError",
@@ -102,6 +105,7 @@ __all__ = (
     "ServiceNotFoundError",
     "Session",
     "SessionClock",
+    "SessionQuality",
     "SignatureError",
     "SizeLimit",
     "StaticResolver",
@@ -109,6 +113,7 @@ __all__ = (
     "StreamReceiver",
     "StreamResetError",
     "StreamSender",
+    "TimedItem",
     "TimeoutMiddleware",
     "TokenAuthentication",
     "TransportError",
@@ -155,6 +160,7 @@ _MODULES = {
     "echostream.plugin": ("Plugin",),
     "echostream.routing.plan": ("Depends",),
     "echostream.server": ("RpcServer",),
+    "echostream.session.arrivals": ("TimedItem",),
     "echostream.session.call": ("Call",),
     "echostream.session.chains": ("Item", "Notice", "Request"),
     "echostream.session.clock": ("SessionClock",),
@@ -163,6 +169,7 @@ _MODULES = {
     "echostream.session.emitter": ("EventAck",),
     "echostream.session.manager": ("BroadcastResult",),
     "echostream.session.pending": ("Progress",),
+    "echostream.session.quality": ("ChannelQuality", "SessionQuality"),
     "echostream.session.session": ("Principal", "Session"),
     "echostream.session.streams": ("StreamReceiver", "StreamSender"),
     "echostream.types": ("INJECTED",),

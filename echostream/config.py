@@ -20,6 +20,7 @@ __all__ = (
     "DEFAULT_CALL_TIMEOUT",
     "DEFAULT_CONNECT_TIMEOUT",
     "DEFAULT_DISCOVER_TIMEOUT",
+    "DEFAULT_FRAME",
     "DEFAULT_LOCK_TIMEOUT",
     "DEFAULT_STOP_GRACE",
     "DEFAULT_STREAM_CLOSE_TIMEOUT",
@@ -76,6 +77,9 @@ DISCOVER_SETTLE = 0.3
 
 DEFAULT_STREAM_CLOSE_TIMEOUT = 10.0
 """Seconds that leaving a stream's block waits until the other side is through with what was sent; as for a call."""
+
+DEFAULT_FRAME = 0.02
+"""Seconds from one item of a timed stream to the next where nothing is said: the usual frame of Opus (RFC 6716)."""
 
 DEFAULT_STOP_GRACE = 15.0
 """Seconds that `stop()` waits for running calls: under the 30 s most supervisors give before they kill."""
@@ -193,6 +197,14 @@ class Limits(_Checked):
     """Credit of one direction of a streaming call: two to three round trips of a fast local network."""
     stream_window_bytes: int = _int(1 << 20, 1 << 10, 1 << 30)
     """Credit of one direction of an application stream: 1 MiB keeps 400 MB/s busy at 2 ms."""
+    max_queued_items: int = _int(256, 1, 1 << 20)
+    """Items that wait on a stream which drops some: to be sent, and as many to be read. 2.5 s of sound in 10 ms each,
+    and the datagrams that a QUIC connection queues (`QuicSettings.max_queued_datagrams`)."""
+    max_queued_item_bytes: int = _int(1 << 20, 1 << 10, 1 << 30)
+    """Their bytes, each way: as much as a reliable stream has under way (`stream_window_bytes`)."""
+    item_max_age: float = _bounded(0.2, 0.001, 3600.0)
+    """Seconds that an item may wait to be sent in datagrams: above the playout delay of a bad Wi-Fi (120 ms), after
+    which a receiver has given it up. Counted as dropped then."""
     credit_timeout: float = _bounded(300.0, 0.05, 1e9)
     """Seconds without credit after which a call or a stream with items to send ends: its reader has stopped. Long
     enough for one that only rests."""

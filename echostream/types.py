@@ -12,13 +12,14 @@ import random
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 __all__ = (
     "INJECTED",
     "Clock",
     "Json",
     "Metadata",
+    "Overflow",
     "Role",
     "SystemClock",
     "WireValue",
@@ -38,6 +39,9 @@ WireValue = Any
 
 Json = Any
 """A JSON document as Python objects."""
+
+Overflow = Literal["block", "drop_oldest", "drop_newest", "disconnect"]
+"""What a full queue of items does: its sender waits, the oldest goes, the new one goes, or the stream is ended."""
 
 INJECTED: Any = type("Injected", (), {"__repr__": lambda self: "INJECTED", "__echostream_role__": "injected"})()
 """Default of a parameter that the framework fills in (``ctx: Context = INJECTED``); callers leave it out."""

@@ -133,12 +133,12 @@ class StreamTable:
         """Return an item in datagrams of at most `room` bytes; empty where no number of them holds it."""
         return [self._link.codec.datagram_item(piece) for piece in cut_item(frame, room)]
 
-    def take_early(self, stream: AppStream, now_ns: int) -> list[ev.ProtocolEvent]:
+    def take_early(self, stream: AppStream, now_ns: int) -> list[ev.DatagramItemReceived]:
         """Return the items of a stream that came before it was taken. Call it once, right after `accept`."""
         events: list[ev.ProtocolEvent] = []
         for arrived_ns, frame in self._early.take(stream.id, now_ns) if self._early is not None else ():
             self.on_datagram(frame, arrived_ns, events)
-        return events
+        return [event for event in events if isinstance(event, ev.DatagramItemReceived)]
 
     def forget(self, stream: AppStream) -> None:
         """Its last datagrams have come, or will not: what still does is late. Safe to repeat."""
@@ -291,14 +291,13 @@ class StreamTable:
         return rejected
 
     def clear(self) -> list[AppStream]:
-        """Forget all streams, and return them."""
-        forgotten = [*self.streams.values()]
+        """Forget all streams, and return them: also those that have ended and may still get datagrams."""
+        forgotten = [*self.streams.values(), *self._ended.values()]
         for stream in forgotten:
             if stream.datagrams is not None:
                 stream.datagrams.release()
         self.streams.clear()
-        for stream in tuple(self._ended.values()):
-            self.forget(stream)
+        self._ended.clear()
         self._early = None
         self._remote_count = 0
         return forgotten

@@ -27,8 +27,9 @@ from echostream.routing.invocation import Invocation
 from echostream.routing.once import Once, request_of
 from echostream.routing.router import MethodRoute, Router, StreamRoute
 from echostream.routing.running import go_on, run_together
+from echostream.session.chained import make_channel
 from echostream.session.chains import NO_CHAINS, Chain, Chains, Opening, Request, both, item_sender, item_taker
-from echostream.session.channel import Channel, make_channel
+from echostream.session.channel import Channel
 from echostream.session.context import Context, enter_context
 from echostream.session.listeners import ListenerTable
 from echostream.session.streams import StreamReceiver
@@ -286,7 +287,7 @@ class Dispatcher:
         route = self._router.stream(event.frame.name)
         context = Context(session, event.frame.name, event.frame.metadata)
         channel = make_channel(session, context.method, NO_CHAINS if route is None else route.chains, context)
-        channel.stream = event.stream
+        channel.attach(event.stream)
         channel.metadata = event.frame.metadata or {}
         event.stream.handle = channel
         if route is None:

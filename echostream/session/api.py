@@ -26,14 +26,17 @@ from echostream.session.calling import call_unary
 from echostream.session.chains import item_sender
 from echostream.session.emitter import EventAck, encode_event
 from echostream.session.listeners import LEFT_OUT, CallbackT
+from echostream.session.opening import StreamMode, StreamOptions, checked_sending, open_channel
 from echostream.session.pending import CallRequest
 from echostream.session.proxy import UNSET, CallOptions, ItemBlock, ItemIterator, ProxyMethod, iterate, make_proxy
-from echostream.session.streams import OpenStream, StreamSender, open_channel
+from echostream.session.quality import SessionQuality, session_quality
+from echostream.session.streams import OpenStream, StreamSender
 from echostream.session.timesync import fresh_nonce, probe
 
 if TYPE_CHECKING:
     from echostream.session.clock import SessionClock
     from echostream.session.session import Session
+    from echostream.types import Overflow
 
 __all__ = ("Conversation",)
 
@@ -293,6 +296,12 @@ class Conversation(Habits, ABC):
         *,
         item: Any = None,
         returns: Any = None,
+        mode: StreamMode = "reliable",
+        time_sync: bool = False,
+        policy: Overflow | None = None,
+        max_items: int | None = None,
+        max_age: float | None = None,
+        rate: float | None = None,
         metadata: Mapping[str, str | bytes] | None = None,
         timeout: float | None = DEFAULT_CONNECT_TIMEOUT,
         close_timeout: float | None = DEFAULT_STREAM_CLOSE_TIMEOUT,
@@ -303,23 +312,36 @@ class Conversation(Habits, ABC):
             name: what the other side's ``@stream(name)`` says.
             item: type of the items sent; None takes bytes, plain values and models as they are.
             returns: type of the items that come back.
+            mode: ``reliable``, or ``datagram`` for items that are of no use when they are late: they may be lost and
+                overtake one another, and nothing waits for them. Where datagrams cannot be had they travel reliably,
+                and old ones are dropped before they are sent.
+            time_sync: give each item a timestamp in session time, see `StreamReceiver.recv_aligned`.
+            policy: what happens to items that cannot be sent at once: ``block`` (`send` waits, the default of reliable
+                streams), ``drop_oldest`` (that of datagrams), ``drop_newest`` or ``disconnect`` (the stream is reset).
+            max_items: items that may wait to be sent, where they do; None for `Limits.max_queued_items`.
+            max_age: seconds that they may wait; None for `Limits.item_max_age` in datagram mode, else for any time.
+            rate: payload bytes a second that are sent at the most; None for as many as the network takes.
             metadata: sent along.
             timeout: seconds for the other side's yes, None for any time.
             close_timeout: seconds that the end of the block waits for the other side's handler, None for any time.
 
         Raises:
             SignatureError: a type cannot be validated.
-            ConfigurationError: a timeout is not above 0.
+            ConfigurationError: an option is unknown or out of range.
         """
         session, codec, back = self._session, _codec_or_none(item), _codec_or_none(returns)
         _checked_timeout(timeout)
         _checked_timeout(close_timeout, "close_timeout")
 
-        async def opened() -> StreamSender[Any]:
-            channel = await open_channel(session, name, _plain(metadata), timeout)
+        async def opened(options: StreamOptions) -> StreamSender[Any]:
+            channel = await open_channel(session, name, _plain(metadata), timeout, options)
             return StreamSender(channel, codec, back=back, close_timeout=close_timeout)
 
-        return OpenStream(opened)
+        return OpenStream(opened, StreamOptions(mode, time_sync, checked_sending(policy, max_items, max_age, rate)))
+
+    def quality(self) -> SessionQuality:
+        """Return how the session and its streams do, in figures."""
+        return session_quality(self._session)
 
     async def ping(self, *, timeout: float = DEFAULT_CALL_TIMEOUT) -> float:
         """Measure one round trip in seconds with a TimeSync probe, the peer's own time taken off (RFC 5905 section 8).

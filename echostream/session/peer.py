@@ -27,6 +27,7 @@ from echostream.protocol.peer import PeerProtocol
 from echostream.protocol.records import IncomingCall, OutgoingCall
 from echostream.protocol.states import State
 from echostream.session.backlog import Backlog
+from echostream.session.datagrams import DatagramPump
 from echostream.session.due import DueCalls
 from echostream.session.early import EarlyCalls
 from echostream.session.lanes import Lanes
@@ -53,6 +54,8 @@ class Peer:
     """A `Receiver` of its connection."""
 
     stamping: Stamping | None = None  # of the class: most have none
+    datagrams: DatagramPump | None = None
+    """What sends the items of streams that travel in datagrams, once there are some."""
     """Sees to the kernel's stamps while the peer probes in bursts."""
 
     def __init__(self, connection: Connection, protocol: PeerProtocol, runtime: Runtime, owner: PeerOwner) -> None:
@@ -139,6 +142,8 @@ class Peer:
         elif not self._flush_scheduled:  # behind those whom the burst woke: what they say goes at the end of their turn
             self._flush_scheduled = True
             self._loop.call_soon(self._flush_soon)
+        if self.datagrams is not None:
+            self.datagrams.push()
         if self.backlog.full:
             self.backlog.count()
 
@@ -356,6 +361,8 @@ class Peer:
         self.blocked.clear()
         self.backlog.close()
         self.due.close()
+        if self.datagrams is not None:
+            self.datagrams.close()
         for item in left:
             if item.handle is not None:
                 item.handle.on_lost(error)

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self
 
 from echostream.binding import TypeCodec
-from echostream.config import DEFAULT_STREAM_CLOSE_TIMEOUT
-from echostream.errors import DeadlineExceededError, EchoStreamError, LocalProtocolError, Status, StreamResetError
-from echostream.session.chains import Chain, Opening
-from echostream.session.channel import Channel, make_channel
+from echostream.config import DEFAULT_FRAME, DEFAULT_STREAM_CLOSE_TIMEOUT
+from echostream.errors import (
+    ConfigurationError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    Status,
+    StreamResetError,
+)
+from echostream.session.aligned import Aligner
+from echostream.session.arrivals import TimedItem
+from echostream.session.channel import Channel
+from echostream.session.opening import StreamOptions, checked_count, checked_policy, checked_sending
+from echostream.session.quality import ChannelQuality, channel_quality
 
 if TYPE_CHECKING:
-    from echostream.session.peer import Peer
-    from echostream.session.session import Session
-    from echostream.types import Metadata
+    from echostream.types import Metadata, Overflow
 
-__all__ = ("OpenStream", "StreamReceiver", "StreamSender", "open_channel")
+__all__ = ("OpenStream", "StreamReceiver", "StreamSender")
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -28,6 +36,8 @@ else:
     from typing import TypeVar
 
     T = TypeVar("T")
+
+_MAX_TIMESTAMP: Final = 1 << 63
 
 
 class StreamSender(Generic[T]):
@@ -62,7 +72,9 @@ class StreamSender(Generic[T]):
         return self._channel.name
 
     async def send(self, item: T) -> None:
-        """Send one item; waits while the other side or the network is slow.
+        """Send one item; waits while the other side or the network is slow, unless the stream may drop items.
+
+        On a stream with timestamps it gets the session time of now.
 
         Raises:
             StreamResetError: the other side gave the stream up.
@@ -72,6 +84,47 @@ class StreamSender(Generic[T]):
             LocalProtocolError: this side has ended its half.
         """
         await self._channel.send(item, self._codec)
+
+    async def send_with_timestamp(self, item: T, *, at_ns: int) -> None:
+        """Send one item with a timestamp of its own.
+
+        Args:
+            item: what to send.
+            at_ns: session time in nanoseconds (``client.clock.now_ns()``): when it was recorded, or is to be played.
+
+        Raises:
+            LocalProtocolError: as `send`, or the stream has no timestamps: open it with `time_sync`.
+            InvalidArgumentError: as `send`, or `at_ns` is no whole number of 64 bits.
+        """
+        self._channel.check_timed()
+        if not isinstance(at_ns, int) or isinstance(at_ns, bool) or not -_MAX_TIMESTAMP <= at_ns < _MAX_TIMESTAMP:  # pyright: ignore[reportUnnecessaryIsInstance] - NaN comes here
+            raise InvalidArgumentError(f"timestamp {at_ns!r} is no whole number of nanoseconds in 64 bits")
+        await self._channel.send(item, self._codec, at_ns)
+
+    def set_policy(
+        self,
+        policy: Overflow | None = None,
+        *,
+        max_items: int | None = None,
+        max_age: float | None = None,
+        rate: float | None = None,
+    ) -> None:
+        """Choose what happens to items that cannot be sent at once; what is left out stays as it is.
+
+        Args:
+            policy: ``block`` (send waits), ``drop_oldest``, ``drop_newest`` or ``disconnect`` (the stream is reset).
+            max_items: items that may wait.
+            max_age: seconds that they may wait; older ones are dropped.
+            rate: payload bytes a second that are sent at the most.
+
+        Raises:
+            ConfigurationError: a value is unknown or out of range.
+        """
+        self._channel.set_sending(checked_sending(policy, max_items, max_age, rate))
+
+    def quality(self) -> ChannelQuality:
+        """Return how the stream does, in figures."""
+        return channel_quality(self._channel)
 
     def end(self) -> None:
         """Half-close: no more items from this side; the way back stays open."""
@@ -119,14 +172,21 @@ class StreamSender(Generic[T]):
 class OpenStream:
     """What `open_stream` returns: await it for the sender, or use it as a block."""
 
-    __slots__ = ("_open", "_sender")
+    __slots__ = ("_open", "_options", "_sender")
 
-    def __init__(self, opened: Callable[[], Coroutine[Any, Any, StreamSender[Any]]]) -> None:
+    def __init__(
+        self, opened: Callable[[StreamOptions], Coroutine[Any, Any, StreamSender[Any]]], options: StreamOptions
+    ) -> None:
         self._open = opened
+        self._options = options
         self._sender: StreamSender[Any] | None = None
 
+    def with_time_sync(self) -> OpenStream:
+        """Return the same with timestamps: as ``open_stream(..., time_sync=True)``."""
+        return OpenStream(self._open, replace(self._options, timed=True))
+
     def __await__(self) -> Generator[Any, None, StreamSender[Any]]:
-        return self._open().__await__()
+        return self._open(self._options).__await__()
 
     if not TYPE_CHECKING:  # checkers find this slip by themselves, unless somebody defines what is missing
 
@@ -138,7 +198,7 @@ class OpenStream:
             )
 
     async def __aenter__(self) -> StreamSender[Any]:
-        self._sender = await self._open()
+        self._sender = await self._open(self._options)
         return self._sender
 
     async def __aexit__(
@@ -187,66 +247,65 @@ class StreamReceiver(Generic[T]):
         item: T = await self._channel.receive(self._codec)
         return item
 
+    async def timed(self) -> AsyncIterator[TimedItem[T]]:
+        """Iterate over the items as they come, each with its number, its timestamp and the time of its arrival.
+
+        Raises:
+            LocalProtocolError: the stream was opened without timestamps and not in datagram mode.
+            StreamResetError, ConnectionLostError, InvalidArgumentError: as `recv`.
+        """
+        while True:
+            try:
+                yield await self._channel.receive_timed(self._codec)
+            except StopAsyncIteration:
+                return
+
+    async def recv_aligned(self, *, frame: float = DEFAULT_FRAME, latency: float | None = None) -> TimedItem[T]:
+        """Return the next item when it is due by the session's clock: in order, late ones left out.
+
+        Call it on one reader only, always with the same arguments.
+
+        Args:
+            frame: seconds from one item to the next, as a rule.
+            latency: seconds from an item's timestamp to its turn, the same for all who should be in step. None for as
+                little as the network allows, which differs from receiver to receiver and changes.
+
+        Raises:
+            StopAsyncIteration: the other side ended its half.
+            LocalProtocolError: the stream was opened without `time_sync`.
+            ConfigurationError: an argument is out of range, or not as in the first call.
+            DeadlineExceededError: the session's clock could not be synchronised in time.
+            StreamResetError, ConnectionLostError, InvalidArgumentError: as `recv`.
+        """
+        channel = self._channel
+        if channel.aligner is None:
+            channel.aligner = Aligner(channel, frame=frame, latency=latency)
+        elif channel.aligner.wishes != (frame, latency):
+            raise ConfigurationError("latency", "recv_aligned takes the same frame and latency in every call")
+        item: TimedItem[T] = await channel.aligner.next(self._codec)
+        return item
+
+    def set_policy(self, policy: Overflow, *, max_items: int | None = None) -> None:
+        """Choose what happens to items that nobody reads.
+
+        Args:
+            policy: ``block`` (the sender waits; not in datagram mode), ``drop_oldest``, ``drop_newest`` or
+                ``disconnect`` (the stream is reset).
+            max_items: items that may wait; left out, `Limits.max_queued_items`.
+
+        Raises:
+            ConfigurationError: a value is unknown or out of range.
+        """
+        checked_policy(policy)
+        checked_count(max_items)
+        self._channel.set_receiving(policy, max_items)
+
+    def quality(self) -> ChannelQuality:
+        """Return how the stream does, in figures."""
+        return channel_quality(self._channel)
+
     def __aiter__(self) -> AsyncIterator[T]:
         return self
 
     async def __anext__(self) -> T:
         return await self.recv()
-
-
-async def open_channel(session: Session, name: str, metadata: Metadata | None, timeout: float | None) -> Channel:
-    """Open a stream and wait until the other side took it.
-
-    Raises:
-        RpcError: it refused, or this side may open no more streams.
-        DeadlineExceededError: no answer within `timeout` seconds.
-        ConnectionLostError: the connection ended first.
-    """
-    peer, session_id, chain = session.peer, session.id, session.runtime.chains.outbound_stream
-    channel = make_channel(session, name)
-    if peer.lost is not None:
-        raise peer.lost.again(operation=name, session=session_id)
-    try:
-        async with asyncio.timeout(timeout):
-            if chain is None:
-                await _open(peer, channel, name, metadata)
-            else:
-                await _open_through(chain, channel, Opening(session=session, name=name, metadata=metadata or {}))
-    except TimeoutError:
-        channel.reset(StreamResetError("not accepted in time", code=Status.DEADLINE_EXCEEDED))
-        raise DeadlineExceededError(
-            f"stream not accepted within {timeout:.3g} s", duration=timeout, operation=name, session=session_id
-        ) from None
-    except asyncio.CancelledError:
-        channel.reset(StreamResetError("the opener gave up", code=Status.CANCELLED))
-        raise
-    return channel
-
-
-async def _open(peer: Peer, channel: Channel, name: str, metadata: Metadata | None) -> None:
-    stream_id = await peer.open_transport_stream()
-    try:
-        channel.stream = peer.protocol.streams.open(name, stream_id, channel, metadata)
-    except EchoStreamError:
-        peer.give_back(stream_id)
-        raise
-    peer.touch()
-    await channel.wait_accepted()
-
-
-async def _open_through(chain: Chain[Opening], channel: Channel, opening: Opening) -> None:
-    """Open a stream inside the layers, which must do so once; what one raises afterwards resets it."""
-
-    async def call_next(changed: Opening) -> None:
-        if channel.stream is not None:
-            raise LocalProtocolError("a middleware opened the stream twice", operation=opening.name)
-        await _open(opening.session.peer, channel, opening.name, changed.metadata)
-
-    try:
-        await chain(opening, call_next)
-    except Exception:
-        channel.reset(StreamResetError("a middleware raised while it was opened", code=Status.CANCELLED))
-        raise
-    if not channel.accepted:
-        text = "a middleware did not open the stream; write `return await call_next(opening)`"
-        raise LocalProtocolError(text, operation=opening.name)

@@ -133,6 +133,18 @@ def test_it_runs_as_two_processes(program: str, printed: str, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_all_readings_of_a_sensor_are_accounted_for(tmp_path: Path) -> None:
+    lines = output("sensors.py", folder=tmp_path, url=free_url()).splitlines()
+    assert sorted(lines) == [
+        "client: 50 readings taken",
+        "server: 50 readings accounted for, the highest was above 90 C",
+    ]
+    url = free_url()
+    with serving("sensors.py", folder=tmp_path, url=url):
+        assert output("sensors.py", "client", folder=tmp_path, url=url) == "client: 50 readings taken\n"
+
+
+@pytest.mark.slow
 def test_a_broadcast_reaches_all_clients(tmp_path: Path) -> None:
     lines = output("broadcast.py", folder=tmp_path, url=free_url()).splitlines()
     for name in ("anna", "ben", "carl"):

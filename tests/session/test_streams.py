@@ -514,7 +514,7 @@ async def test_ends_show_their_stream(ends: Duo) -> None:
 
 
 async def test_a_channel_without_a_stream_says_how_to_get_one(ends: Duo) -> None:
-    channel = Channel(ends.here.peer, "s")
+    channel = Channel(ends.here)
     assert channel.name == ""
     channel.end()
     channel.reset(StreamResetError("x"))

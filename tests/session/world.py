@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from echostream import Limits, RpcClient, RpcServer, Session
+from echostream.session.peer import Peer
 from tests.serving import QUIC, joined, served, session_of
 
 __all__ = ("ALL_WAYS", "BOTH", "MS", "Duo", "Gate", "duo", "frozen", "left_of", "numbers")
@@ -85,7 +86,7 @@ def left_of(session: Session) -> dict[str, int]:
         "tasks": len(session.tasks),
         "calls": len(session.calls),
         "shared tasks": len(runtime.tasks),
-        "deadlines": len(runtime.deadlines) - peer.backlog.is_watched - (peer.due.at < math.inf),
+        "deadlines": len(runtime.deadlines) - _own_deadlines(peer),
         "outgoing": len(peer.protocol.calls.outgoing),
         "incoming": len(peer.protocol.calls.incoming),
         "streams": len(peer.protocol.streams.streams),
@@ -99,6 +100,11 @@ def left_of(session: Session) -> dict[str, int]:
         "acknowledgements": len(session.events._acks),
     }
     return {name: count for name, count in counts.items() if count}
+
+
+def _own_deadlines(peer: Peer) -> int:
+    """Count those of the connection itself."""
+    return peer.backlog.is_watched + (peer.due.at < math.inf) + (peer.stamping is not None and peer.lost is None)
 
 
 class Gate:
