@@ -195,6 +195,48 @@ def test_items_are_validated() -> None:
     ]
 
 
+@pytest.mark.parametrize("function", [place, add, mixed, two_named, nothing])
+@pytest.mark.parametrize(
+    "wire",
+    [
+        [[], {}],
+        [[5], {}],
+        [["5"], {}],
+        [["x"], {}],
+        [[{"symbol": "A", "qty": 1}], {}],
+        [[{"symbol": "A", "qty": 0}], {}],
+        [[5], {"b": 2}],
+        [[], {"order": {"symbol": "A", "qty": 2}}],
+        [[5, 2], {}],
+        [[5, "b"], {"d": True}],
+        [[5], {"unknown": 1}],
+    ],
+)
+def test_a_function_is_called_with_what_decoding_gives(function: Any, wire: Any) -> None:
+    binding = bound(function)
+
+    def told(do: Any) -> object:
+        try:
+            return do()
+        except InvalidArgumentError as error:
+            return error.message, error.details
+
+    call = binding.caller(lambda *args, **kwargs: (list(args), kwargs))
+    assert told(lambda: call(wire)) == told(lambda: binding.decode_arguments(*wire))
+
+
+@pytest.mark.parametrize(
+    "wire", [None, 5, "ab", [], [[]], [[], {}, 1], [{}, []], [None, {}], [[1], None], {0: [1], 1: {}}]
+)
+def test_what_is_no_arguments_calls_nothing(wire: Any) -> None:
+    for function in (place, add, nothing):
+        binding = bound(function)
+        with pytest.raises(
+            InvalidArgumentError, match=rf"arguments of {binding.name} must be \[positional, keyword\]$"
+        ):
+            binding.caller(pytest.fail)(wire)
+
+
 def test_a_method_without_items_has_none_to_decode() -> None:
     with pytest.raises(TypeError, match=r"^orders.add is unary: its caller sends no items$"):
         bound(add).decode_item(1)
