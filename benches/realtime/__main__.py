@@ -25,6 +25,7 @@ from benches.realtime import (
     g09_jitter_buffer,
     g10_order,
     g13_latency,
+    g13_road,
     g16_clock_cost,
     g16_jitter_cost,
     g16_path_cost,
@@ -37,7 +38,8 @@ from benches.realtime.table import Figure, Plan
 
 MODULES: Final[tuple[ModuleType, ...]] = (
     g01_offset, g02_chrony, g03_convergence, g04_drift, g05_step, g07_skew, g08_speed, g08_road, g09_jitter_buffer,
-    g10_order, g13_latency, g16_clock_cost, g16_jitter_cost, g16_path_cost, g17_clock_bound, g17_quality, g17_skew,
+    g10_order, g13_latency, g13_road, g16_clock_cost, g16_jitter_cost, g16_path_cost, g17_clock_bound, g17_quality,
+    g17_skew,
 )  # fmt: skip
 """In the order of the table. Each has an `ID`, which several may share, and `measure(plan)`, which yields figures."""
 IDS: Final = tuple(dict.fromkeys(str(module.ID) for module in MODULES))

@@ -11,19 +11,26 @@ import heapq
 import math
 from collections.abc import Callable
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 from benches.realtime.clocks import LocalClock, Sample, World
 from benches.realtime.delays import Delay, Path
 from benches.realtime.outputs import SECOND, SessionClock
 from echostream.realtime import DeviceClock, Gap, JitterBuffer, PlayoutController, PlayoutState, VirtualDevice
 
-__all__ = ("Listener", "Network", "play_together")
+__all__ = ("Frames", "Listener", "Network", "play_together")
 
 _RATE_HZ: Final = 48_000
 _REPORT_NOISE_NS: Final = 150e3
 _LATE_NS: Final = 5_000_000
 _WRAP: Final = 1 << 32
+
+
+class Frames(Protocol):
+    """What a receiver is sent."""
+
+    def arrived(self, now_ns: int, take: Callable[[int, int, int], None]) -> None:
+        """Hand over what has arrived: sequence, time stamp, time of arrival."""
 
 
 class Network:
@@ -47,7 +54,6 @@ class Network:
         self._flying: list[tuple[int, int]] = []
 
     def arrived(self, now_ns: int, take: Callable[[int, int, int], None]) -> None:
-        """Hand over what has arrived: sequence, time stamp, time of arrival."""
         while (leaves_ns := (self._number + 1) * self._frame_ns) <= now_ns:
             delay_ns = round(self._delay(leaves_ns))
             if self._random.random() >= self._loss:
@@ -71,7 +77,7 @@ class Listener:
     """
 
     def __init__(
-        self, seed: str, path: Path, frames: Network, *, frame_ns: int, latency_ns: int, joins_ns: int = 0
+        self, seed: str, path: Path, frames: Frames, *, frame_ns: int, latency_ns: int, joins_ns: int = 0
     ) -> None:
         self._random = random = Random(seed)
         drift_ppm = random.choice((-1, 1)) * random.uniform(10, 40)
