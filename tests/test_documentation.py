@@ -24,6 +24,7 @@ import pytest
 from _pytest.mark import ParameterSet
 
 import echostream
+import echostream.realtime
 import echostream_derive
 from tests.cli.running import echostream as run_here
 from tests.cli.running import log_as_before
@@ -286,7 +287,9 @@ def test_every_make_command_of_a_page_is_a_target(page: Path) -> None:
         assert set(MAKE.findall(block.text)) <= targets
 
 
-@pytest.mark.parametrize("module", [echostream, echostream_derive], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [echostream, echostream.realtime, echostream_derive], ids=lambda module: module.__name__
+)
 def test_the_reference_shows_every_public_name(module: types.ModuleType) -> None:
     page = (ROOT / "docs" / "reference" / "api.md").read_text("utf-8")
     shown = set(re.findall(r"^::: ([\w.]+)$", page, re.MULTILINE))
