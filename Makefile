@@ -8,7 +8,7 @@ MEASURED := $(if $(COVERAGE),-m coverage run)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install cli demo quickstart test test-slow test-all sim-full lint format types docs bench bench-growth bench-realtime fuzz clean
+.PHONY: help install cli demo demo-audio quickstart test test-slow test-all sim-full lint format types docs bench bench-growth bench-realtime fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,8 +17,12 @@ install: $(STAMPS)/dev ## the .venv with every tool, to work on EchoStream itsel
 
 cli: $(STAMPS)/cli ## the .venv with EchoStream and its command line, and no more
 
-demo: $(STAMPS)/cli ## a server and a client that find each other, call, emit and move a file
+demo: $(STAMPS)/demo ## a server and a client that find each other, call, emit and move a file; then ten seconds of audio in step
 	$(PYTHON) examples/demo.py
+	$(PYTHON) -m examples.audio_sync --seconds 10
+
+demo-audio: $(STAMPS)/demo ## a minute of audio on three receivers in step, measured and drawn; ARGS="--seconds 30 FILE"
+	$(PYTHON) -m examples.audio_sync $(ARGS)
 
 quickstart: | $(VENV)/bin/pip ## the quick start, exactly as its pages print it, on a clean clone; checks what comes out
 	$(PYTHON) tests/quickstart.py
@@ -73,7 +77,7 @@ clean: ## remove what was made, the .venv included
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamped after it is filled, and pip comes last into a new .venv: what was interrupted is tried again.
-$(STAMPS)/cli $(STAMPS)/test $(STAMPS)/dev $(STAMPS)/bench $(STAMPS)/fuzz: pyproject.toml | $(VENV)/bin/pip
+$(STAMPS)/cli $(STAMPS)/demo $(STAMPS)/test $(STAMPS)/dev $(STAMPS)/bench $(STAMPS)/fuzz: pyproject.toml | $(VENV)/bin/pip
 	$(PYTHON) -m pip install --quiet --editable '.[$(@F)]'
 	@mkdir -p $(@D) && touch $@
 

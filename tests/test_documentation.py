@@ -64,6 +64,9 @@ NOT_RUN = {
     "echostream --install-completion": "writes into the files of the reader's shell; tests/cli/test_app.py completes",
     "echostream events ": "waits for somebody's event; tests/cli/test_events.py has both",
     "echostream serve app:server --reload": "takes three processes; tests/cli/test_serve.py changes sources, too",
+    "echostream cast ": "needs an audio file and goes on until it is over; tests/cli/test_cast.py casts and plays",
+    "echostream play ": "goes on until the cast ends; tests/cli/test_cast.py",
+    "echostream call cast.": "needs a cast; tests/audio/test_cast.py calls all of them",
     "tcpdump ": "needs the rights of root",
     "tshark ": "needs tcpdump's file; tests/transport/quic/ reads keys and qlogs",
 }

@@ -1,4 +1,4 @@
-"""Audio in step on several machines: sources, codecs, sinks. It needs the extra ``audio``."""
+"""Audio in step on several machines: sources, codecs, sinks, `Caster` and `Player`. It needs the extra ``audio``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ if missing := [name for name in ("av", "numpy") if find_spec(name) is None]:
         f"echostream.audio needs {' and '.join(missing)}, which comes with an extra: pip install 'echostream[audio]'"
     )
 
+from echostream.audio.caster import Caster
 from echostream.audio.device import DeviceSink
 from echostream.audio.messages import CastFormat, CastStatus, PlayReport
+from echostream.audio.player import Player
 from echostream.audio.sink import Sink, VirtualSink
 from echostream.audio.source import AudioSource, FileSource
 
@@ -18,9 +20,11 @@ __all__ = (
     "AudioSource",
     "CastFormat",
     "CastStatus",
+    "Caster",
     "DeviceSink",
     "FileSource",
     "PlayReport",
+    "Player",
     "Sink",
     "VirtualSink",
 )

@@ -69,8 +69,8 @@ class DeviceSink:
                 "device", f"{which} cannot be played on ({error}): `python -m sounddevice` lists them, or {_INSTEAD}"
             ) from None
 
-    def room(self) -> int:
-        return self._buffer_samples - self._queued
+    def buffered(self) -> int:
+        return self._queued
 
     def next_frame(self) -> int:
         with self._lock:

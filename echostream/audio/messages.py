@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from echostream.audio.codec import CODECS
-from echostream.audio.settings import AUDIO_CHANNELS, AUDIO_FRAME_NS, AUDIO_RATE
+from echostream.audio.settings import AUDIO_CHANNELS, AUDIO_FRAME_NS, AUDIO_RATE, MAX_CAST_LATENCY
 from echostream.errors import ConfigurationError
 
 __all__ = ("CAST_SERVICE", "CAST_STREAM", "CastFormat", "CastStatus", "PlayReport", "check_format")
@@ -85,8 +85,12 @@ def check_format(told: CastFormat) -> None:
     """Refuse a cast that this side cannot play.
 
     Raises:
-        ConfigurationError: it has another sample rate, other channels or frames than `AUDIO_RATE` and its neighbours.
+        ConfigurationError: it has another sample rate, other channels or frames than all have here, or waits too long.
     """
+    if not 0 < told.latency_ns <= MAX_CAST_LATENCY * 1e9:
+        raise ConfigurationError(
+            "latency_ns", f"the cast has {told.latency_ns}, at most {MAX_CAST_LATENCY:g} s is played"
+        )
     own = CastFormat(latency_ns=told.latency_ns)
     for field in ("sample_rate", "channels", "frame_ns"):
         if getattr(told, field) != getattr(own, field):

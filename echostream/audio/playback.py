@@ -8,8 +8,8 @@ from echostream.audio.codec import make_decoder
 from echostream.audio.intake import Intake
 from echostream.audio.messages import PlayReport
 from echostream.audio.render import Renderer
-from echostream.audio.samples import FRAME_SAMPLES, Samples, ns_of, silence
-from echostream.audio.settings import AUDIO_RATE
+from echostream.audio.samples import FRAME_SAMPLES, Samples, ns_of, samples_of, silence
+from echostream.audio.settings import AUDIO_BUFFER_SAMPLES
 from echostream.audio.sink import Sink
 from echostream.errors import ConfigurationError
 from echostream.realtime import DeviceClock, PlayoutController, PlayoutSettings, PlayoutState
@@ -55,6 +55,7 @@ class Playback:
     Args:
         time: of the session.
         sink: to play on; started by its owner.
+        device: the clock of the sink, as far as it is known.
         codec: of the packets.
         latency_ns: of the whole group, from stamp to ear.
         device_latency: seconds from what the sink reports until it is heard, -1 to 1.
@@ -68,6 +69,7 @@ class Playback:
         self,
         time: SessionTime,
         sink: Sink,
+        device: DeviceClock,
         *,
         codec: str,
         latency_ns: int,
@@ -84,23 +86,26 @@ class Playback:
         self._intake = Intake(make_decoder(codec), latency_ns)
         self._renderer = Renderer(self._intake.take)
         self._renderer.volume = volume
-        self._device = DeviceClock(AUDIO_RATE)
+        self._device = device
         self._controller = PlayoutController(
             latency_ns, device_latency_ns=round(device_latency * 1e9), settings=_SETTINGS
         )
+        # Half of the latency for a program that stands still, half for a network that does.
+        self._ahead_samples = min(AUDIO_BUFFER_SAMPLES, samples_of(latency_ns / 2))
         self._session_ns = 0
 
     def push(self, sequence: int, stamp_ns: int, arrived_ns: int, packet: bytes) -> None:
-        """Take a packet that arrived at a local time; its stamp is session time."""
-        self._intake.push(sequence, stamp_ns, self._time.to_session_ns(arrived_ns), packet)
+        """Take a packet that arrived at a local time; its stamp is session time, without which it says nothing."""
+        if self._time.locked:
+            self._intake.push(sequence, stamp_ns, self._time.to_session_ns(arrived_ns), packet)
 
     def fill(self) -> None:
-        """Write as many blocks as the sink has room for. To be called every 10 ms or so."""
+        """Write as many blocks as the sink should have. To be called every 10 ms or so."""
         report = self._sink.report()
         if report is None:
             return  # nobody knows yet when a sample would be heard
         self._device.add(*report)
-        while self._sink.room() >= FRAME_SAMPLES:
+        while self._sink.buffered() + FRAME_SAMPLES <= self._ahead_samples:
             self._sink.write(self._next_block())
 
     def report(self, name: str) -> PlayReport:
@@ -128,6 +133,8 @@ class Playback:
     def _next_block(self) -> Samples:
         heard_ns = self._device.local_ns(self._sink.next_frame())
         session_ns = self._time.to_session_ns(heard_ns) if self._time.locked else None
+        if self._renderer.is_silent:
+            self._controller.restart()  # nobody hears it: what begins to sound begins exactly in step
         step = self._controller.update(session_ns, self._renderer.position_ns)
         if self._controller.state is not PlayoutState.PLAYING:
             return silence(FRAME_SAMPLES)

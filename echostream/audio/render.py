@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from echostream.audio.resample import Resampler, make_resampler
 from echostream.audio.samples import FRAME_SAMPLES, Samples, faded, ns_of, samples_of, silence
 
 __all__ = ("Piece", "Renderer")
+
+_FADED: Final = 3 * FRAME_SAMPLES
+"""Missing samples after which what was last heard has faded away, whatever still waits in the resampler."""
 
 Piece = tuple[int, Samples]
 """The stamp of a block's first sample, and the block."""
@@ -37,6 +41,7 @@ class Renderer:
         self._early: Piece | None = None
         self._last = silence(0)  # what was last heard, while it still can fade away
         self._silent = True
+        self._missing_count = _FADED  # in a row
         self._gain = 1.0
         self.volume = 1.0
         """Factor of loudness, 0 to 1; a change goes over one block."""
@@ -47,6 +52,11 @@ class Renderer:
     def position_ns(self) -> int:
         """Stamp of the sample that is next to be read."""
         return round(self._position_ns)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing was there to be heard for a while."""
+        return self._missing_count >= _FADED
 
     def jump(self, by_ns: int, crossfade_ns: int) -> None:
         """Go on elsewhere; the seam is hidden in the block that follows."""
@@ -100,13 +110,14 @@ class Renderer:
         if self._silent:
             edge = len(block) // 2
             block = np.concatenate((faded(block[:edge], 0.0, 1.0), block[edge:]))
-        self._silent, self._last = False, block
+        self._silent, self._last, self._missing_count = False, block, 0
         return block
 
     def _missing(self, count: int) -> Samples:
         """Return `count` samples for those that are not there."""
         self._head_ns += ns_of(count)
         self.concealed_count += count
+        self._missing_count += count
         block = silence(count)
         if not self._silent:
             echo = faded(self._last[::-1][:count], 1.0, 0.0)

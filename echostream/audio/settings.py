@@ -9,7 +9,6 @@ __all__ = (
     "AUDIO_FRAME_NS",
     "AUDIO_RATE",
     "AUDIO_READ_AHEAD_FRAMES",
-    "CLOCK_LOCK_TIMEOUT",
     "DEFAULT_CAST_LATENCY",
     "MAX_CAST_LATENCY",
     "MAX_CAST_RECEIVERS",
@@ -28,8 +27,8 @@ AUDIO_CHANNELS = 2
 AUDIO_FRAME_NS = 10_000_000
 """Of sound in one packet: a packet that is lost is hardly heard, and headers stay below a fifth."""
 
-AUDIO_BUFFER_SAMPLES = 3840
-"""Samples that wait in a sink, 80 ms: a program that stands still for longer is heard."""
+AUDIO_BUFFER_SAMPLES = 9600
+"""Samples that wait in a sink at the most, 200 ms: a program that stands still for longer is heard."""
 
 AUDIO_READ_AHEAD_FRAMES = 100
 """Frames that a caster has read ahead of a file, 1 s of them: a slow disk is not heard."""
@@ -38,19 +37,17 @@ OPUS_BIT_RATE = 128_000
 """Bits per second of stereo in Opus: transparent for most music, and a packet has 160 bytes."""
 
 DEFAULT_CAST_LATENCY = 0.3
-"""Seconds from the stamp of a sample until it is heard: a sink's buffer, and the jitter of a good Wi-Fi."""
+"""Seconds from the stamp of a sample until it is heard: half of them wait in the sink, and the jitter of a good Wi-Fi
+fits into the others."""
 
-MIN_CAST_LATENCY = 0.12
-"""Seconds: `AUDIO_BUFFER_SAMPLES`, a frame that is read and one that is on its way, and a scheduler that is late."""
+MIN_CAST_LATENCY = 0.06
+"""Seconds, half of them in the sink: a frame that is read, one that is on its way, and a scheduler that is late."""
 
 MAX_CAST_LATENCY = 10.0
 """Seconds: receivers hold so much sound, 1,000 packets."""
 
 MAX_CAST_RECEIVERS = 256
 """Receivers of one cast: each costs a packet in 10 ms."""
-
-CLOCK_LOCK_TIMEOUT = 5.0
-"""Seconds until a receiver knows the session's clock: the first burst takes a tenth of one."""
 
 PLAY_INTERVAL = 0.01
 """Seconds between two looks at a sink, a frame of sound."""

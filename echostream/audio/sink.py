@@ -25,8 +25,8 @@ class Sink(Protocol):
             ConfigurationError: there is nothing to play with.
         """
 
-    def room(self) -> int:
-        """Return how many samples it takes now."""
+    def buffered(self) -> int:
+        """Return how many samples wait to be heard."""
         ...
 
     def next_frame(self) -> int:
@@ -96,8 +96,8 @@ class VirtualSink:
     def underrun_count(self) -> int:
         return self._playing.underrun_count
 
-    def room(self) -> int:
-        return self._playing.room(clock.monotonic_ns())
+    def buffered(self) -> int:
+        return self._playing.buffered(clock.monotonic_ns())
 
     def next_frame(self) -> int:
         return self._playing.next_frame(clock.monotonic_ns())

@@ -8,12 +8,14 @@ import typer
 from typer.core import TyperGroup
 
 from echostream.cli.call import call
+from echostream.cli.cast import cast
 from echostream.cli.certs import certs
 from echostream.cli.describe import describe
 from echostream.cli.discover import discover
 from echostream.cli.docs import docs
 from echostream.cli.events import emit, events
 from echostream.cli.new import new
+from echostream.cli.play import play
 from echostream.cli.serve import serve
 
 __all__ = ("app",)
@@ -68,7 +70,7 @@ def _options(
     """Serve, find, call and describe EchoStream programs."""
 
 
-for command in (serve, call, emit, events, discover, describe, new):
+for command in (serve, call, emit, events, discover, describe, cast, play, new):
     app.command()(command)
 app.add_typer(docs, name="docs")
 app.add_typer(certs, name="certs")

@@ -21,14 +21,14 @@ def clock() -> Iterator[HandClock]:
         yield clock
 
 
-def test_it_takes_what_it_has_room_for_and_reports_what_is_heard(clock: HandClock) -> None:
+def test_it_plays_in_time_and_reports_what_is_heard(clock: HandClock) -> None:
     sink = VirtualSink(buffer_samples=960)
     sink.start()
-    assert (sink.room(), sink.next_frame(), sink.report()) == (960, 0, (START_NS, 0))
+    assert (sink.buffered(), sink.next_frame(), sink.report()) == (0, 0, (START_NS, 0))
     sink.write(noise(480))
-    assert (sink.room(), sink.next_frame()) == (480, 480)
+    assert (sink.buffered(), sink.next_frame()) == (480, 480)
     clock.now_ns += 5_000_000
-    assert (sink.room(), sink.next_frame()) == (720, 480)
+    assert (sink.buffered(), sink.next_frame()) == (240, 480)
     at_ns, frame = sink.report() or (0, 0)
     assert abs(at_ns - (START_NS + frame * 1e9 / 48_000)) <= 1
     assert frame == 240
@@ -68,4 +68,4 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 def test_a_sink_must_be_started() -> None:
     with pytest.raises(RuntimeError, match="was not started"):
-        VirtualSink().room()
+        VirtualSink().buffered()

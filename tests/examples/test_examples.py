@@ -248,6 +248,13 @@ def test_a_file_to_send_must_be_named(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "which file? python examples/file_transfer.py client PATH\n")
 
 
+@pytest.mark.slow
+def test_music_is_played_in_step(tmp_path: Path) -> None:
+    printed = output("audio.py", folder=tmp_path, url=free_url()).splitlines()
+    found = [re.fullmatch(r"(kitchen|study): playing, [+-]\d+ us from where it should be", line) for line in printed]
+    assert {match[1] for match in found if match} == {"kitchen", "study"}
+
+
 def test_a_chat_begins_with_oneself(tmp_path: Path) -> None:
     done = subprocess.run(
         command("chat.py"), cwd=tmp_path, env=environment(URL=free_url()), input="hi\n", capture_output=True,

@@ -1,0 +1,240 @@
+"""Audio in step: one server casts, three receivers play, and what they played is laid side by side.
+
+python -m examples.audio_sync                           a minute of the clip that lies here
+python -m examples.audio_sync --seconds 10 FILE         of any file with sound; Ctrl-C ends it early
+
+The receivers are processes whose clocks are set seconds apart and drift, and whose sound cards drift, too. One of them
+is killed on the way and comes back. At the end the sound that each card played is compared with what the receivers said
+of themselves. Exit code 0 when all kept step, 1 when not, 130 after Ctrl-C.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+
+from echostream import RpcServer
+from echostream.audio import Caster, FileSource
+from echostream.cli.cast import receivers_table
+
+from .check import Recording, judge, load
+from .pictures import draw, write_page
+
+HERE = Path(__file__).parent
+CLIP = HERE / "clip.opus"
+LOOPBACK = "127.0.0.1"
+LATENCY = 0.3
+KILL_FROM = 20.0  # seconds of a run from which on a receiver is killed in it
+MOST_SKEW_P99_US = 150.0
+MOST_TOLD_WRONG_US = 1e6 / 48_000  # one sample
+MOST_SECONDS_TO_STEP = 2.0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A receiver, and how its clock and its sound card are off."""
+
+    name: str
+    codec: str
+    clock_offset: float  # seconds
+    clock_drift: float  # ppm
+    card_drift: float  # ppm
+
+
+MACHINES = (
+    Machine("kitchen", "opus", 3.7, 60.0, -20.0),
+    Machine("study", "pcm", -11.2, -45.0, 35.0),
+    Machine("garden", "opus", 1000.0, 20.0, -60.0),
+)
+
+
+class Receivers:
+    """Their processes: each life of one makes a recording."""
+
+    def __init__(self, run: str, url: str | None, folder: Path) -> None:
+        self._run = run
+        self._url = url
+        self._folder = folder
+        self._processes: dict[str, Process] = {}
+        self.recordings: list[str] = []
+        self.failures: list[str] = []
+
+    async def start(self, machine: Machine, *, life: str = "") -> None:
+        name = machine.name + life
+        where = ["--url", self._url] if self._url else ["--run", self._run]
+        self._processes[name] = await asyncio.create_subprocess_exec(
+            *(sys.executable, str(HERE / "receiver.py"), "--name", name, "--folder", str(self._folder), *where),
+            *("--codec", machine.codec, f"--clock-offset={machine.clock_offset}"),
+            *(f"--clock-drift={machine.clock_drift}", f"--card-drift={machine.card_drift}"),
+            stderr=PIPE,
+        )
+        self.recordings.append(name)
+
+    async def kill(self, name: str) -> None:
+        process = self._processes.pop(name)
+        process.kill()
+        await process.communicate()
+
+    async def finish(self, seconds: float) -> None:
+        """Wait for those that end by themselves, kill the others, and keep what went wrong."""
+        for name, process in self._processes.items():
+            try:
+                _, error = await asyncio.wait_for(process.communicate(), seconds)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+                self.failures.append(f"{name} did not end")
+                continue
+            if process.returncode:
+                last = error.decode(errors="replace").strip().rpartition("\n")[2]
+                self.failures.append(f"{name} ended with exit code {process.returncode}: {last}")
+        self._processes.clear()
+
+
+async def run(arguments: argparse.Namespace, folder: Path) -> tuple[list[Recording], list[str]]:
+    """Cast to the receivers; return what they recorded, and what went wrong."""
+    source = FileSource(arguments.file)
+    caster = Caster(source, latency=LATENCY, loop=True, wait_for=len(MACHINES))
+    server = RpcServer(f"quic://{LOOPBACK}:0")
+    server.register(caster)
+    name = os.urandom(4).hex()  # several demos on one machine do not mix
+    if not arguments.by_address:
+        server.enable_discovery("cast", metadata={"run": name}, interfaces=[LOOPBACK])
+    async with AsyncExitStack() as stack:
+        stack.callback(source.close)
+        await stack.enter_async_context(server)
+        receivers = Receivers(name, server.addresses[0] if arguments.by_address else None, folder)
+        stack.push_async_callback(receivers.finish, 0.0)
+        for machine in MACHINES:
+            await receivers.start(machine)
+        casting = asyncio.create_task(caster.run())
+        stack.callback(casting.cancel)
+        began_ns = await conduct(arguments, caster, receivers)
+        await caster.stop()
+        await casting
+        await receivers.finish(10.0)
+    recorded = [name for name in receivers.recordings if (folder / f"{name}.jsonl").exists()]
+    return [load(folder, name, began_ns) for name in recorded], receivers.failures
+
+
+async def conduct(arguments: argparse.Namespace, caster: Caster, receivers: Receivers) -> int:
+    """Let it play for its time, show it, and kill a receiver on the way; return when it began."""
+    loop = asyncio.get_running_loop()
+    console = Console(stderr=True)
+    async with asyncio.timeout(20.0):
+        while not (await caster.status()).position:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.05)
+    began_ns, begin, victim = time.monotonic_ns(), loop.time(), MACHINES[-1]
+    kill_at = arguments.seconds / 3 if arguments.seconds >= KILL_FROM else None
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while (gone := loop.time() - begin) < arguments.seconds:
+            if kill_at is not None and gone >= kill_at:
+                kill_at = None
+                await receivers.kill(victim.name)
+                await receivers.start(victim, life="-again")
+            status = await caster.status()
+            if console.is_terminal:
+                live.update(receivers_table(status.receivers, f"{gone:.0f} of {arguments.seconds:g} s"), refresh=True)
+            await asyncio.sleep(0.25)
+    return began_ns
+
+
+def make_report(arguments: argparse.Namespace, recordings: Sequence[Recording], failures: list[str]) -> dict[str, Any]:
+    skew = judge(recordings)
+    receivers: list[dict[str, Any]] = [
+        {
+            "name": item.name,
+            "codec": item.log[-1]["codec"],
+            "seconds_to_step": item.seconds_to_step(),
+            "drift_ppm": item.log[-1]["drift_ppm"],
+            "device_ppm": item.log[-1]["device_ppm"],
+            "lost": item.log[-1]["lost"],
+            "late": item.log[-1]["late"],
+            "underruns": item.log[-1]["underruns"],
+            "resyncs": item.log[-1]["resyncs"],
+        }
+        for item in recordings
+    ]
+    faults = list(failures)
+    if skew["skew_p99_us"] > MOST_SKEW_P99_US:
+        faults.append(f"p99 of the skew is {skew['skew_p99_us']:.0f} us, at most {MOST_SKEW_P99_US:.0f}")
+    if skew["told_wrong_p99_us"] > MOST_TOLD_WRONG_US:
+        faults.append(f"recordings and reports differ by {skew['told_wrong_p99_us']:.1f} us, at most one sample")
+    faults += [
+        f"{item['name']} was not in step within {MOST_SECONDS_TO_STEP:g} s"
+        for item in receivers
+        if item["seconds_to_step"] is None or item["seconds_to_step"] > MOST_SECONDS_TO_STEP
+    ]
+    return {
+        "ok": not faults,
+        "faults": faults,
+        "file": arguments.file.name,
+        "seconds": arguments.seconds,
+        "skew": skew,
+        "receivers": receivers,
+    }
+
+
+def show(report: dict[str, Any], folder: Path) -> None:
+    skew = report["skew"]
+    print(
+        f"skew          p50 {skew['skew_p50_us']:.0f}, p99 {skew['skew_p99_us']:.0f}, max {skew['skew_max_us']:.0f} us"
+    )
+    print(f"as recorded   p99 {skew['recorded_p99_us']:.0f}, max {skew['recorded_max_us']:.0f} us")
+    print(
+        f"difference    p99 {skew['told_wrong_p99_us']:.1f}, max {skew['told_wrong_max_us']:.1f} us; a sample has 20.8"
+    )
+    for item in report["receivers"]:
+        after = "never" if item["seconds_to_step"] is None else f"after {item['seconds_to_step']:.2f} s"
+        print(
+            f"{item['name']:13} in step {after}, clock {item['drift_ppm']:+.1f} ppm,"
+            f" card {item['device_ppm']:+.1f} ppm, {item['lost']} lost, {item['late']} late, {item['resyncs']} resyncs"
+        )
+    print(f"{folder / 'index.html'} and {folder / 'skew.png'} show it")
+    print("in step" if report["ok"] else "out of step: " + "; ".join(report["faults"]))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="One cast, three receivers, and how well they keep step.")
+    parser.add_argument("file", type=Path, nargs="?", default=CLIP, help="with sound; left out, a short clip")
+    parser.add_argument("--seconds", type=float, default=60.0, help="that it plays")
+    parser.add_argument("--folder", type=Path, default=Path("build/audio-sync"), help="for pictures and recordings")
+    parser.add_argument("--by-address", action="store_true", help="for networks without multicast")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    arguments = parser.parse_args()
+    folder: Path = arguments.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("*.json*"):
+        path.unlink()  # of a run before
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    with tempfile.TemporaryDirectory(prefix="echostream-demo-") as state:
+        os.environ["ECHOSTREAM_STATE_DIR"] = state
+        try:
+            recordings, failures = asyncio.run(run(arguments, folder))
+        except KeyboardInterrupt:
+            return 130
+    report = make_report(arguments, recordings, failures)
+    write_page(report, draw(recordings, folder), folder)
+    (folder / "report.json").write_text(json.dumps(report, indent=2))
+    if arguments.json:
+        print(json.dumps(report, indent=2))
+    else:
+        show(report, folder)
+    return 0 if report["ok"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
