@@ -71,12 +71,13 @@ def measure(plan: Plan) -> Iterator[Row]:
 def _run(program: str) -> Figures:
     # The monotonic clock of Linux and macOS is the same in every process.
     text = f"started = {time.monotonic()!r}\n{program}{_TELL}"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
         [sys.executable, "-c", text],
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=environment | {"PYTHONPATH": str(ROOT)},  # with byte code, as an installed package has it
         timeout=30,
         check=False,
     )
