@@ -22,7 +22,6 @@ __all__ = ("Frames", "Listener", "Network", "play_together")
 
 _RATE_HZ: Final = 48_000
 _REPORT_NOISE_NS: Final = 150e3
-_LATE_NS: Final = 5_000_000
 _WRAP: Final = 1 << 32
 
 
@@ -90,7 +89,7 @@ class Listener:
         self.joins_ns = joins_ns
         self._block = frame_ns * _RATE_HZ // SECOND
         ahead_ns = 2 * frame_ns
-        self.buffer = JitterBuffer(frame_ns, latency_ns=latency_ns, margin_ns=ahead_ns + frame_ns // 2 + _LATE_NS)
+        self.buffer = JitterBuffer(frame_ns, latency_ns=latency_ns, margin_ns=ahead_ns + frame_ns // 2, late_ns=0)
         self.device = VirtualDevice(
             _RATE_HZ,
             started_ns=random.randrange(SECOND // 10),
