@@ -3,8 +3,10 @@
 - Snapcast: the median of the last 200 offsets; it has no notion of drift (client/time_provider).
 - Sendspin: a Kalman filter of offset and drift over the quickest of 8 probes; the drift is used where it is twice its
   own deviation (Sendspin/time-filter, its defaults).
-- chrony: weighted regression over the last 64 of the quickest of 8 probes (sourcestats); here with the fourth power of
-  the distance as weight, which did better on these paths than chrony's square.
+- chrony: a straight line through the last 64 of the quickest of 8 probes, weighted by the square of the distance above
+  the least one (sourcestats).
+
+A candidate for our own filter is measured beside them, for the JSON only: the same line, weighted by the fourth power.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Final, Protocol
 
 from benches.realtime.clocks import Sample
 
-__all__ = ("ANCHORS", "Anchor", "ChronyRegression", "SendspinKalman", "SnapcastMedian")
+__all__ = ("ANCHORS", "CANDIDATES", "Anchor", "ChronyRegression", "SendspinKalman", "SnapcastMedian")
 
 
 _LAST_INDEX: Final = 7
@@ -143,13 +145,17 @@ class SendspinKalman(_BestOfBurst):
 
 
 class ChronyRegression(_BestOfBurst):
-    """A weighted straight line through the last 64; see the description of the module."""
+    """A weighted straight line through the last 64; see the description of the module.
+
+    Args:
+        power: of the weight.
+    """
 
     _COUNT: Final = 64
-    _POWER: Final = 4
 
-    def __init__(self) -> None:
+    def __init__(self, power: int = 2) -> None:
         super().__init__()
+        self._power = power
         self._samples: deque[tuple[float, float, float]] = deque(maxlen=self._COUNT)
         self._line: tuple[float, float, float] | None = None
 
@@ -169,7 +175,7 @@ class ChronyRegression(_BestOfBurst):
         distances = [distance for _, _, distance in self._samples]
         least = min(distances)
         deviation = max((median(distances) - least) / 0.7, 1.0)
-        weights = [(1 + (distance - least) / deviation) ** -self._POWER for distance in distances]
+        weights = [(1 + (distance - least) / deviation) ** -self._power for distance in distances]
         total = math.fsum(weights)
         first_at, first, _ = self._samples[0]
         ats = [at - first_at for at, _, _ in self._samples]
@@ -187,6 +193,7 @@ ANCHORS: Final[dict[str, Callable[[], Anchor]]] = {
     "Sendspin each 10 s": lambda: SendspinKalman(every=5),
     "chrony": ChronyRegression,
 }
+CANDIDATES: Final[dict[str, Callable[[], Anchor]]] = {"weighted line": lambda: ChronyRegression(power=4)}
 
 
 def _offset(sample: Sample) -> float:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-__all__ = ("PATHS", "QUANTILES", "Delay", "ExponentialPath", "Path", "TablePath", "exponential", "table")
+__all__ = ("PATHS", "QUANTILES", "Delay", "ExponentialPath", "Path", "Rerouted", "TablePath", "exponential", "table")
 
 QUANTILES: Final = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 _BURST_NS: Final = 50_000_000
@@ -88,6 +88,26 @@ PATHS: Final[dict[str, TablePath]] = {
         ),
     )
 }
+
+
+@dataclass(frozen=True)
+class Rerouted(Path):
+    """A path whose way out is longer for a while, as when a route changes and changes back."""
+
+    path: Path
+    extra_out: float
+    """Microseconds."""
+    since: float
+    """Seconds after the first packet."""
+    until: float
+
+    def delays(self, random: Random) -> tuple[Delay, Delay]:
+        out, back = self.path.delays(random)
+
+        def rerouted(at_ns: float) -> float:
+            return out(at_ns) + (self.extra_out * 1e3 if self.since <= at_ns * 1e-9 < self.until else 0.0)
+
+        return rerouted, back
 
 
 def table(microseconds: Sequence[float], random: Random) -> Delay:

@@ -9,7 +9,7 @@ from typing import Final
 
 from benches.realtime.delays import PATHS, Path
 from benches.realtime.table import Figure, Plan, percentile
-from benches.realtime.trials import OURS, trial
+from benches.realtime.trials import ours_and_anchors, trial
 
 __all__ = ("ID", "measure")
 
@@ -48,5 +48,5 @@ def _figure(plan: Plan, name: str, path: Path, goal: float | None, *, loss: floa
         who: {"rms": sqrt(sum(e * e for e in values) / len(values)), "p99": p99[who], "max": max(values)}
         for who, values in errors.items()
     }
-    ours = p99.pop(OURS)
-    return Figure(ID, f"offset error, p99, {name}", ours, goal=goal, anchors=p99, details=details, why=why)
+    ours, anchors = ours_and_anchors(p99)
+    return Figure(ID, f"offset error, p99, {name}", ours, goal=goal, anchors=anchors, details=details, why=why)

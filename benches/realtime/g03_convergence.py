@@ -7,7 +7,7 @@ from typing import Final
 
 from benches.realtime.delays import PATHS
 from benches.realtime.table import Figure, Plan, percentile
-from benches.realtime.trials import OURS, trial
+from benches.realtime.trials import ours_and_anchors, trial
 
 __all__ = ("ID", "measure")
 
@@ -31,6 +31,6 @@ def measure(plan: Plan) -> Iterator[Figure]:
             for who, error in look.errors.items():
                 errors.setdefault(who, []).append(error)
         p95 = {who: percentile(values, 0.95) for who, values in errors.items()}
-        ours = p95.pop(OURS)
+        ours, anchors = ours_and_anchors(p95)
         title = f"offset error, p95, {seconds:g} s after the first probe, {name}"
-        yield Figure(ID, title, ours, goal=goal, anchors=p95)
+        yield Figure(ID, title, ours, goal=goal, anchors=anchors, details=p95)

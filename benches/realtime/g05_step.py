@@ -9,7 +9,7 @@ from typing import Final
 from benches.realtime.clocks import LocalClock, Sample, World
 from benches.realtime.delays import PATHS
 from benches.realtime.table import Figure, Plan
-from benches.realtime.trials import OURS, trial
+from benches.realtime.trials import ours_and_anchors, trial
 from echostream.realtime.clock import ClockFilter
 
 __all__ = ("ID", "measure")
@@ -38,8 +38,9 @@ def measure(plan: Plan) -> Iterator[Figure]:
                 for who, seconds in _recovery(name, seed, step).items():
                     times.setdefault(who, []).append(seconds)
             worst = {who: max(values) for who, values in times.items()}
-            ours = worst.pop(OURS)
-            yield Figure(ID, f"500 us again after {what}, slowest run, {name}", ours, "s", goal=4.0, anchors=worst)
+            ours, anchors = ours_and_anchors(worst)
+            title = f"500 us again after {what}, slowest run, {name}"
+            yield Figure(ID, title, ours, "s", goal=4.0, anchors=anchors, details=worst)
         slowest = max(_restarted(plan, name, seed) for seed in range(plan.seeds))
         yield Figure(ID, f"500 us after a restart of the server, slowest run, {name}", slowest, "s", goal=4.0)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from benches.realtime.delays import PATHS, ExponentialPath, Path
+from benches.realtime.delays import PATHS, ExponentialPath, Path, Rerouted
 from benches.realtime.table import Figure, Plan, percentile
 from benches.realtime.trials import OURS, trial
 
@@ -21,6 +21,7 @@ def measure(plan: Plan) -> Iterator[Figure]:
         yield _figure(plan, f"{name}, delays x3, 200 ppm", replace(path, scale=3.0), drift_ppm=200.0)
         yield _figure(plan, f"{name}, 2 ms longer on the way out", replace(path, extra_out=2000.0))
         yield _figure(plan, f"{name}, queues x3 on the way out", replace(path, skew_out=3.0))
+        yield _figure(plan, f"{name}, a way out that is 5 ms longer for a minute", Rerouted(path, 5000.0, 60.0, 120.0))
         yield _figure(plan, f"{name}, rates that wander ten times as much", path, wander=1e-8)
     yield _figure(plan, "chrony's scenario", ExponentialPath(100, 100), drift_ppm=100.0)
 

@@ -7,12 +7,12 @@ from functools import lru_cache
 from random import Random
 from typing import Final
 
-from benches.realtime.anchors import ANCHORS
+from benches.realtime.anchors import ANCHORS, CANDIDATES
 from benches.realtime.clocks import LocalClock, Sample, World
 from benches.realtime.delays import Path
 from echostream.realtime.clock import ClockFilter, Verdict
 
-__all__ = ("OURS", "Look", "Trial", "trial")
+__all__ = ("OURS", "Look", "Trial", "ours_and_anchors", "trial")
 
 OURS: Final = "EchoStream"
 _SECOND: Final = 1_000_000_000
@@ -42,6 +42,11 @@ class Trial:
     def after(self, seconds: float) -> list[Look]:
         """Return the looks from then on."""
         return [look for look in self.looks if look.seconds > seconds]
+
+
+def ours_and_anchors(found: dict[str, float]) -> tuple[float, dict[str, float]]:
+    """Split what is known of every filter into ours and those that it has to beat; candidates are neither."""
+    return found[OURS], {name: found[name] for name in ANCHORS}
 
 
 @lru_cache(maxsize=4096)
@@ -75,13 +80,13 @@ def trial(
     clock = LocalClock(random, offset_ns=random.randrange(10**15), drift_ppm=drift_ppm, wander=wander)
     world = World(random, clock, *path.delays(random), loss=loss)
     ours = ClockFilter()
-    anchors = {name: make() for name, make in ANCHORS.items()}
+    others = {name: make() for name, make in (ANCHORS | CANDIDATES).items()}
 
     def on_sample(sample: Sample) -> None:
         if ours.add(sample.t1, sample.t2, sample.t3, sample.t4) is Verdict.STEPPED:
             world.hurry()
-        for anchor in anchors.values():
-            anchor.add(sample)
+        for other in others.values():
+            other.add(sample)
 
     result = Trial()
     step_ns = round(step_at * _SECOND)
@@ -92,7 +97,7 @@ def trial(
             world.ahead_ns += sleep_s * _SECOND
         local = clock.read(now)
         true = world.offset_ns()
-        errors = {name: abs(anchor.offset_ns(local) - true) / 1e3 for name, anchor in anchors.items()}
+        errors = {name: abs(other.offset_ns(local) - true) / 1e3 for name, other in others.items()}
         errors[OURS] = abs(ours.offset_ns(local) - true) / 1e3
         drift = abs(ours.drift_ppm * 1e-6 + clock.rate / (1 + clock.rate)) * 1e6
         result.looks.append(Look(now / _SECOND, errors, ours.bound_ns(local) / 1e3, drift))

@@ -8,14 +8,16 @@ from typing import Final
 __all__ = ("ProbeCadence",)
 
 _MS: Final = 1_000_000
+_SLOWER: Final = 16
+"""Bursts are a sixteenth of the time apart that they have been sent for."""
 
 
 class ProbeCadence:
     """Says when the next TimeSync probe is due.
 
     Two gears. *Heartbeat*: one probe per interval. *Sync*: a burst of probes at once, a burst every 250 ms for 4 s,
-    then one every 2 s. The quickest probe of a burst met the shortest queue; their spacing is random, so
-    that they do not keep step with other traffic.
+    then slower as the rate of the clocks is better known, one every 2 s from half a minute on. The quickest probe of a
+    burst met the shortest queue; their spacing is random, so that they do not keep step with other traffic.
 
     Give every probe that leaves to `sent()` and look at `next_ns` afterwards. Times are nanoseconds of any monotonic
     clock, always the same one. What was missed, because the machine was busy, is not made up for.
@@ -27,16 +29,14 @@ class ProbeCadence:
         burst_count: probes of a burst.
         spacing_ns: least and greatest time between probes of a burst.
         fast_ns: between the beginnings of bursts, at first.
-        fast_span_ns: how long they follow that fast.
-        steady_ns: between the beginnings of bursts, later.
+        steady_ns: between the beginnings of bursts, in the end.
     """
 
     __slots__ = (
+        "_begun_ns",
         "_burst_count",
         "_burst_ns",
         "_fast_ns",
-        "_fast_span_ns",
-        "_fast_until_ns",
         "_heartbeat_ns",
         "_left",
         "_random",
@@ -55,7 +55,6 @@ class ProbeCadence:
         burst_count: int = 8,
         spacing_ns: tuple[int, int] = (3 * _MS, 6 * _MS),
         fast_ns: int = 250 * _MS,
-        fast_span_ns: int = 4_000 * _MS,
         steady_ns: int = 2_000 * _MS,
     ) -> None:
         self._random = random
@@ -63,11 +62,9 @@ class ProbeCadence:
         self._burst_count = burst_count
         self._spacing_ns = spacing_ns
         self._fast_ns = fast_ns
-        self._fast_span_ns = fast_span_ns
         self._steady_ns = steady_ns
         self._left = 0
-        self._burst_ns = now_ns
-        self._fast_until_ns = now_ns
+        self._begun_ns = self._burst_ns = now_ns
         self.is_syncing = False
         """Whether the gear is sync."""
         self.next_ns = now_ns + heartbeat_ns
@@ -82,8 +79,7 @@ class ProbeCadence:
         """Begin with fast bursts again, now: after a step of a clock, a restart of the server, a change of the path."""
         self.is_syncing = True
         self._left = self._burst_count
-        self._burst_ns = self.next_ns = now_ns
-        self._fast_until_ns = now_ns + self._fast_span_ns
+        self._begun_ns = self._burst_ns = self.next_ns = now_ns
 
     def rest(self, now_ns: int) -> None:
         """Nobody reads the clock any more: heartbeat only."""
@@ -103,7 +99,6 @@ class ProbeCadence:
             self.next_ns = now_ns + least + int(self._random() * (greatest - least))
             return
         self._left = self._burst_count
-        is_fast = max(now_ns, self._burst_ns + self._fast_ns) <= self._fast_until_ns
-        pause = self._fast_ns if is_fast else self._steady_ns
+        pause = min(max((now_ns - self._begun_ns) // _SLOWER, self._fast_ns), self._steady_ns)
         planned = self._burst_ns + pause
         self._burst_ns = self.next_ns = planned if planned > now_ns else now_ns + pause

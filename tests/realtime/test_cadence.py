@@ -36,12 +36,16 @@ def test_nobody_reads_and_one_probe_leaves_per_interval() -> None:
     assert leave(cadence, 35_000) == [10_000, 20_000, 30_000]
 
 
-def test_a_reader_brings_bursts_that_are_fast_for_four_seconds_and_steady_afterwards() -> None:
+def test_a_reader_brings_bursts_that_are_fast_for_four_seconds_and_then_slow_down_to_one_each_two_seconds() -> None:
     cadence = ProbeCadence(0, Random(0).random)
     cadence.sync(100 * MS)
-    found = bursts(leave(cadence, 10_200))
+    found = bursts(leave(cadence, 60_000))[:-1]
     assert {len(burst) for burst in found} == {8}
-    assert [burst[0] for burst in found] == [*range(100, 4_101, 250), 6_100, 8_100, 10_100][: len(found)]
+    begun = [burst[0] for burst in found]
+    assert begun[:16] == list(range(100, 3_900, 250))
+    pauses = [b - a for a, b in pairwise(begun)]
+    assert pauses == sorted(pauses)
+    assert {pause for at, pause in zip(begun, pauses, strict=False) if at > 32_100} == {2_000}
     gaps = [b - a for burst in found for a, b in pairwise(burst)]
     assert 3 <= min(gaps) < 3.3
     assert 5.7 < max(gaps) <= 6
