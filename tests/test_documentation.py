@@ -24,6 +24,7 @@ import pytest
 from _pytest.mark import ParameterSet
 
 import echostream
+import echostream.audio
 import echostream.realtime
 import echostream_derive
 from tests.cli.running import echostream as run_here
@@ -291,7 +292,7 @@ def test_every_make_command_of_a_page_is_a_target(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [echostream, echostream.realtime, echostream_derive], ids=lambda module: module.__name__
+    "module", [echostream, echostream.audio, echostream.realtime, echostream_derive], ids=lambda module: module.__name__
 )
 def test_the_reference_shows_every_public_name(module: types.ModuleType) -> None:
     page = (ROOT / "docs" / "reference" / "api.md").read_text("utf-8")

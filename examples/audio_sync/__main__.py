@@ -26,7 +26,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from echostream import RpcServer
+from echostream import ConfigurationError, EchoStreamError, RpcClient, RpcServer
 from echostream.audio import Caster, FileSource
 from echostream.cli.cast import receivers_table
 
@@ -37,6 +37,7 @@ HERE = Path(__file__).parent
 CLIP = HERE / "clip.opus"
 LOOPBACK = "127.0.0.1"
 LATENCY = 0.3
+PATIENCE = 20.0  # seconds until all receivers are there
 KILL_FROM = 20.0  # seconds of a run from which on a receiver is killed in it
 MOST_SKEW_P99_US = 150.0
 MOST_TOLD_WRONG_US = 1e6 / 48_000  # one sample
@@ -59,6 +60,10 @@ MACHINES = (
     Machine("study", "pcm", -11.2, -45.0, 35.0),
     Machine("garden", "opus", 1000.0, 20.0, -60.0),
 )
+
+
+class DemoError(Exception):
+    """It did not come as far as to be measured."""
 
 
 class Receivers:
@@ -111,12 +116,12 @@ async def run(arguments: argparse.Namespace, folder: Path) -> tuple[list[Recordi
     server = RpcServer(f"quic://{LOOPBACK}:0")
     server.register(caster)
     name = os.urandom(4).hex()  # several demos on one machine do not mix
-    if not arguments.by_address:
-        server.enable_discovery("cast", metadata={"run": name}, interfaces=[LOOPBACK])
+    server.enable_discovery("cast", metadata={"run": name}, interfaces=[LOOPBACK])
     async with AsyncExitStack() as stack:
         stack.callback(source.close)
         await stack.enter_async_context(server)
-        receivers = Receivers(name, server.addresses[0] if arguments.by_address else None, folder)
+        by_name = not arguments.by_address and await is_found(name)
+        receivers = Receivers(name, None if by_name else server.addresses[0], folder)
         stack.push_async_callback(receivers.finish, 0.0)
         for machine in MACHINES:
             await receivers.start(machine)
@@ -130,13 +135,29 @@ async def run(arguments: argparse.Namespace, folder: Path) -> tuple[list[Recordi
     return [load(folder, name, began_ns) for name in recorded], receivers.failures
 
 
+async def is_found(name: str) -> bool:
+    """Tell whether mDNS works here: not every network, and not every container, lets it through."""
+    try:
+        async with RpcClient.discover(
+            "cast", metadata={"run": name}, timeout=3.0, interfaces=[LOOPBACK], ca="dev"
+        ) as client:
+            return client.session.state == "open"
+    except EchoStreamError:
+        print("names cannot be had on this network: receivers get the address", file=sys.stderr)
+        return False
+
+
 async def conduct(arguments: argparse.Namespace, caster: Caster, receivers: Receivers) -> int:
     """Let it play for its time, show it, and kill a receiver on the way; return when it began."""
     loop = asyncio.get_running_loop()
     console = Console(stderr=True)
-    async with asyncio.timeout(20.0):
-        while not (await caster.status()).position:  # noqa: ASYNC110 - it has no event
-            await asyncio.sleep(0.05)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not (await caster.status()).position:  # noqa: ASYNC110 - it has no event
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        await receivers.finish(0.1)
+        raise DemoError("the receivers did not all join: " + "; ".join(receivers.failures)) from None
     began_ns, begin, victim = time.monotonic_ns(), loop.time(), MACHINES[-1]
     kill_at = arguments.seconds / 3 if arguments.seconds >= KILL_FROM else None
     with Live(console=console, auto_refresh=False, transient=True) as live:
@@ -226,6 +247,9 @@ def main() -> int:
             recordings, failures = asyncio.run(run(arguments, folder))
         except KeyboardInterrupt:
             return 130
+        except (ConfigurationError, DemoError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
     report = make_report(arguments, recordings, failures)
     write_page(report, draw(recordings, folder), folder)
     (folder / "report.json").write_text(json.dumps(report, indent=2))

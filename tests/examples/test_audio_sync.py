@@ -95,6 +95,13 @@ def test_the_page_needs_no_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_file_without_sound_is_refused(tmp_path: Path) -> None:
+    done = module("examples.audio_sync", __file__, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "test_audio_sync.py cannot be decoded" in done.stderr
+
+
+@pytest.mark.slow
 def test_three_processes_keep_step(tmp_path: Path) -> None:
     done = module("examples.audio_sync", "--seconds", "3", "--json", folder=tmp_path)
     report = json.loads(done.stdout)
