@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from echostream.audio.codec import Encoder, make_encoder
-from echostream.audio.jobs import until_first
+from echostream.audio.jobs import in_thread, until_first
 from echostream.audio.messages import CAST_SERVICE, CAST_STREAM, CastFormat, CastStatus, PlayReport
 from echostream.audio.samples import Samples, faded, ns_of
 from echostream.audio.settings import (
@@ -79,6 +79,7 @@ class Caster:
         self._position_ns = 0.0
         self._paused = False
         self._stopped = False
+        self._over = False
         self._volume = 1.0
         self._gain = 0.0  # of the last frame sent: what begins fades in
         self.skipped_count = 0
@@ -94,9 +95,10 @@ class Caster:
     @handler
     async def status(self) -> CastStatus:
         """Tell how it stands."""
+        position, duration = self._position_ns / 1e9, self._source.duration
         return CastStatus(
-            position=self._position_ns / 1e9,
-            duration=self._source.duration,
+            position=position % duration if self._loop and duration else position,
+            duration=duration,
             paused=self._paused,
             volume=self._volume,
             receivers=[receiver.report for receiver in self._receivers if receiver.report is not None],
@@ -128,7 +130,7 @@ class Caster:
             raise RpcError(Status.INVALID_ARGUMENT, f"{seconds!r} s is no place in {self._source.duration or 0:g} s")
         try:
             async with self._reading:
-                await asyncio.to_thread(self._source.seek, seconds)
+                await in_thread(self._source.seek, seconds)
                 self._frames.clear()
                 self._read_all = False
         except ConfigurationError as error:
@@ -150,6 +152,8 @@ class Caster:
     @stream(CAST_STREAM)
     async def on_receiver(self, receiver: StreamReceiver[PlayReport]) -> None:
         """Send to one more receiver until it leaves."""
+        if self._over:
+            raise RpcError(Status.FAILED_PRECONDITION, "the cast is over")
         codec = str(receiver.metadata.get("codec", "opus"))
         if len(self._receivers) >= MAX_CAST_RECEIVERS:
             raise RpcError(Status.RESOURCE_EXHAUSTED, f"{MAX_CAST_RECEIVERS} receivers are listening already")
@@ -158,6 +162,8 @@ class Caster:
                 self._encoders[codec] = make_encoder(codec)
         except ConfigurationError as error:
             raise RpcError(Status.INVALID_ARGUMENT, error.reason) from None
+        # Whatever the receiver has opened: who is slow loses packets, and holds up nobody else.
+        receiver.sender.set_policy("drop_oldest", max_age=self._latency_ns / 1e9)
         joined = _Receiver(receiver.sender, codec)
         self._receivers.append(joined)
         self._joined.set()
@@ -178,6 +184,7 @@ class Caster:
             ConfigurationError: the rest of the source cannot be decoded.
         """
         await until_first(self._cast(), self._read_ahead())
+        self._over = True
         for receiver in self._receivers:
             receiver.sender.end()
 
@@ -185,6 +192,8 @@ class Caster:
         while len(self._receivers) < self._wait_for:
             self._joined.clear()
             await self._joined.wait()
+        while not (self._frames or self._read_all):  # noqa: ASYNC110 - the first frames come in milliseconds
+            await asyncio.sleep(AUDIO_FRAME_NS / 1e9)
         await self._send_all(clock.monotonic_ns())
 
     async def _send_all(self, origin_ns: int) -> None:
@@ -213,10 +222,12 @@ class Caster:
         self._position_ns += ns_of(len(frame))
         self._gain = after
         frame = faded(frame, before, after)
-        packets = {codec: encoder.encode(frame) for codec, encoder in self._encoders.items()}
+        packets = {
+            codec: (encoder.encode(frame), stamp_ns - round(ns_of(encoder.delay_samples)))
+            for codec, encoder in self._encoders.items()
+        }
         for receiver in tuple(self._receivers):
-            delay_ns = ns_of(self._encoders[receiver.codec].delay_samples)
-            await self._send_to(receiver, packets[receiver.codec], stamp_ns - round(delay_ns))
+            await self._send_to(receiver, *packets[receiver.codec])
 
     async def _send_to(self, receiver: _Receiver, packet: bytes, stamp_ns: int) -> None:
         try:
@@ -232,7 +243,7 @@ class Caster:
             async with self._reading:
                 wanted = 0 if self._read_all else AUDIO_READ_AHEAD_FRAMES - len(self._frames)
                 if wanted > AUDIO_READ_AHEAD_FRAMES // 2:
-                    self._frames += await asyncio.to_thread(self._read, wanted)
+                    self._frames += await in_thread(self._read, wanted)
             await asyncio.sleep(AUDIO_FRAME_NS / 1e9)
 
     def _read(self, count: int) -> list[Samples]:

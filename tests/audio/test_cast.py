@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from echostream import ConnectionLostError, RpcClient, RpcError, RpcServer, Status, StreamResetError
+from echostream import ConnectionLostError, Limits, RpcClient, RpcError, RpcServer, Status, StreamResetError
 from echostream.audio import Caster, CastFormat, Player, VirtualSink
 from echostream.audio.messages import check_format
 from echostream.errors import ConfigurationError
@@ -213,6 +213,27 @@ def test_lost_packets_are_counted_and_nobody_leaves_the_step(tmp_path: Path) -> 
     in_studio(scenario, tmp_path, wait_for=2, link=Link(delay=0.002, jitter=0.001, loss=0.03))
 
 
+@pytest.mark.slow
+def test_who_lost_his_time_is_in_step_again_after_four_seconds(tmp_path: Path) -> None:
+    async def scenario(studio: Studio) -> None:
+        rooms = [studio.room("kitchen"), studio.room("study", 5.0, 30.0)]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(studio.caster.run())
+            for room in rooms:
+                group.create_task(room.listen())
+            await until_begun(studio.caster)
+            await asyncio.sleep(1.0)
+            rooms[1].host.offset += 0.3  # as a machine that slept
+            await asyncio.sleep(4.0)
+            at_ns = studio.network.clock.now_ns
+            await asyncio.sleep(0.2)
+            await studio.caster.stop()
+        places = [place_of(room.heard_at(at_ns, 4800)) for room in rooms]
+        assert abs(places[0] - places[1]) < 0.5 * 48
+
+    in_studio(scenario, tmp_path, wait_for=2, loop=True)
+
+
 def test_a_source_that_is_repeated_goes_on_without_a_hole(tmp_path: Path) -> None:
     async def scenario(studio: Studio) -> None:
         room = studio.room("kitchen")
@@ -248,6 +269,33 @@ def test_what_a_receiver_may_not_ask_for_is_refused(tmp_path: Path) -> None:
                         await remote.volume(bad)
 
     in_studio(scenario, tmp_path)
+
+
+@pytest.mark.slow
+def test_who_reads_nothing_holds_up_nobody(tmp_path: Path) -> None:
+    async def scenario(studio: Studio) -> None:
+        room = studio.room("kitchen")
+        with studio.network.host("phone"):
+            async with RpcClient.connect(URL, insecure=True, limits=Limits(stream_window_bytes=1 << 16)) as client:
+                lazy = await client.open_stream("cast.audio", time_sync=True, metadata={"codec": "pcm"})
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(studio.caster.run())
+                    group.create_task(room.listen(codec="pcm"))
+                lazy.reset()
+        report = room.player.report()
+        assert report is not None
+        assert (report.lost, report.late, studio.caster.skipped_count) == (0, 0, 0)
+
+    in_studio(scenario, tmp_path, wait_for=2, sound=noise(48_000))
+
+
+def test_a_cast_that_is_over_takes_nobody(tmp_path: Path) -> None:
+    async def scenario(studio: Studio) -> None:
+        await studio.caster.run()
+        with pytest.raises(StreamResetError, match="the cast is over"):
+            await studio.room("kitchen").listen()
+
+    in_studio(scenario, tmp_path, sound=noise(480), wait_for=0)
 
 
 def test_a_stream_without_timestamps_is_refused(tmp_path: Path) -> None:
