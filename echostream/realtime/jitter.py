@@ -23,8 +23,6 @@ __all__ = ("Fate", "JitterBuffer", "State")
 
 MAX_DELAY_NS: Final = 500_000_000
 """The adaptive delay grows no further: who talks to each other stops understanding before."""
-LATE_NS: Final = 5_000_000
-"""How long past its turn an item is waited for, while it may still come."""
 REBUFFER_NS: Final = 200_000_000
 """After so much that is missing in a row no more gaps are given, and the delay may move at once."""
 CAPACITY_BYTES: Final = 16 * 1024 * 1024
@@ -88,7 +86,7 @@ class JitterBuffer:
         min_delay_ns: int | None = None,
         max_delay_ns: int = MAX_DELAY_NS,
         start_delay_ns: int = START_NS,
-        late_ns: int = LATE_NS,
+        late_ns: int = 0,
         rebuffer_ns: int = REBUFFER_NS,
         capacity: int | None = None,
         capacity_bytes: int = CAPACITY_BYTES,
@@ -103,7 +101,8 @@ class JitterBuffer:
             min_delay_ns: least target of an adaptive one; a frame by default.
             max_delay_ns: greatest target.
             start_delay_ns: least target while little is known.
-            late_ns: how long past its turn an item is waited for; a frame at most.
+            late_ns: how long past its turn an item is waited for while it may still come, a frame at most; for a caller
+                who can wait. A device cannot: it gets an item or a gap whenever it asks for a frame.
             rebuffer_ns: how long to conceal before giving up, and how far behind a caller may be.
             capacity: items that may wait; by default what twice the latency or the greatest delay needs.
             capacity_bytes: payload that may wait.
@@ -229,7 +228,7 @@ class JitterBuffer:
     def pop(self, now_ns: int) -> Played | Gap | None:
         """Return what has its turn: an item, a gap to conceal, or None for nothing yet.
 
-        Call it until it returns None, once a frame or when `next_ns` says.
+        Call it once a frame, or when `next_ns` says, until it returns None.
         """
         self._now_ns = max(self._now_ns, now_ns)
         if self._paused or self.state in _SILENT:
@@ -297,7 +296,7 @@ class JitterBuffer:
         self._position_ns = at_ns + self._frame_ns
         self._run += 1
         self.state = State.CONCEALING
-        return Gap(at_ns, self._frame_ns, at_ns + self.playout_delay_ns)
+        return Gap(self._last + self._run, at_ns, self._frame_ns, at_ns + self.playout_delay_ns)
 
     def _rebuffer(self) -> None:
         """Begin anew with the next item that is in time: what is silent anyway costs nothing to move."""

@@ -34,6 +34,8 @@ class Played:
 class Gap:
     """A frame that is missing in its turn, to be concealed."""
 
+    index: int
+    """Of the item that should be here; where the sender paused there is none, and the next one has it."""
     timestamp_ns: int
     duration_ns: int
     play_at_ns: int

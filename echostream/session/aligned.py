@@ -16,6 +16,8 @@ __all__ = ("Aligner",)
 
 _PLAIN: Final = (b"\0", b"\1")
 """What stands before a payload in the buffer: whether it is msgpack, or bytes as they are."""
+_LATE_NS: Final = 5_000_000
+"""How long past its turn an item is waited for; its reader is no device."""
 _SMOOTHING: Final = 1 / 16
 
 
@@ -41,7 +43,9 @@ class Aligner:
         self.wishes = (frame, latency)
         """What it was made with."""
         self.buffer = JitterBuffer(
-            max(1, round(frame * 1e9)), latency_ns=None if latency is None else max(1, round(latency * 1e9))
+            max(1, round(frame * 1e9)),
+            latency_ns=None if latency is None else max(1, round(latency * 1e9)),
+            late_ns=_LATE_NS,
         )
         self.skew_ns: float | None = None
         """How long after their turn items were handed out, smoothed; None before the first."""

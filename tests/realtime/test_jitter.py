@@ -25,7 +25,7 @@ WRAP = 1 << 32
 
 
 def group(**options: Any) -> JitterBuffer:
-    return JitterBuffer(FRAME, **{"latency_ns": LATENCY, **options})
+    return JitterBuffer(FRAME, **{"latency_ns": LATENCY, "late_ns": 5 * MS, **options})
 
 
 def push(buffer: JitterBuffer, *frames: int, transit_ns: int = TRANSIT, at_ns: int | None = None) -> list[Fate]:
@@ -169,7 +169,7 @@ def test_a_lost_frame_is_a_gap_in_its_turn_when_later_ones_prove_it() -> None:
     assert pop(buffer, LATENCY) == [0]
     assert buffer.next_ns(LATENCY) == LATENCY + FRAME
     gap = buffer.pop(LATENCY + FRAME)
-    assert gap == Gap(FRAME, FRAME, LATENCY + FRAME)
+    assert gap == Gap(1, FRAME, FRAME, LATENCY + FRAME)
     assert state(buffer) is State.CONCEALING
     assert pop(buffer, LATENCY + 2 * FRAME) == [2]
     assert counts(buffer, "lost", "concealed", "skipped") == (1, 1, 0)
@@ -194,8 +194,24 @@ def test_one_that_comes_after_its_gap_is_late() -> None:
     assert counts(buffer, "late", "concealed", "lost", "received") == (1, 1, 0, 3)
 
 
+def test_a_device_gets_an_item_or_a_gap_whenever_it_asks_for_a_frame() -> None:
+    for latency_ns in (None, LATENCY):
+        buffer = JitterBuffer(FRAME, latency_ns=latency_ns)
+        asked = []
+        for frame in range(400):
+            if frame % 7 != 5:
+                push(buffer, frame)
+            asked.append(buffer.pop(frame * FRAME + TRANSIT + MS))  # once, at any moment of the frame
+        begin = next(at for at, given in enumerate(asked) if given is not None)
+        frames = [given.index for given in asked if given is not None]
+        assert frames == list(range(400 - begin))
+        assert [given.index for given in asked if isinstance(given, Gap)] == [
+            frame for frame in frames if frame % 7 == 5
+        ]
+
+
 def test_waiting_never_delays_the_next_item() -> None:
-    buffer = JitterBuffer(2 * MS, latency_ns=LATENCY)
+    buffer = JitterBuffer(2 * MS, latency_ns=LATENCY, late_ns=5 * MS)
     for frame in (0, 2):
         buffer.push(frame, frame * 2 * MS, frame * 2 * MS, b"")
     assert buffer.pop(LATENCY) is not None
