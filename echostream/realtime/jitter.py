@@ -16,7 +16,7 @@ from typing import Final
 from echostream.realtime.delay import START_NS, DelayHistogram, DelayTarget
 from echostream.realtime.quality import QualityMeter, StreamQuality
 from echostream.realtime.sequence import Arrival
-from echostream.realtime.timeline import Timeline
+from echostream.realtime.timeline import SLACK_NS, Timeline
 from echostream.realtime.waiting import LATER, NEVER, Gap, Played, Waiting
 
 __all__ = ("Fate", "JitterBuffer", "State")
@@ -130,7 +130,7 @@ class JitterBuffer:
         self.delay = DelayTarget(
             min_ns=frame_ns if min_delay_ns is None else min_delay_ns, max_ns=max_delay_ns, start_ns=start_delay_ns
         )
-        self._timeline = Timeline(frame_ns, late_ns=max_delay_ns)
+        self._timeline = Timeline(frame_ns, early_ns=max(SLACK_NS, 2 * (latency_ns or 0)))  # as much as there is room
         self._reorder = DelayHistogram(max_delay_ns)
         self._reorder_ns = 0  # how long a missing item is given to come out of order
         self._last = NEVER  # what has this index or a lower one is over

@@ -1,18 +1,21 @@
 """Which timestamps of a stream to believe.
 
-A timestamp is believed when it agrees with the sequence or with the arrival: a sender that paused leaves a hole in the
-timestamps, and a network that stalled delays arrivals, but nothing honest does both. Another timestamp is replaced by
-what the sequence says and counted, unless three in a row agree among themselves: then the sender's timeline has moved.
+A timestamp is believed when it rises with the sequence and is as far on as the sequence says, or no further than its
+arrival allows: a sender that paused leaves a hole, but time has passed for it. Another one is replaced by what the
+sequence says, and counted, unless three in a row agree among themselves: then the sender's timeline has moved.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ("Timeline",)
+__all__ = ("SLACK_NS", "Timeline")
 
 SLACK_NS: Final = 100_000_000
-"""By how much honest timestamps may differ from what the sequence or the arrival says."""
+"""By how much honest timestamps may differ from what the sequence says, or a claim from the one before."""
+
+_LATEST_NS: Final = 60_000_000_000
+"""No network holds a packet longer."""
 
 _CLAIMS: Final = 3
 """How many timestamps in a row prove that a timeline has moved."""
@@ -22,21 +25,19 @@ class Timeline:
     """The timestamps of one stream, each judged by those before."""
 
     __slots__ = (
-        "_claim_ns", "_claim_transit_ns", "_claims", "_frame_ns", "_index", "_late_ns", "_slack_ns", "_timestamp_ns",
-        "_transit_ns", "bad", "moved", "moves",
+        "_claim_ns", "_claim_transit_ns", "_claims", "_early_ns", "_frame_ns", "_index", "_timestamp_ns", "_transit_ns",
+        "bad", "moved", "moves",
     )  # fmt: skip
 
-    def __init__(self, frame_ns: int, *, late_ns: int, slack_ns: int = SLACK_NS) -> None:
+    def __init__(self, frame_ns: int, *, early_ns: int = SLACK_NS) -> None:
         """Make one.
 
         Args:
             frame_ns: what the timestamps of two neighbours differ by.
-            late_ns: how much later than usual an arrival may be.
-            slack_ns: how much a timestamp may differ otherwise.
+            early_ns: how much earlier than usual an item may arrive behind a hole: a sender may run ahead of its time.
         """
         self._frame_ns = frame_ns
-        self._late_ns = late_ns
-        self._slack_ns = slack_ns
+        self._early_ns = early_ns
         self.bad = 0
         """Timestamps that were not believed."""
         self.moves = 0
@@ -60,14 +61,10 @@ class Timeline:
         step = index - self._index
         ahead_ns = timestamp_ns - self._timestamp_ns
         expected_ns = self._timestamp_ns + step * self._frame_ns
-        slack_ns = self._slack_ns
-        if (
-            (ahead_ns > 0) is (step > 0)
-            and ahead_ns
-            and (
-                -slack_ns <= timestamp_ns - expected_ns <= slack_ns
-                or -slack_ns <= transit_ns - self._transit_ns <= self._late_ns
-            )
+        rises = ahead_ns > 0 if step > 0 else ahead_ns < 0
+        if rises and (
+            -SLACK_NS <= timestamp_ns - expected_ns <= SLACK_NS
+            or -self._early_ns <= transit_ns - self._transit_ns <= _LATEST_NS
         ):
             if step > 0:
                 self._set(index, timestamp_ns, transit_ns)
@@ -88,7 +85,7 @@ class Timeline:
 
     def _claimed(self, timestamp_ns: int, transit_ns: int) -> bool:
         """Whether enough claims in a row rise, and agree about how long ago they were stamped."""
-        agrees = timestamp_ns > self._claim_ns and abs(transit_ns - self._claim_transit_ns) <= self._slack_ns
+        agrees = timestamp_ns > self._claim_ns and abs(transit_ns - self._claim_transit_ns) <= SLACK_NS
         self._claims = self._claims + 1 if agrees and self._claims else 1
         self._claim_ns, self._claim_transit_ns = timestamp_ns, transit_ns
         if self._claims < _CLAIMS:

@@ -281,6 +281,20 @@ def test_a_pause_of_the_sender_is_neither_lost_nor_concealed() -> None:
     assert counts(buffer, "lost", "concealed", "skipped", "bad_timestamps") == (0, 0, 0, 0)
 
 
+def test_a_file_that_is_sent_ahead_pauses_and_goes_on_without_loss() -> None:
+    buffer = JitterBuffer(FRAME, latency_ns=SECOND)
+    given = []
+    for pause_ns, frames, ahead_ns in ((0, range(300), 200 * MS), (60 * SECOND, range(300, 600), 900 * MS)):
+        for frame in range(frames.start, frames.stop + 250):
+            now_ns = pause_ns + frame * FRAME - ahead_ns
+            if frame in frames:
+                assert buffer.push(frame, pause_ns + frame * FRAME, now_ns, b"") is Fate.QUEUED
+            while (each := buffer.pop(now_ns)) is not None:
+                given += [each.index] if isinstance(each, Played) else []
+    assert given == list(range(600))
+    assert counts(buffer, "bad_timestamps", "late", "lost", "concealed", "skipped") == (0, 0, 0, 0, 0)
+
+
 def test_a_hole_of_the_sender_with_items_behind_it_is_silence() -> None:
     buffer = group()
     push(buffer, 0)

@@ -13,7 +13,7 @@ TRANSIT = 5 * MS
 
 def timeline() -> Timeline:
     """One that has seen frame 0."""
-    made = Timeline(FRAME, late_ns=500 * MS)
+    made = Timeline(FRAME)
     assert made.believe(0, 0, TRANSIT) == 0
     return made
 
@@ -29,6 +29,22 @@ def test_a_hole_of_a_sender_that_paused_is_believed() -> None:
     made = timeline()
     assert made.believe(1, 60_000 * MS, 60_000 * MS + TRANSIT) == 60_000 * MS
     assert made.bad == 0
+
+
+@pytest.mark.parametrize("later_ms", [-100, 0, 700, 30_000])
+def test_behind_a_hole_an_item_may_be_later_than_usual_and_hardly_earlier(later_ms: int) -> None:
+    made = timeline()
+    assert made.believe(1, 60_000 * MS, (60_000 + later_ms) * MS + TRANSIT) == 60_000 * MS
+    assert made.believe(2, 60_010 * MS, 60_010 * MS + TRANSIT) == 60_010 * MS
+    assert made.bad == 0
+
+
+def test_one_that_runs_ahead_may_come_that_much_earlier() -> None:
+    for early_ns, bad in ((2_000 * MS, 0), (100 * MS, 1)):
+        made = Timeline(FRAME, early_ns=early_ns)
+        made.believe(0, 0, TRANSIT)
+        made.believe(1, 60_000 * MS, 58_500 * MS)
+        assert made.bad == bad
 
 
 @pytest.mark.parametrize("stated", [0, -1, -(1 << 63), (1 << 63) - 1, 60_000 * MS], ids=str)
