@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 
 from benches.realtime import g09_jitter_buffer, g10_order, g13_latency, g17_quality
@@ -47,9 +49,7 @@ def test_fixed_delays_and_neteq_wait_as_they_should() -> None:
 @pytest.mark.slow
 def test_the_jitter_buffer_beats_neteq_and_fixed_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(g09_jitter_buffer, "_PACKETS", 20_000)
-    monkeypatch.setattr(g09_jitter_buffer, "_SCALED_PACKETS", 3_000)
-    figures = [figure.judge() for figure in g09_jitter_buffer.measure(Plan(1))]
-    assert len(figures) == 15
+    figures = [figure.judge() for figure in islice(g09_jitter_buffer.measure(Plan(1)), 9)]  # those of scale 1
     assert [figure.name for figure in figures if not figure.met] == []
 
 
