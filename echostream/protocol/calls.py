@@ -303,7 +303,8 @@ class CallTable:
                 link.out.abort(call.stream_id, reset=True, stop=False, code=Status.CANCELLED)
             elif call.output_open:
                 link.out.write(call.stream_id, b"", fin=True)
-        events.append(ev.ResponseReceived(call, frame))
+        call.frame = frame
+        events.append(call)
 
     def on_item(self, _stream_id: int, frame: f.ItemFrame, events: list[ev.ProtocolEvent]) -> None:
         """An item of a streaming call."""
@@ -358,7 +359,8 @@ class CallTable:
             events.append(ev.CallCancelled(call, status))
         else:
             self.cancel(call)
-            events.append(ev.ResponseReceived(call, f.ResponseFrame(call.id, status, failure)))
+            call.frame = f.ResponseFrame(call.id, status, failure)
+            events.append(call)
 
     def _release(self, call: Call) -> None:
         """A call has ended: what is held for it counts no more."""
@@ -376,7 +378,8 @@ class CallTable:
         if isinstance(call, OutgoingCall):
             self.outgoing.pop(call.id, None)
             failure = self._link.failure("the peer broke the call off")
-            return ev.ResponseReceived(call, f.ResponseFrame(call.id, Status.UNAVAILABLE, failure))
+            call.frame = f.ResponseFrame(call.id, Status.UNAVAILABLE, failure)
+            return call
         self.incoming.pop(call.id, None)
         return ev.CallCancelled(call, status)
 

@@ -1,6 +1,7 @@
 """What the protocol machine reports after it was given bytes: past participles, one dataclass each.
 
-Only a call of the peer is told by itself, as the `IncomingCall` that the machine remembers.
+Only calls are told by themselves, as the machine remembers them, and no more is made for each: a call of the peer that
+begins is its `IncomingCall`; a call of this side that ended, and is already forgotten, its `OutgoingCall` with `frame`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ __all__ = (
     "ProbeReceived",
     "ProgressReceived",
     "ProtocolEvent",
-    "ResponseReceived",
     "StreamAccepted",
     "StreamEnded",
     "StreamItemReceived",
@@ -63,14 +63,6 @@ class CallCancelled:
 
     call: IncomingCall
     status: int
-
-
-@dataclass(slots=True)
-class ResponseReceived:
-    """A call of this side ended; it is already forgotten here."""
-
-    call: OutgoingCall
-    frame: f.ResponseFrame
 
 
 @dataclass(slots=True)
@@ -192,10 +184,10 @@ class HoldingRefused:
 ProtocolEvent = (
     HelloReceived
     | IncomingCall
+    | OutgoingCall
     | ItemReceived
     | InputEnded
     | CallCancelled
-    | ResponseReceived
     | ProgressReceived
     | CreditReceived
     | EventReceived

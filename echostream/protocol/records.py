@@ -38,7 +38,10 @@ class Call:
 
 
 class OutgoingCall(Call):
-    """A call that this side made. The driver may have its own kind of it, which then is its own handle."""
+    """A call that this side made. The driver may have its own kind of it, which then is its own handle.
+
+    It is an event, too: that it ended.
+    """
 
     id = 0  # until it starts
     method = ""
@@ -48,6 +51,8 @@ class OutgoingCall(Call):
     """When the driver gives it up, on the driver's clock."""
     request_stream: int | None = None
     """One-way transport stream that a large request travels on by itself, or None."""
+    frame: ResponseFrame
+    """The answer, once it is here."""
 
     def __init__(self, handle: Any = None) -> None:
         self.handle = handle

@@ -331,8 +331,8 @@ class Peer:
                 calls.append(event)
                 continue
             try:
-                if type(event) is ev.ResponseReceived:  # as the table says: this is done for every call
-                    event.call.on_response(event.frame)
+                if isinstance(event, OutgoingCall):
+                    event.on_response(event.frame)
                     continue
                 handlers[type(event)](self, event)
             except Exception:  # noqa: BLE001  # a bug of ours: not hidden, and no end to connections of others

@@ -15,7 +15,6 @@ _log = logging.getLogger("echostream.session")
 
 EVENT_HANDLERS: Final[dict[type[Any], Callable[[Any, Any], None]]] = {
     ev.HelloReceived: lambda peer, event: peer.owner.on_hello(),
-    ev.ResponseReceived: lambda peer, event: event.call.on_response(event.frame),
     ev.ItemReceived: lambda peer, event: event.call.handle.on_item(event.frame),
     ev.InputEnded: lambda peer, event: event.call.handle.on_input_ended(),
     ev.CallCancelled: lambda peer, event: event.call.handle.on_cancelled(event.status),

@@ -334,8 +334,8 @@ class Conversation(RuleBasedStateMachine):
         assert event.status == Status.DEADLINE_EXCEEDED
         model.over = True
 
-    def _on_response_received(self, side: Side, event: ev.ResponseReceived) -> None:
-        model: CallModel = event.call.handle
+    def _on_outgoing_call(self, side: Side, event: OutgoingCall) -> None:
+        model: CallModel = event.handle
         assert model.outcome is None
         model.outcome = "response"
         if model.answer is None:

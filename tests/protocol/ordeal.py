@@ -496,7 +496,7 @@ _ON_EVENT: Final[dict[type[Any], Callable[[Ordeal, Any], object]]] = {
     ev.ItemReceived: lambda ordeal, event: ordeal._on_item(event.call, len(event.frame.payload)),
     ev.InputEnded: lambda ordeal, event: None,
     ev.CallCancelled: lambda ordeal, event: ordeal._end(event.call),
-    ev.ResponseReceived: lambda ordeal, event: ordeal._end(event.call),
+    OutgoingCall: lambda ordeal, event: ordeal._end(event),
     ev.ProgressReceived: lambda ordeal, event: None,
     ev.CreditReceived: lambda ordeal, event: None,
     ev.EventReceived: Ordeal._on_event,

@@ -81,9 +81,9 @@ def test_a_unary_call_is_answered(pair: ProtocolPair, who: str, own: bool) -> No
         received, Status.OK, b"ho", metadata={"t": "1"}, initial={"i": "1"}, raw=True
     )
     pair.pump()
-    response = caller.take(ev.ResponseReceived)
+    response = caller.take(OutgoingCall)
     assert answered
-    assert (response.call, response.call.handle) == (call, "mine")
+    assert (response, response.handle) == (call, "mine")
     assert response.frame == f.ResponseFrame(call.id, 0, b"ho", {"t": "1"}, {"i": "1"}, raw=True)
     pair.assert_nothing_left()
 
@@ -99,7 +99,7 @@ def test_a_large_response_to_a_call_on_the_lane_has_a_stream_of_its_own(pair: Pr
     stream_id = pair.server.open_stream(unidirectional=True)
     pair.server.protocol.calls.respond(incoming, Status.OK, bytes(3000), own_stream=stream_id)
     pair.pump()
-    assert pair.client.take(ev.ResponseReceived).call is call
+    assert pair.client.take(OutgoingCall) is call
     assert pair.server.halves[stream_id].done
     pair.assert_nothing_left()
 
@@ -125,7 +125,7 @@ def test_items_flow_both_ways_then_the_response_comes(pair: ProtocolPair) -> Non
     pair.client.events.clear()
     back.respond(incoming, Status.OK, b"\xc0")
     pair.pump()
-    assert pair.client.take(ev.ResponseReceived).call is call
+    assert pair.client.take(OutgoingCall) is call
     pair.assert_nothing_left()
 
 
@@ -267,7 +267,7 @@ def test_a_large_request_travels_by_itself_and_is_answered_on_the_lane(pair: Pro
     assert (call.stream_id, incoming.stream_id) == (LANE, LANE)
     assert pair.server.protocol.calls.respond(incoming, Status.OK, b"answer")
     pair.pump()
-    assert pair.client.take(ev.ResponseReceived).frame.payload == b"answer"
+    assert pair.client.take(OutgoingCall).frame.payload == b"answer"
     assert not pair.client.protocol.link.owners
     assert not pair.server.protocol.link.owners
 
@@ -390,13 +390,13 @@ def test_calls_at_the_limit_pass_and_one_more_is_answered_with_the_limit(pair: P
         stream_id = pair.client.open_stream() if own else LANE
         pair.client.protocol.calls.start("m", b"", handle=None, stream_id=stream_id, sends_items=own)
         pair.pump()
-        frame = pair.client.take(ev.ResponseReceived).frame
+        frame = pair.client.take(OutgoingCall).frame
         assert frame.status == Status.RESOURCE_EXHAUSTED
         assert message(pair.client, frame.payload) == "more than 2 calls at once (max_concurrent_calls)"
     assert pair.server.events == []
     pair.server.protocol.calls.respond(calls[0][1], Status.OK, b"")
     pair.pump()
-    pair.client.take(ev.ResponseReceived)
+    pair.client.take(OutgoingCall)
     begin(pair)
 
 
@@ -514,7 +514,7 @@ def test_credit_that_crosses_the_response_is_dropped(pair: ProtocolPair) -> None
     pair.server.protocol.calls.respond(incoming, Status.OK, b"")
     pair.pump()
     assert (pair.server.events, pair.server.protocol.link.late_frames) == ([], 1)
-    pair.client.take(ev.ResponseReceived)
+    pair.client.take(OutgoingCall)
     pair.assert_nothing_left()
 
 
@@ -551,7 +551,7 @@ def test_an_early_response_arrives_whether_or_not_its_stop_overtakes_it(first: s
         client.item_consumed(call, 200_000)
     pair.pump()
     last = pair.client.events[-1]
-    assert isinstance(last, ev.ResponseReceived)
+    assert isinstance(last, OutgoingCall)
     assert (last.frame.status, last.frame.payload) == (Status.NOT_FOUND, b"why")
     assert pair.server.events == []
     pair.assert_nothing_left()
@@ -570,7 +570,7 @@ def test_the_reset_that_answers_a_stop_does_not_take_back_the_response() -> None
     assert pair.server.halves[call.stream_id].reset_code is None
     pair.held.clear()
     pair.pump()
-    assert pair.client.take(ev.ResponseReceived).frame.payload == b"answer"
+    assert pair.client.take(OutgoingCall).frame.payload == b"answer"
 
 
 def test_a_call_that_was_stopped_can_still_be_cancelled_or_rejected() -> None:
@@ -600,8 +600,8 @@ def test_a_caller_whose_stream_breaks_off_hears_that_it_failed(how: str) -> None
     else:
         pair.server.protocol.link.out.abort(call.stream_id, reset=True, stop=False, code=13)
     pair.pump()
-    response = pair.client.take(ev.ResponseReceived)
-    assert (response.call, response.frame.status) == (call, Status.UNAVAILABLE)
+    response = pair.client.take(OutgoingCall)
+    assert (response, response.frame.status) == (call, Status.UNAVAILABLE)
     assert message(pair.client, response.frame.payload) == "the peer broke the call off"
     assert pair.server.take(ev.CallCancelled).call is incoming
     assert [leftovers(side.protocol) for side in pair.sides] == [{}, {}]
@@ -633,4 +633,4 @@ def test_a_report_over_the_peers_limit_fails_here_and_the_call_goes_on() -> None
         pair.server.protocol.calls.send_progress(call, bytes(1025))
     assert pair.server.protocol.calls.respond(call, Status.OK, b"")
     pair.pump()
-    pair.client.take(ev.ResponseReceived)
+    pair.client.take(OutgoingCall)

@@ -96,7 +96,7 @@ def test_input_that_is_too_much_ends_its_call_on_both_sides(pair: ProtocolPair) 
     assert isinstance(refused, ev.HoldingRefused)
     assert isinstance(cancelled, ev.CallCancelled)
     assert cancelled.status == Status.RESOURCE_EXHAUSTED
-    answer = pair.client.take(ev.ResponseReceived).frame
+    answer = pair.client.take(OutgoingCall).frame
     assert (answer.status, told(pair.client, answer.payload)) == (Status.RESOURCE_EXHAUSTED, FAILURE)
     assert held(pair.server) == 0
     pair.assert_nothing_left()
@@ -111,7 +111,7 @@ def test_results_that_are_too_much_end_their_call_on_both_sides(pair: ProtocolPa
     pair.pump()
     *_, refused, answer = pair.client.events
     assert isinstance(refused, ev.HoldingRefused)
-    assert isinstance(answer, ev.ResponseReceived)
+    assert isinstance(answer, OutgoingCall)
     assert answer.frame.status == Status.RESOURCE_EXHAUSTED
     assert isinstance(pair.server.events[-1], ev.CallCancelled)
     assert held(pair.client) == 0
@@ -127,13 +127,13 @@ def test_large_arguments_count_while_their_call_runs_and_a_call_too_many_is_refu
     running = [event for event in pair.server.events if isinstance(event, IncomingCall)]
     running.sort(key=lambda call: call.id)
     assert [call.held_bytes for call in running] == [len(ITEM)] * 3 + [0]
-    answer = pair.client.take(ev.ResponseReceived).frame
+    answer = pair.client.take(OutgoingCall).frame
     assert (answer.status, told(pair.client, answer.payload)) == (Status.RESOURCE_EXHAUSTED, FAILURE)
     assert held(pair.server) == 3 * len(ITEM)
     pair.server.protocol.calls.respond(running[0], Status.OK, b"")
     assert held(pair.server) == 2 * len(ITEM)
     pair.pump()
-    pair.client.take(ev.ResponseReceived)
+    pair.client.take(OutgoingCall)
     for call in list(pair.client.protocol.calls.outgoing.values()):
         pair.client.protocol.calls.cancel(call)
     pair.pump()

@@ -46,7 +46,7 @@ def test_calls_share_a_lane_that_either_side_opened_and_each_is_answered_on_its_
     there.flush()
     assert all(there.halves[lane].chunks for lane in lanes)
     pair.pump()
-    answers = {event.call.id: event.frame.payload for event in here.take_all(ev.ResponseReceived)}
+    answers = {call.id: call.frame.payload for call in here.take_all(OutgoingCall)}
     assert answers == {call.id: b"%d" % call.id for call in calls}
     pair.assert_nothing_left()
 
@@ -87,7 +87,7 @@ def test_a_large_answer_to_a_call_on_a_lane_travels_by_itself() -> None:
     incoming = pair.server.take(IncomingCall)
     assert pair.server.protocol.calls.respond(incoming, Status.OK, b"large", own_stream=own)
     pair.pump()
-    assert pair.client.take(ev.ResponseReceived).frame.payload == b"large"
+    assert pair.client.take(OutgoingCall).frame.payload == b"large"
     pair.assert_nothing_left()
 
 

@@ -16,7 +16,7 @@ from echostream.protocol import frames as f
 from echostream.protocol.hello import FEATURES, Hello
 from echostream.protocol.link import LANE
 from echostream.protocol.peer import PeerProtocol
-from echostream.protocol.records import IncomingCall
+from echostream.protocol.records import IncomingCall, OutgoingCall
 from echostream.protocol.states import TRANSITIONS, Input, State
 from echostream.types import Role
 from tests.protocol.pair import ProtocolPair, Side, leftovers
@@ -363,7 +363,7 @@ def test_what_happened_right_before_a_violation_is_still_told(pair: ProtocolPair
     with pytest.raises(RemoteProtocolError):
         pair.pump()
     happened = pair.client.events + pair.client.protocol.link.unreported
-    assert [type(event) for event in happened] == [ev.ResponseReceived]
+    assert [type(event) for event in happened] == [OutgoingCall]
     assert pair.client.protocol.close() == []  # nobody is told twice
 
 
@@ -622,7 +622,7 @@ def test_those_up_to_the_last_id_go_on_and_those_above_are_rejected(pair: Protoc
     assert pair.client.protocol.state is pair.server.protocol.state is State.DRAINING
     assert pair.server.protocol.calls.respond(request, 0, b"\xc0")
     pair.pump()
-    assert pair.client.take(ev.ResponseReceived).call is seen
+    assert pair.client.take(OutgoingCall) is seen
     pair.assert_nothing_left()
 
 
@@ -634,7 +634,7 @@ def test_calls_and_streams_begun_after_a_go_away_are_refused(pair: ProtocolPair)
     pair.client.protocol.streams.open("late", pair.client.open_stream(), None)
     pair.pump()
     response, reset = pair.client.events
-    assert isinstance(response, ev.ResponseReceived)
+    assert isinstance(response, OutgoingCall)
     assert isinstance(reset, ev.StreamWasReset)
     assert (response.frame.status, reset.status) == (14, 14)
     texts = [pair.client.payload.decode(each)["message"] for each in (response.frame.payload, reset.payload)]

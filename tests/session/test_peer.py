@@ -376,7 +376,7 @@ async def test_a_bug_of_ours_ends_the_connection_and_is_logged(world: _World, ca
     assert world.connection.closes == [(CloseCode.INTERNAL, "internal error")]
     assert world.peer.lost is not None
     assert world.peer.lost.message == "internal error"
-    assert "cannot handle ResponseReceived" in caplog.text
+    assert "cannot handle OutgoingCall" in caplog.text
 
 
 async def test_an_answer_right_after_a_bug_of_ours_reaches_its_caller(world: _World) -> None:
