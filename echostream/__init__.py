@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from echostream.session.quality import ChannelQuality, SessionQuality
     from echostream.session.session import Principal, Session
     from echostream.session.streams import StreamReceiver, StreamSender
+    from echostream.session.timing import CallTiming
     from echostream.types import INJECTED
     from echostream_derive import SignatureError, event, handler, listener, service, stream
 
@@ -65,6 +66,7 @@ __all__ = (
     "BearerToken",
     "BroadcastResult",
     "Call",
+    "CallTiming",
     "CertificateError",
     "ChannelQuality",
     "ClockQuality",
@@ -172,6 +174,7 @@ _MODULES = {
     "echostream.session.quality": ("ChannelQuality", "SessionQuality"),
     "echostream.session.session": ("Principal", "Session"),
     "echostream.session.streams": ("StreamReceiver", "StreamSender"),
+    "echostream.session.timing": ("CallTiming",),
     "echostream.types": ("INJECTED",),
     "echostream_derive": ("SignatureError", "event", "handler", "listener", "service", "stream"),
 }

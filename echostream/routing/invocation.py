@@ -21,6 +21,8 @@ from echostream.protocol.records import IncomingCall
 from echostream.session.calling import decode_payload, encode_payload
 from echostream.session.context import Context, enter_context
 from echostream.session.items import NO_CREDIT, credit_came, turn, wants_turn
+from echostream.session.timing import TIMING, stamps
+from echostream.types import clock
 
 if TYPE_CHECKING:
     from echostream.protocol import frames as f
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from echostream.session.session import Session
     from echostream.types import WireValue
 
-__all__ = ("Invocation",)
+__all__ = ("Invocation", "TimedInvocation")
 
 
 class Invocation(IncomingCall, Context):
@@ -45,6 +47,8 @@ class Invocation(IncomingCall, Context):
     _arrived: asyncio.Event | None = None
     _sendable: asyncio.Event | None = None
     _inbox: deque[f.ItemFrame]
+    received_ns = 0
+    """When it came, on the local clock, where the caller wants to know."""
     _input_ended = False
     _entry: Entry | None = None
 
@@ -53,7 +57,14 @@ class Invocation(IncomingCall, Context):
         self.stream_id = stream_id
         self.method = frame.method
         self.frame = frame
-        self.metadata = frame.metadata if frame.metadata is not None else {}
+        if frame.metadata is None:
+            self.metadata = {}
+        else:
+            self.metadata = frame.metadata
+            if TIMING in frame.metadata:
+                # Here, so that calls without metadata are not even asked.
+                self.__class__ = TimedInvocation  # pyright: ignore[reportAttributeAccessIssue]
+                self.received_ns = clock.monotonic_ns()
         self._deadline = None
         if frame.sends_items:
             self._inbox = deque()
@@ -245,6 +256,23 @@ class Invocation(IncomingCall, Context):
     def _wake(event: asyncio.Event | None) -> None:
         if event is not None:
             event.set()
+
+
+class TimedInvocation(Invocation):
+    """A call whose caller asks where its time goes."""
+
+    _started_ns = 0
+
+    def enter(self, session: Session, now: float) -> None:
+        """As any; and note that the handler begins."""
+        super().enter(session, now)
+        self._started_ns = clock.monotonic_ns()
+
+    def respond(self, wire: WireValue, status: int = Status.OK) -> Awaitable[None] | None:
+        """As any; the answer says when all this was."""
+        times = stamps(self.session.clock, self.received_ns, self._started_ns, clock.monotonic_ns())
+        self.trailing = {**(self.trailing or {}), **times}
+        return super().respond(wire, status)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from echostream.session.proxy import UNSET, CallOptions, ItemBlock, ItemIterator
 from echostream.session.quality import SessionQuality, session_quality
 from echostream.session.streams import OpenStream, StreamSender
 from echostream.session.timesync import fresh_nonce, probe
+from echostream.session.timing import TIMING
 
 if TYPE_CHECKING:
     from echostream.session.clock import SessionClock
@@ -123,6 +124,7 @@ class Conversation(Habits, ABC):
         *,
         timeout: float | None = UNSET,
         metadata: Mapping[str, str | bytes] | None = None,
+        timing: bool = False,
     ) -> T:
         """Return an object that looks like the service and calls it here.
 
@@ -130,12 +132,15 @@ class Conversation(Habits, ABC):
             service: the service class, or a contract (Protocol, ABC).
             timeout: seconds for every call, None for no deadline; left out, each handler's own or 10 s.
             metadata: sent along with every call.
+            timing: ask the other side when each call came, began and ended: `Call.timing` tells where its time went.
 
         Raises:
             SignatureError: the class is no service, or a type in it cannot be validated.
         """
         if timeout is not UNSET:
             timeout = _checked_timeout(timeout)
+        if timing:
+            metadata = {**(metadata or {}), TIMING: "1"}
         made: T = make_proxy(self._session, service, CallOptions(timeout, metadata))
         return made
 

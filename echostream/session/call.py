@@ -7,7 +7,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from echostream.session.pending import PendingCall, Progress
+from echostream.errors import LocalProtocolError
+from echostream.session.pending import Progress
+from echostream.session.timing import TIMING, CallTiming, TimedCall, timing_of
+from echostream.types import clock
 from echostream_derive import CallShape
 
 if TYPE_CHECKING:
@@ -38,7 +41,11 @@ class Call(Generic[T]):
         self.initial_metadata: Metadata = {}
         self.trailing_metadata: Metadata = {}
         self._method = method.binding.name
-        self._pending = PendingCall(session.peer, None)
+        self._session = session
+        self._sent_ns = clock.monotonic_ns()
+        self._answered_ns: int | None = None
+        self._is_timed = TIMING in (method.options.metadata or ())
+        self._pending = TimedCall.make(session.peer, timed=self._is_timed)
         self._pending.progress = deque(maxlen=_MAX_PROGRESS)
         self._pending.progress_changed = asyncio.Event()
         request = method.request(args, kwargs)
@@ -63,6 +70,24 @@ class Call(Generic[T]):
         """Give up: the remote handler is cancelled, awaiting raises CancelledError. False when it had ended."""
         return self._task.cancel()
 
+    async def timing(self) -> CallTiming:
+        """Return where the time of the call went; waits for its end, and until the session's clock is known.
+
+        Raises:
+            LocalProtocolError: nobody asked for it with ``client.proxy(Service, timing=True)``, the other side cannot
+                tell, or the call ended without an answer.
+            DeadlineExceededError: the clock could not be synchronised in time.
+        """
+        await asyncio.wait({self._task})
+        if not self._is_timed or self._answered_ns is None:
+            way_out = "is not timed: call a method of client.proxy(Service, timing=True)"
+            why = "ended without an answer" if self._is_timed else way_out
+            raise LocalProtocolError(f"the call {why}", operation=self._method)
+        session_clock = self._session.clock
+        if not session_clock.locked:
+            await session_clock.wait_locked()
+        return timing_of(self.trailing_metadata, session_clock, self._sent_ns, self._answered_ns)
+
     async def progress(self) -> AsyncIterator[Progress]:
         """Iterate over the reports of the handler's ``ctx.progress(...)`` until the call ends; one reader only."""
         reports, changed = self._pending.progress, self._pending.progress_changed
@@ -79,6 +104,9 @@ class Call(Generic[T]):
     def _seen(self, frame: ResponseFrame) -> None:
         self.initial_metadata = frame.initial or {}
         self.trailing_metadata = frame.metadata or {}
+        if self._is_timed:
+            noted = getattr(self._pending, "answered_ns", None)
+            self._answered_ns = clock.monotonic_ns() if noted is None else noted
 
     def _ended(self, _task: asyncio.Task[T]) -> None:
         if self._pending.progress_changed is not None:

@@ -121,6 +121,9 @@ class Channel:
     def on_datagram(self, frame: f.DatagramItemFrame, arrived_ns: int) -> None:
         """An item that came in datagrams."""
         if self.arrivals is not None and self.error is None:
+            if self.remote_ended:
+                self.arrivals.meter.late += 1
+                return
             self.arrivals.on_datagram(frame, arrived_ns)
             self._changed.set()
 

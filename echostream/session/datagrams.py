@@ -146,6 +146,9 @@ class DatagramOutgoing(Outgoing):
         if self._pieces and self._sending is not None and self._sending.expires <= now:
             self._pieces.clear()
             self.queue.stale += 1
+        elif self._pieces and len(self._pieces[0]) > room:  # the path carries less than when it was cut
+            self._pieces.clear()
+            self.queue.dropped += 1
         while not self._pieces:
             item = self.queue.peek(now)
             if item is None:

@@ -106,8 +106,9 @@ async def open_channel(
                 await _open_through(chain, channel, opening, options)
     except TimeoutError:
         channel.reset(StreamResetError("not accepted in time", code=Status.DEADLINE_EXCEEDED))
+        what = "the clock for its timestamps is not locked" if channel.accepted else "stream not accepted"
         raise DeadlineExceededError(
-            f"stream not accepted within {timeout:.3g} s", duration=timeout, operation=name, session=session_id
+            f"{what} within {timeout:.3g} s", duration=timeout, operation=name, session=session_id
         ) from None
     except asyncio.CancelledError:
         channel.reset(StreamResetError("the opener gave up", code=Status.CANCELLED))

@@ -12,17 +12,20 @@ import pytest
 from echostream import (
     ChannelQuality,
     ConfigurationError,
+    ConnectionLostError,
     InvalidArgumentError,
     Item,
     Limits,
     Middleware,
     RpcClient,
+    RpcError,
     RpcServer,
     StreamReceiver,
     StreamResetError,
     StreamSender,
     TimedItem,
     handler,
+    listener,
     service,
     stream,
 )
@@ -687,3 +690,95 @@ async def test_a_session_tells_how_it_does(studio: Studio) -> None:
             assert (here.dropped_datagrams, here.late_frames, here.dropped_events, there.held_bytes) == (0, 0, 0, 0)
             assert (there.clock_locked, there.clock_offset_ns, there.clock_error_bound_ns) == (True, 0, 0.0)
         assert ends.client.quality().streams == ()
+
+
+@both_engines
+async def test_one_connection_carries_all_of_it_both_ways(engine: str) -> None:
+    """Requests, events, a reliable stream and timed media, from one class, served by either side to the other (N1)."""
+
+    @service("party")
+    class Party:
+        def __init__(self) -> None:
+            self.heard: list[Any] = []
+
+        @handler
+        async def double(self, number: int) -> int:
+            return 2 * number
+
+        @listener("greeting")
+        async def on_greeting(self, text: str) -> None:
+            self.heard.append(text)
+
+        @stream("file")
+        async def on_file(self, receiver: StreamReceiver[bytes]) -> None:
+            self.heard.append(b"".join([part async for part in receiver]))
+
+        @stream("voice")
+        async def on_voice(self, receiver: StreamReceiver[bytes]) -> None:
+            self.heard.append([timed.item async for timed in receiver.timed() if timed.timestamp_ns])
+
+    here, there = Party(), Party()
+    async with duo(there, scheme="quic", engine=engine) as ends:
+        ends.client.register(here)
+        for session, other in ((ends.here, there), (ends.there, here)):
+            assert await session.proxy(Party).double(21) == 42
+            assert (await session.emit("greeting", "hello", ack=True)).listeners == 1
+            async with session.open_stream("file") as file:
+                await file.send(b"a")
+                await file.send(b"b")
+            async with session.open_stream("voice", mode="datagram", time_sync=True) as voice:
+                await voice.send(b"sound")
+            assert other.heard == ["hello", b"ab", [b"sound"]]
+
+
+async def test_a_stream_that_nobody_takes_is_refused_in_datagram_mode_too(studio: Studio) -> None:
+    async with duo(studio) as ends:
+        with pytest.raises(RpcError, match="unknown stream 'nobody'"):
+            await ends.here.open_stream("nobody", mode="datagram", time_sync=True)
+        assert left_of(ends.here) == {} == left_of(ends.there)
+
+
+def test_timestamps_far_away_or_all_equal_disturb_no_other_item() -> None:
+    """Of 100 items in step some claim to be of another century: the others come in order and on time."""
+
+    async def act(the: Show) -> None:
+        async with the.client.open_stream("aligned", mode="datagram", time_sync=True) as sender:
+            for number in range(100):
+                strange = {30: 10**18, 50: -(10**18), 60: 0, 61: 0}.get(number)
+                at_ns = the.client.clock.now_ns() if strange is None else strange
+                await sender.send_with_timestamp(number, at_ns=at_ns)
+                await asyncio.sleep(0.02)
+
+    studio = show(act, Link(delay=0.02))
+    honest = [number for number in range(100) if number not in (30, 50, 60, 61)]
+    assert [number for number in studio.items if number in honest] == honest
+    assert studio.figures[0].received.bad_timestamps == 4
+
+
+@both_engines
+def test_a_stream_that_breaks_off_leaves_nothing_behind(engine: str) -> None:
+    async def act(the: Show) -> None:
+        sender = await the.client.open_stream("timed", mode="datagram", time_sync=True)
+        for _ in range(50):
+            await sender.send(bytes(3000))
+        await the.client.close()
+        with pytest.raises(ConnectionLostError):
+            await sender.send(b"late")
+        assert sender.quality().sent.queued == 0
+        await asyncio.sleep(1.0)
+
+    show(act, Link(delay=0.02, bandwidth=50_000), engine=engine)
+
+
+async def test_an_item_cut_too_large_for_what_the_path_carries_now_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, studio: Studio
+) -> None:
+    async with duo(studio) as ends, ends.here.open_stream("plain", mode="datagram", max_age=60.0) as sender:
+        with frozen(ends):
+            await sender.send(bytes(400_000))  # more pieces than the transport takes at once
+            await asyncio.sleep(0)
+            monkeypatch.setattr(type(ends.here.peer.connection), "max_datagram_payload_bytes", property(lambda _: 500))
+        await sender.send(bytes(2000))
+        await until(lambda: len(studio.got) == 1)
+        assert (sender.quality().sent.dropped, sender.quality().sent.sent) == (1, 1)
+    assert [len(item) for item in studio.items] == [2000]
