@@ -19,7 +19,7 @@ from echostream.cli.target import Target, with_target
 if TYPE_CHECKING:
     from echostream.audio import Player, PlayReport, Sink
 
-__all__ = ("play",)
+__all__ = ("keep_playing", "play")
 
 _INTERVAL: Final = 1.0
 _RETRY: Final = 1.0
@@ -59,7 +59,7 @@ def play(
             "device_latency": device_latency / 1e3,
             "volume": volume / 100,
         }
-        run(_play(target, _sink(out, device), options, seconds, as_json=as_json))
+        run(keep_playing(target, _sink(out, device), options, seconds, as_json=as_json))
 
 
 def _sink(out: Path | None, device: str | None) -> Sink:
@@ -68,7 +68,9 @@ def _sink(out: Path | None, device: str | None) -> Sink:
     return DeviceSink(device) if out is None else VirtualSink(out)
 
 
-async def _play(target: Target, sink: Sink, options: dict[str, Any], seconds: float | None, *, as_json: bool) -> None:
+async def keep_playing(
+    target: Target, sink: Sink, options: dict[str, Any], seconds: float | None, *, as_json: bool
+) -> None:
     """Play until the cast ends, or so many seconds; a cast that was lost on the way is looked for again."""
     from echostream.errors import ConnectError, ConnectionLostError, ServiceNotFoundError
 

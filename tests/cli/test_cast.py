@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import re
 import signal
@@ -13,8 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from echostream import RpcClient, RpcServer
+from echostream.audio import Caster, VirtualSink
 from echostream.cli.cast import receivers_table
-from tests.audio.sounds import noise, write_wav
+from echostream.cli.play import keep_playing
+from echostream.testing import SimNetwork
+from tests.audio.sounds import ListSource, frames_of, noise, write_wav
 from tests.cli.running import TIMEOUT, echostream, read_until, started
 
 LOOPBACK = ("--bind", "quic://127.0.0.1:0", "--interface", "127.0.0.1")
@@ -49,6 +55,47 @@ def test_ctrl_c_ends_a_cast_that_nobody_hears(tmp_path: Path) -> None:
         read_until(casting, "casting a.wav (0 s) as 'cast on ")
         casting.send_signal(signal.SIGINT)
         assert casting.wait(TIMEOUT) == 130
+
+
+class Studio:
+    """Where to play from."""
+
+    def connect(self, service: str) -> Any:
+        assert service == "cast"
+        return RpcClient.connect("quic://studio:4433", insecure=True)
+
+
+@pytest.mark.slow
+def test_a_cast_that_was_lost_is_looked_for_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def cast(network: SimNetwork, seconds: float) -> None:
+        caster = Caster(ListSource(frames_of(noise(48_000))))
+        server = RpcServer("quic://studio:4433")
+        server.register(caster)
+        async with server:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await caster.run()
+
+    async def scenario(network: SimNetwork) -> None:
+        with network.host("studio"):
+            first = asyncio.create_task(cast(network, 0.5))
+        sink: Any = VirtualSink(tmp_path / "heard.wav")
+        options = {"name": "kitchen", "codec": "pcm"}
+        with network.host("kitchen"):
+            target: Any = Studio()
+            playing = asyncio.create_task(keep_playing(target, sink, options, None, as_json=False))
+        await first
+        await asyncio.sleep(3.0)
+        with network.host("studio"):
+            await cast(network, 30.0)
+        await playing
+
+    SimNetwork(limit=60.0).run(scenario)
+    told = capsys.readouterr().err
+    assert told.count("playing the cast of") == 2
+    assert told.count("; looking for it again") == 1
+    with wave.open(str(tmp_path / "heard.wav")) as recording:
+        assert recording.getnframes() > 48_000 * 4  # one file, the silence between the casts in it
 
 
 @pytest.mark.parametrize(
