@@ -1,6 +1,7 @@
 """All figures of real time in one command: ``python -m benches.realtime`` (``--help`` tells the options).
 
-Everything is simulated from seeds, in virtual time; the filters of others get the same samples as ours in the same run.
+All but G6 is simulated from seeds, in virtual time; the filters of others get the same samples as ours in the same run.
+G6 takes real sockets and real time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from benches.realtime import (
     g03_convergence,
     g04_drift,
     g05_step,
+    g06_loopback,
     g07_skew,
     g08_road,
     g08_speed,
@@ -37,9 +39,9 @@ from benches.realtime import (
 from benches.realtime.table import Figure, Plan
 
 MODULES: Final[tuple[ModuleType, ...]] = (
-    g01_offset, g02_chrony, g03_convergence, g04_drift, g05_step, g07_skew, g08_speed, g08_road, g09_jitter_buffer,
-    g10_order, g13_latency, g13_road, g16_clock_cost, g16_jitter_cost, g16_path_cost, g17_clock_bound, g17_quality,
-    g17_skew,
+    g01_offset, g02_chrony, g03_convergence, g04_drift, g05_step, g06_loopback, g07_skew, g08_speed, g08_road,
+    g09_jitter_buffer, g10_order, g13_latency, g13_road, g16_clock_cost, g16_jitter_cost, g16_path_cost,
+    g17_clock_bound, g17_quality, g17_skew,
 )  # fmt: skip
 """In the order of the table. Each has an `ID`, which several may share, and `measure(plan)`, which yields figures."""
 IDS: Final = tuple(dict.fromkeys(str(module.ID) for module in MODULES))
