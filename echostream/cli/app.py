@@ -17,6 +17,7 @@ from echostream.cli.events import emit, events
 from echostream.cli.new import new
 from echostream.cli.play import play
 from echostream.cli.serve import serve
+from echostream.cli.sync import sync
 
 __all__ = ("app",)
 
@@ -26,6 +27,7 @@ _ELSEWHERE: Final = {
     "emit": "pub publish",
     "events": "listen sub subscribe",
     "discover": "browse list ls",
+    "sync": "clock ntp",
     "new": "create init",
 }
 """What commands are called elsewhere."""
@@ -70,7 +72,7 @@ def _options(
     """Serve, find, call and describe EchoStream programs."""
 
 
-for command in (serve, call, emit, events, discover, describe, cast, play, new):
+for command in (serve, call, emit, events, discover, describe, sync, cast, play, new):
     app.command()(command)
 app.add_typer(docs, name="docs")
 app.add_typer(certs, name="certs")

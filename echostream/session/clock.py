@@ -102,16 +102,17 @@ class SessionClock(ABC):
     def hold(self) -> Callable[[], None]:
         """Keep the clock up to date, whether it is read or not; the function that comes back ends it."""
 
-    def __repr__(self) -> str:
-        state = "locked" if self.locked else "not locked"
-        bound = self.error_bound_ns / 1e3
-        return (
-            f"<{type(self).__name__} {state} {self.offset_ns / 1e6:+.3f} ms {self.drift_ppm:+.2f} ppm ±{bound:.0f} us>"
-        )
+    def _shown(self, *, locked: bool) -> str:
+        state, bound = "locked" if locked else "not locked", self.error_bound_ns / 1e3
+        ahead = f"{self.offset_ns / 1e6:+.3f} ms {self.drift_ppm:+.2f} ppm"
+        return f"<{type(self).__name__} {state} {ahead} ±{bound:.0f} us>"
 
 
 class OwnClock(SessionClock):
     """The server's: session time is its own."""
+
+    def __repr__(self) -> str:
+        return self._shown(locked=True)
 
     @property
     def locked(self) -> bool:
@@ -165,6 +166,9 @@ class EstimatedClock(SessionClock):
         self._changed: asyncio.Event | None = None
         self._begin()
 
+    def __repr__(self) -> str:
+        return self._shown(locked=self._is_locked)  # to show it is not to read it
+
     # Reading
 
     def to_session_ns(self, local_ns: int) -> int:
@@ -177,8 +181,9 @@ class EstimatedClock(SessionClock):
 
     @property
     def locked(self) -> bool:
-        tracking = self._tracking or self._begin()
-        return self.is_known and tracking is not None and tracking.estimate.locked
+        if self._tracking is None:
+            self._begin()
+        return self._is_locked
 
     @property
     def offset_ns(self) -> int:
@@ -188,7 +193,9 @@ class EstimatedClock(SessionClock):
     @property
     def drift_ppm(self) -> float:
         tracking = self._tracking
-        return self.resting.drift_ppm if tracking is None or not self.locked else tracking.estimate.drift_ppm
+        if tracking is None or not tracking.estimate.locked:
+            return self.resting.drift_ppm
+        return tracking.estimate.drift_ppm
 
     @property
     def error_bound_ns(self) -> float:
@@ -282,12 +289,15 @@ class EstimatedClock(SessionClock):
         if self._tracking is None:
             self._begin()
 
-    def _begin(self) -> Tracking | None:
+    @property
+    def _is_locked(self) -> bool:
+        return self.is_known and self._tracking is not None and self._tracking.estimate.locked
+
+    def _begin(self) -> None:
         """Send probes from now on."""
         if self._peer.lost is None:
             self.is_read = True
             self._tracking = Tracking(self, self._peer)
-        return self._tracking
 
 
 def _nothing() -> None:

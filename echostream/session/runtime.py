@@ -49,13 +49,12 @@ class Runtime:
         """What all sessions have written and not sent."""
         self.held = Account(limits.max_total_held_bytes)
         """What all sessions hold for their peers."""
-        self.send_delay = SendDelay()
-        """How long what leaves now is on its way to the socket."""
         self.deadlines = DeadlineWheel(self.loop)
         self.tasks = TaskSet(self.loop)
         self.ending = TaskSet(self.loop)
         """Cancelled handlers of sessions that are no more: they may still clean up."""
         self._own_clock: SessionClock | None = None
+        self._send_delay: SendDelay | None = None
         self._resources: Resources | None = None
         self._threads: ThreadPoolExecutor | None = None
 
@@ -74,6 +73,13 @@ class Runtime:
 
             self._own_clock = OwnClock()
         return self._own_clock
+
+    @property
+    def send_delay(self) -> SendDelay:
+        """How long what leaves now is on its way to the socket; clients answer no probes, and have none."""
+        if self._send_delay is None:
+            self._send_delay = SendDelay()
+        return self._send_delay
 
     @property
     def threads(self) -> ThreadPoolExecutor:

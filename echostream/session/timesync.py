@@ -69,6 +69,8 @@ class SendDelay:
 def take_answer(peer: Peer, event: ev.ProbeAnswered) -> None:
     """Take an answer to a probe of this side, or to none."""
     waiting = peer.probes.pop(event.frame.id, None)
+    if not peer.probes:
+        peer.probes = {}  # a dict that once held something stays larger, and most sessions only have heartbeats
     if waiting is None:
         peer.protocol.link.stray_answers += 1
     else:
