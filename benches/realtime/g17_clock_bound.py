@@ -31,7 +31,7 @@ def _figure(plan: Plan, name: str, path: Path, *, drift_ppm: float = 30.0, wande
     looks = []
     for seed in range(plan.seeds):
         plan.tell(f"{name}, seed {seed}")
-        looks += trial(path, seed, drift_ppm=drift_ppm, wander=wander).looks
+        looks += trial(path, seed, drift_ppm=drift_ppm, wander=wander, alone=True).looks
     within = sum(look.errors[OURS] <= look.bound for look in looks) / len(looks) * 100
     bounds = [look.bound for look in looks]
     details = {"bound_p50_us": percentile(bounds, 0.5), "bound_p99_us": percentile(bounds, 0.99)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 from typing import Final
@@ -32,16 +34,31 @@ class Look:
     """Ours: how wrong the drift is, in ppm."""
 
 
-@dataclass
 class Trial:
-    """A run: one look each 100 ms."""
+    """A run: one look each 100 ms, kept in a few bytes, because many runs are kept.
 
-    looks: list[Look] = field(default_factory=list[Look])
-    steps_found: int = 0
+    Args:
+        names: of the filters.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.steps_found = 0
+        self._names = tuple(names)
+        self._kept = array("d")
+
+    def put(self, look: Look) -> None:
+        self._kept.extend((look.seconds, look.bound, look.drift, *(look.errors[name] for name in self._names)))
+
+    @property
+    def looks(self) -> list[Look]:
+        """All of them."""
+        return self.after(0.0)
 
     def after(self, seconds: float) -> list[Look]:
         """Return the looks from then on."""
-        return [look for look in self.looks if look.seconds > seconds]
+        width = 3 + len(self._names)
+        rows = (self._kept[i : i + width] for i in range(0, len(self._kept), width) if self._kept[i] > seconds)
+        return [Look(row[0], dict(zip(self._names, row[3:], strict=True)), row[1], row[2]) for row in rows]
 
 
 def ours_and_anchors(found: dict[str, float]) -> tuple[float, dict[str, float]]:
@@ -61,6 +78,7 @@ def trial(
     sleep_s: int = 0,
     step_at: float = 60.3,
     wander: float = 1e-9,
+    alone: bool = False,
 ) -> Trial:
     """Run all filters over a path.
 
@@ -74,13 +92,14 @@ def trial(
         sleep_s: for how long the local machine and its clock sleep at `step_at`.
         step_at: seconds.
         wander: random walk of the local clock's rate, per square root of a second.
+        alone: leave the filters of others out.
     """
     random = Random(f"{path} {seed}")
     drift_ppm = -drift_ppm if seed % 2 else drift_ppm
     clock = LocalClock(random, offset_ns=random.randrange(10**15), drift_ppm=drift_ppm, wander=wander)
     world = World(random, clock, *path.delays(random), loss=loss)
     ours = ClockFilter()
-    others = {name: make() for name, make in (ANCHORS | CANDIDATES).items()}
+    others = {name: make() for name, make in ({} if alone else ANCHORS | CANDIDATES).items()}
 
     def on_sample(sample: Sample) -> None:
         if ours.add(sample.t1, sample.t2, sample.t3, sample.t4) is Verdict.STEPPED:
@@ -88,7 +107,7 @@ def trial(
         for other in others.values():
             other.add(sample)
 
-    result = Trial()
+    result = Trial((*others, OURS))
     step_ns = round(step_at * _SECOND)
     for now in world.run(seconds * _SECOND, _LOOK_NS, on_sample):
         if now >= step_ns:
@@ -100,6 +119,6 @@ def trial(
         errors = {name: abs(other.offset_ns(local) - true) / 1e3 for name, other in others.items()}
         errors[OURS] = abs(ours.offset_ns(local) - true) / 1e3
         drift = abs(ours.drift_ppm * 1e-6 + clock.rate / (1 + clock.rate)) * 1e6
-        result.looks.append(Look(now / _SECOND, errors, ours.bound_ns(local) / 1e3, drift))
+        result.put(Look(now / _SECOND, errors, ours.bound_ns(local) / 1e3, drift))
     result.steps_found = ours.step_count
     return result
