@@ -116,7 +116,7 @@ async def ends(studio: Studio, scheme: str, way: str) -> AsyncIterator[Duo]:
 @ALL_WAYS
 async def test_items_travel_in_datagrams_with_numbers_timestamps_and_arrivals(ends: Duo, studio: Studio) -> None:
     before = clock.monotonic_ns()
-    async with ends.here.open_stream("timed", mode="datagram", time_sync=True) as sender:
+    async with ends.here.open_stream("timed", mode="datagram", time_sync=True, max_age=60.0) as sender:
         for number in range(50):
             await sender.send({"number": number})
             await asyncio.sleep(0)
@@ -136,7 +136,7 @@ async def test_items_travel_in_datagrams_with_numbers_timestamps_and_arrivals(en
 
 @ALL_WAYS
 async def test_answers_travel_in_datagrams_too(ends: Duo) -> None:
-    async with ends.here.open_stream("echo", mode="datagram") as sender:
+    async with ends.here.open_stream("echo", mode="datagram", max_age=60.0) as sender:
         for number in range(3):
             await sender.send(number)
             assert await sender.receiver.recv() == number
@@ -147,7 +147,10 @@ async def test_answers_travel_in_datagrams_too(ends: Duo) -> None:
 @BOTH
 async def test_items_larger_than_a_datagram_are_cut_and_joined(scheme: str, studio: Studio) -> None:
     items = [bytes([number]) * (40_000 * number) for number in range(4)]
-    async with duo(studio, scheme=scheme) as ends, ends.here.open_stream("plain", mode="datagram") as sender:
+    async with (
+        duo(studio, scheme=scheme) as ends,
+        ends.here.open_stream("plain", mode="datagram", max_age=60.0) as sender,
+    ):
         for number, item in enumerate(items):
             await sender.send(item)
             await until(lambda count=number: len(studio.got) == count + 1)
@@ -513,6 +516,7 @@ async def stream_for(
 both_engines = pytest.mark.parametrize("engine", ["aioquic", "qh3"])
 
 
+@pytest.mark.slow
 @both_engines
 def test_counts_are_exact_whatever_the_network_does(engine: str) -> None:
     """Lost, doubled and overtaking packets: sent = received + lost, and no item is handed out twice."""
@@ -535,6 +539,7 @@ def test_counts_are_exact_whatever_the_network_does(engine: str) -> None:
     assert (senders[1].quality().sent.dropped, studio.figures[1].duplicated) == (0, 0)
 
 
+@pytest.mark.slow
 @both_engines
 def test_a_sender_faster_than_the_link_for_minutes_keeps_the_newest_and_counts_the_rest(engine: str) -> None:
     """20 KB/s into a link of 10: memory stays, calls still come through, what arrives is fresh."""
@@ -647,6 +652,7 @@ def test_a_stream_is_paced_to_its_rate() -> None:
         assert (studio.at[last] - studio.at[first]) / 1e9 == pytest.approx(5.0, rel=0.1)
 
 
+@pytest.mark.slow
 def test_calls_are_quick_beside_bulk_and_media() -> None:
     """On a link of 1 MB/s with a little queue, full of both: the median call takes little more than its way."""
     took: list[float] = []
@@ -677,7 +683,7 @@ def test_calls_are_quick_beside_bulk_and_media() -> None:
 async def test_a_session_tells_how_it_does(studio: Studio) -> None:
     async with duo(studio, scheme="quic") as ends:
         async with (
-            ends.here.open_stream("timed", mode="datagram", time_sync=True) as sender,
+            ends.here.open_stream("timed", mode="datagram", time_sync=True, max_age=60.0) as sender,
             ends.here.open_stream("plain"),
         ):
             await sender.send(b"x")
@@ -726,7 +732,7 @@ async def test_one_connection_carries_all_of_it_both_ways(engine: str) -> None:
             async with session.open_stream("file") as file:
                 await file.send(b"a")
                 await file.send(b"b")
-            async with session.open_stream("voice", mode="datagram", time_sync=True) as voice:
+            async with session.open_stream("voice", mode="datagram", time_sync=True, max_age=60.0) as voice:
                 await voice.send(b"sound")
             assert other.heard == ["hello", b"ab", [b"sound"]]
 
