@@ -59,7 +59,7 @@ class _Truth:
     late: int = 0
     newest: int = -1
 
-    def arrive(self, packet: Sent, handed_out: int) -> None:
+    def arrive(self, packet: Sent) -> None:
         if packet.index in self.seen:
             self.duplicated += 1
             return
@@ -67,7 +67,7 @@ class _Truth:
         self.reordered += packet.index < self.newest
         self.newest = max(self.newest, packet.index)
         self.arrived.append(packet)
-        if packet.index * FRAME_NS < handed_out:
+        if packet.arrival_ns > packet.index * FRAME_NS + _LATENCY_NS:
             self.late += 1
         else:
             self.waiting.add(packet.index)
@@ -98,20 +98,17 @@ def _compare(network: str, tail: str, seed: int, errors: dict[str, list[float]])
     packets.sort()
     truth, buffer = _Truth(), JitterBuffer(FRAME_NS, latency_ns=_LATENCY_NS)
     buffer.meter.synchronised = True
-    handed_out, next_report_ns, now_ns = 0, 2 * _SECOND_NS, 0
+    next_report_ns, now_ns = 2 * _SECOND_NS, 0
     for packet in packets:
         while (turn_ns := buffer.next_ns(now_ns)) is not None and turn_ns < packet.arrival_ns:
             now_ns = turn_ns
-            if (given := buffer.pop(now_ns)) is None:
-                continue  # it gave up concealing
-            handed_out = given.timestamp_ns + FRAME_NS
-            if isinstance(given, Played):
+            if isinstance(given := buffer.pop(now_ns), Played):
                 truth.waiting = {index for index in truth.waiting if index > given.index}
         while next_report_ns <= packet.arrival_ns:
             _note(errors, buffer.stats(), truth.figures(now_ns))
             next_report_ns += _REPORT_NS
         now_ns = packet.arrival_ns
-        truth.arrive(packet, handed_out)
+        truth.arrive(packet)
         error_ns = round(100_000 * math.sin(packet.arrival_ns / (7 * _SECOND_NS)))
         buffer.push(packet.index, packet.index * FRAME_NS, packet.arrival_ns + error_ns, b"")
     stats = buffer.stats()
