@@ -86,7 +86,7 @@ class Timeline:
     def _claimed(self, timestamp_ns: int, transit_ns: int) -> bool:
         """Whether enough claims in a row rise, and agree about how long ago they were stamped."""
         agrees = timestamp_ns > self._claim_ns and abs(transit_ns - self._claim_transit_ns) <= SLACK_NS
-        self._claims = self._claims + 1 if agrees and self._claims else 1
+        self._claims = self._claims + 1 if agrees else 1
         self._claim_ns, self._claim_transit_ns = timestamp_ns, transit_ns
         if self._claims < _CLAIMS:
             return False
