@@ -292,6 +292,7 @@ def test_its_state_is_shown() -> None:
     output.position += 0.1 * MS
     output.run(0.02)
     assert repr(output.controller) == "<PlayoutController playing +100 us -70.2 ppm>"
+    assert output.controller.state is PlayoutState.PLAYING
     assert output.controller.stats().error_ns == 100_000
     assert output.controller.stats().speed_ppm == pytest.approx(-70.2, abs=0.1)
 
