@@ -229,7 +229,7 @@ class CallTable(OutgoingCalls):
             events.append(ev.CallCancelled(call, status))
         else:
             self.cancel(call)
-            call.frame = f.ResponseFrame(call.id, status, failure)
+            call.status, call.payload = status, failure
             events.append(call)
 
     # The transport stream of a call broke off
@@ -239,8 +239,7 @@ class CallTable(OutgoingCalls):
         self._release(call)
         if isinstance(call, OutgoingCall):
             self.outgoing.pop(call.id, None)
-            failure = self._link.failure("the peer broke the call off")
-            call.frame = f.ResponseFrame(call.id, Status.UNAVAILABLE, failure)
+            call.status, call.payload = Status.UNAVAILABLE, self._link.failure("the peer broke the call off")
             return call
         self.incoming.pop(call.id, None)
         return ev.CallCancelled(call, status)

@@ -9,8 +9,8 @@ Every length that the peer states is checked against a limit before anything is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NoReturn
 
 from echostream.config import Limits
 from echostream.errors import CloseCode, EchoStreamError, RemoteProtocolError, ResourceError
@@ -58,13 +58,13 @@ _MAX_INTERNED_BYTES: Final = 256
 class FrameCodec:
     """Encodes and decodes frames. Holds no state of any connection, so one serves a whole server or client."""
 
-    __slots__ = ("_max_metadata_bytes", "_max_payload_bytes", "_payload", "max_frame_bytes", "names")
+    __slots__ = ("_max_metadata_bytes", "_payload", "max_frame_bytes", "max_payload_bytes", "names")
 
     def __init__(self, payload: PayloadCodec, limits: Limits | None = None) -> None:
         limits = limits or Limits()
         self._payload = payload
         self._max_metadata_bytes = limits.max_metadata_bytes
-        self._max_payload_bytes = limits.max_payload_bytes
+        self.max_payload_bytes = limits.max_payload_bytes
         self.max_frame_bytes = limits.max_payload_bytes + 2 * limits.max_metadata_bytes + _FRAME_OVERHEAD_BYTES
         self.names: dict[bytes, str] = {}
         """Names of methods and events that came, by their bytes; for the decoders."""
@@ -180,10 +180,10 @@ class FrameCodec:
 
     # Decoding
 
-    def cut(self, data: bytes, frames: list[Frame]) -> int:
+    def cut(self, data: bytes, frames: list[Any], by_kind: Mapping[int, tuple[int, int, Any]] = BY_KIND) -> int:
         """Add the whole frames that `data` begins with to `frames`; return where what is left begins.
 
-        Optional kinds that this version does not know are left out.
+        Optional kinds that this version does not know are left out. `by_kind` is one of the tables of `decoders.py`.
 
         Raises:
             RemoteProtocolError: anything that docs/reference/protocol.md does not allow.
@@ -195,14 +195,14 @@ class FrameCodec:
             end = position + LENGTH_BYTES + length
             if end > size or length < SHORTEST:
                 break
-            wrong_flags, shortest, decode = BY_KIND.get(kind, UNKNOWN)
+            wrong_flags, shortest, decode = by_kind.get(kind, UNKNOWN)
             if length < shortest or length > longest or flags & wrong_flags:
                 self._refuse(kind, length, flags, shortest)
             try:
                 frame = decode(self, data, position + HEADER_BYTES, end, flags, frame_id)
             except UnicodeDecodeError:
                 raise RemoteProtocolError("name in a frame is not UTF-8") from None
-            if length > self._max_payload_bytes:
+            if length > self.max_payload_bytes:
                 self._check_payload(frame)
             if frame is not None:
                 frames.append(frame)
@@ -248,9 +248,9 @@ class FrameCodec:
 
     def _check_payload(self, frame: Frame | None) -> None:
         size = len(getattr(frame, "payload", b""))
-        if size > self._max_payload_bytes:
+        if size > self.max_payload_bytes:
             raise RemoteProtocolError(
-                f"payload of {size} bytes is over the limit of {self._max_payload_bytes} (max_payload_bytes)",
+                f"payload of {size} bytes is over the limit of {self.max_payload_bytes} (max_payload_bytes)",
                 close_code=CloseCode.LIMIT_EXCEEDED,
             )
 

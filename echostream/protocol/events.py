@@ -1,7 +1,8 @@
 """What the protocol machine reports after it was given bytes: past participles, one dataclass each.
 
 Only calls are told by themselves, as the machine remembers them, and no more is made for each: a call of the peer that
-begins is its `IncomingCall`; a call of this side that ended, and is already forgotten, its `OutgoingCall` with `frame`.
+begins is its `IncomingCall`; a call of this side that ended, and is already forgotten, its `OutgoingCall` with what was
+answered.
 """
 
 from __future__ import annotations

@@ -148,22 +148,34 @@ class OutgoingCalls:
 
     # Frames
 
-    def on_response(self, _stream_id: int, frame: f.ResponseFrame, events: list[ev.ProtocolEvent]) -> None:
-        """A call of this side ended."""
-        link, call = self._link, self.outgoing.pop(frame.id, None)
+    def on_answer(self, _stream_id: int, answer: f.Answer, events: list[ev.ProtocolEvent]) -> None:
+        """A call of this side ended, and there is no more to say than status and payload."""
+        call = self.outgoing.pop(answer[0], None)
         if call is None:
-            link.late_or_wrong(frame.id, "response", local=True)
+            self._link.late_or_wrong(answer[0], "response", local=True)
             return
-        if call.receive_credit is not None:
-            self._release(call)
+        _, call.status, call.payload = answer
+        if call.receive_credit is not None or call.stream_id not in self._link.lanes:
+            self._end_streams(call)
+        events.append(call)
+
+    def on_response(self, stream_id: int, frame: f.ResponseFrame, events: list[ev.ProtocolEvent]) -> None:
+        """A call of this side ended."""
+        call = self.outgoing.get(frame.id)
+        if call is not None:
+            call.raw, call.metadata, call.initial = frame.raw, frame.metadata, frame.initial
+        self.on_answer(stream_id, (frame.id, frame.status, frame.payload), events)
+
+    def _end_streams(self, call: OutgoingCall) -> None:
+        """A call with items or with transport streams of its own ended: what is held for it counts no more."""
+        link = self._link
+        self._release(call)
         if call.stream_id not in link.lanes:
             link.owners.pop(call.stream_id, None)
             if call.input_open:
                 link.out.abort(call.stream_id, reset=True, stop=False, code=Status.CANCELLED)
             elif call.output_open:
                 link.out.write(call.stream_id, b"", fin=True)
-        call.frame = frame
-        events.append(call)
 
     def on_progress(self, _stream_id: int, frame: f.ProgressFrame, events: list[ev.ProtocolEvent]) -> None:
         """The responder reports."""

@@ -24,7 +24,6 @@ from echostream.protocol.calls import CallTable
 from echostream.protocol.codec import FrameCodec
 from echostream.protocol.datagrams import receive_datagram, time_sync
 from echostream.protocol.early import EarlyData
-from echostream.protocol.frames import FrameKind
 from echostream.protocol.hello import EVENT_ACK, Hello
 from echostream.protocol.link import LANE, Link
 from echostream.protocol.payload import PayloadCodec, encode_name
@@ -178,7 +177,7 @@ class PeerProtocol:
     def send_hello(self) -> None:
         """Introduce this side: the client at once, the server after `HelloReceived`."""
         self._move(Input.SEND_HELLO)
-        self.link.out.write(LANE, self.link.codec.plain(FrameKind.HELLO, 0, self.hello.encode(self.link.payload)))
+        self.link.out.write(LANE, self.link.codec.plain(f.FrameKind.HELLO, 0, self.hello.encode(self.link.payload)))
 
     def presume(self, hello: Hello) -> None:
         """Let a client call before the server's Hello is here: by the one of a former connection, see early data."""
@@ -278,9 +277,9 @@ class PeerProtocol:
     def _read(self, stream_id: int, data: bytes, fin: bool, events: list[ev.ProtocolEvent]) -> None:
         calls, observe = self.calls, self.observe
         for frame in self._readers.feed(stream_id, data):
-            if observe is not None:
-                observe(frame, self.link.codec)
             kind = type(frame)
+            if observe is not None:
+                observe(f.ResponseFrame(*frame) if kind is tuple else frame, self.link.codec)
             if (take := _OF_CALLS.get(kind)) is not None:
                 take(calls, stream_id, frame, events)
             elif (take := _OF_STREAMS.get(kind)) is not None:
@@ -374,7 +373,8 @@ class PeerProtocol:
 # One table for all connections: bound methods of each would be 2 KB for every idle one.
 _Take = Callable[[Any, int, Any, list[ev.ProtocolEvent]], None]
 
-_OF_CALLS: Final[dict[type[f.Frame], _Take]] = {
+_OF_CALLS: Final[dict[type[Any], _Take]] = {
+    tuple: CallTable.on_answer,
     f.RequestFrame: CallTable.on_request,
     f.ResponseFrame: CallTable.on_response,
     f.ItemFrame: CallTable.on_item,
@@ -383,14 +383,14 @@ _OF_CALLS: Final[dict[type[f.Frame], _Take]] = {
     f.ProgressFrame: CallTable.on_progress,
     f.LaneOpenFrame: CallTable.on_lane_open,
 }
-_OF_STREAMS: Final[dict[type[f.Frame], _Take]] = {
+_OF_STREAMS: Final[dict[type[Any], _Take]] = {
     f.StreamOpenFrame: StreamTable.on_open,
     f.StreamItemFrame: StreamTable.on_item,
     f.DatagramItemFrame: StreamTable.on_stray,
     f.StreamEndFrame: StreamTable.on_end,
     f.StreamResetFrame: StreamTable.on_reset,
 }
-_OF_ALL: Final[dict[type[f.Frame], _Take]] = {
+_OF_ALL: Final[dict[type[Any], _Take]] = {
     f.HelloFrame: PeerProtocol._on_hello,
     f.EventFrame: PeerProtocol._on_event,
     f.AckFrame: PeerProtocol._on_ack,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from echostream.errors import CloseCode, RemoteProtocolError
 from echostream.protocol.codec import FrameCodec
-from echostream.protocol.frames import Frame
+from echostream.protocol.decoders import BY_KIND, LEAN
 from echostream.protocol.layout import LENGTH_BYTES
 
 if TYPE_CHECKING:
@@ -30,15 +31,15 @@ class StreamReaders:
     def __len__(self) -> int:
         return len(self._readers)
 
-    def feed(self, stream_id: int, data: bytes) -> list[Frame]:
-        """Return the frames that `data` completes on a stream.
+    def feed(self, stream_id: int, data: bytes) -> list[Any]:
+        """Return the frames that `data` completes on a stream; plain Responses as an `Answer` each.
 
         Raises:
             RemoteProtocolError: a frame is broken, or it or all unfinished ones together are over the limit.
         """
         reader = self._readers.get(stream_id)
         if reader is None:
-            reader = self._readers[stream_id] = FrameReader(self._codec)
+            reader = self._readers[stream_id] = FrameReader(self._codec, LEAN)
         before = reader.buffered_bytes
         frames = reader.feed(data)
         if more := reader.buffered_bytes - before:
@@ -90,16 +91,17 @@ class FrameReader:
     After `feed` returned a list, everything whole in it was taken; `buffered_bytes` says what is held back.
     """
 
-    __slots__ = ("_codec", "_needed", "_rest", "buffered_bytes")
+    __slots__ = ("_by_kind", "_codec", "_needed", "_rest", "buffered_bytes")
 
-    def __init__(self, codec: FrameCodec) -> None:
+    def __init__(self, codec: FrameCodec, by_kind: Mapping[int, Any] = BY_KIND) -> None:
         self._codec = codec
+        self._by_kind = by_kind
         self._rest = bytearray()  # not a list of pieces: a million pieces of one byte would cost many times their bytes
         self._needed = LENGTH_BYTES
         self.buffered_bytes = 0
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """Return the frames that `data` completes.
+    def feed(self, data: bytes) -> list[Any]:
+        """Return the frames that `data` completes, as the decoders make them.
 
         Raises:
             RemoteProtocolError: a frame is broken or over the limit; the reader is not to be used again.
@@ -112,8 +114,8 @@ class FrameReader:
                 return []
             data = bytes(rest)
             rest.clear()
-        frames: list[Frame] = []
-        position = self._codec.cut(data, frames)
+        frames: list[Any] = []
+        position = self._codec.cut(data, frames, self._by_kind)
         left = self.buffered_bytes = len(data) - position
         if left:
             rest += data[position:]

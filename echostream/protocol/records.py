@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from echostream.protocol.flow import ReceiveCredit, SendCredit
 from echostream.protocol.frames import RequestFrame, ResponseFrame
 from echostream.protocol.pieces import DatagramHalves
+
+if TYPE_CHECKING:
+    from echostream.types import Metadata
 
 __all__ = ("AppStream", "Call", "IncomingCall", "OutgoingCall")
 
@@ -51,15 +54,24 @@ class OutgoingCall(Call):
     """When the driver gives it up, on the driver's clock."""
     request_stream: int | None = None
     """One-way transport stream that a large request travels on by itself, or None."""
-    frame: ResponseFrame
-    """The answer, once it is here."""
+    # The answer, once it is here.
+    status: int
+    payload: bytes
+    raw = False
+    metadata: Metadata | None = None
+    initial: Metadata | None = None
 
     def __init__(self, handle: Any = None) -> None:
         self.handle = handle
 
-    def on_response(self, frame: ResponseFrame) -> None:
+    @property
+    def frame(self) -> ResponseFrame:
+        """The answer, as it came."""
+        return ResponseFrame(self.id, self.status, self.payload, self.metadata, self.initial, self.raw)
+
+    def on_answered(self) -> None:
         """Hand over the answer."""
-        self.handle.on_response(frame)
+        self.handle.on_response(self.frame)
 
 
 class IncomingCall(Call):

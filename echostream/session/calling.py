@@ -113,10 +113,8 @@ async def call_unary(
             peer.touch()
         if deadline is not None and deadline < peer.due.at:
             peer.due.look_at(deadline)
-        frame = await pending.future
-        while frame is None:  # called while its lane was full
+        while not await pending.future:  # called while its lane was full
             await _start_late(peer, request, pending, payload, raw, lane, deadline)
-            frame = await pending.future
     except TimeoutError as error:
         if isinstance(error, DeadlineExceededError):
             raise
@@ -130,10 +128,10 @@ async def call_unary(
             raise
         raise LocalProtocolError(_OTHER_LOOP, operation=request.method) from None
     if seen is not None:
-        seen(frame)
-    if frame.status:
-        check_status(peer, frame, request)
-    return decode(frame.payload if frame.raw else runtime.payload.decode(frame.payload))
+        seen(pending.frame)
+    if pending.status:
+        check_status(peer, pending.frame, request)
+    return decode(pending.payload if pending.raw else runtime.payload.decode(pending.payload))
 
 
 call_unary.__qualname__ = (

@@ -332,7 +332,7 @@ class Peer:
                 continue
             try:
                 if isinstance(event, OutgoingCall):
-                    event.on_response(event.frame)
+                    event.on_answered()
                     continue
                 handlers[type(event)](self, event)
             except Exception:  # noqa: BLE001  # a bug of ours: not hidden, and no end to connections of others

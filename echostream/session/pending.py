@@ -91,7 +91,7 @@ class PendingCall(OutgoingCall, InLine):
 
     def __init__(self, peer: Peer, duration: float | None) -> None:
         self.peer = peer
-        self.future: asyncio.Future[f.ResponseFrame | None] = peer.runtime.loop.create_future()
+        self.future: asyncio.Future[bool] = peer.runtime.loop.create_future()
         self.duration = duration
 
     @property
@@ -99,10 +99,10 @@ class PendingCall(OutgoingCall, InLine):
         """What hears of frames of this call; no attribute: a cycle would wait for the garbage collector."""
         return self
 
-    def on_response(self, frame: f.ResponseFrame) -> None:
-        """The answer."""
+    def on_answered(self) -> None:
+        """The answer is here."""
         if not self.future.done():
-            self.future.set_result(frame)
+            self.future.set_result(True)
 
     def on_credit(self) -> None:
         """Nothing waits for credit in a call without items."""
@@ -147,7 +147,7 @@ class PendingCall(OutgoingCall, InLine):
     def line_up(self, request: CallRequest, payload: bytes, raw: bool, lane: int, deadline: float | None) -> None:
         """Wait for a place, without a Task that does: whoever frees it starts the call.
 
-        The future has the response then; None, where the lane is full by that time, and the place is promised.
+        The future says True when it is answered; False, where the lane is full by that time, and the place is promised.
         """
         self.method = request.method
         self.peer.places.line_up(self, deadline)
@@ -159,7 +159,7 @@ class PendingCall(OutgoingCall, InLine):
             return False
         request, payload, raw, lane = self._waiting
         if self.peer.is_blocked(lane):
-            self.future.set_result(None)
+            self.future.set_result(False)
             return True
         self.leave_line()
         seconds = seconds_left(self.peer, self.deadline) if self.deadline < math.inf else None

@@ -15,7 +15,6 @@ from echostream.session.pending import PendingCall
 from echostream.types import clock
 
 if TYPE_CHECKING:
-    from echostream.protocol import frames as f
     from echostream.session.clock import SessionClock
     from echostream.session.peer import Peer
     from echostream.types import Metadata
@@ -56,10 +55,10 @@ class TimedCall(PendingCall):
 
     answered_ns: int | None = None
 
-    def on_response(self, frame: f.ResponseFrame) -> None:
-        """The answer."""
+    def on_answered(self) -> None:
+        """The answer is here."""
         self.answered_ns = clock.monotonic_ns()
-        super().on_response(frame)
+        super().on_answered()
 
     @classmethod
     def make(cls, peer: Peer, *, timed: bool) -> PendingCall:

@@ -397,6 +397,15 @@ def test_an_observer_sees_every_frame_that_arrives_before_it_is_acted_on(pair: P
     assert seen == [(f.RequestFrame(1, "m", b""), 0), (f.EventFrame(3, "e", b""), 1)]
 
 
+def test_an_observer_sees_answers_as_frames(pair: ProtocolPair) -> None:
+    seen: list[f.Frame] = []
+    pair.client.protocol.observe = lambda frame, codec: seen.append(frame)
+    call = pair.client.protocol.calls.start("m", b"", handle=None)
+    pair.server.send(f.ResponseFrame(call.id, 0, b"yes"))
+    pair.pump()
+    assert seen == [f.ResponseFrame(1, 0, b"yes")]
+
+
 # Events
 
 
