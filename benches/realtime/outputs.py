@@ -75,8 +75,9 @@ class SessionClock:
 class Chain:
     """What one clock makes of it: a controller, and where it reads."""
 
-    def __init__(self, to_session_ns: Callable[[int], int]) -> None:
+    def __init__(self, to_session_ns: Callable[[int], int | None], bound_ns: Callable[[], float] = lambda: 0.0) -> None:
         self._to_session_ns = to_session_ns
+        self._bound_ns = bound_ns
         self.controller = PlayoutController(DELAY_NS)
         self._position = 0.0
         self.error_ns = self.speed_ppm = self.first_error_ns = math.nan
@@ -85,7 +86,9 @@ class Chain:
     def render(self, local_ns: int | None, true_ns: int) -> None:
         """Render a block of which is said that it is heard at a local time; None while the clock is not locked."""
         session_ns = None if local_ns is None else self._to_session_ns(local_ns)
-        step = self.controller.update(session_ns, round(self._position))
+        is_playing = self.controller.state is PlayoutState.PLAYING
+        bound_ns = 0.0 if is_playing else self._bound_ns()
+        step = self.controller.update(session_ns, round(self._position), bound_ns=bound_ns)
         if self.controller.state is not PlayoutState.PLAYING:
             return
         self._position += step.jump_ns
@@ -110,7 +113,7 @@ class Receiver:
         started_ns = random.randrange(SECOND // 10)
         self._device = VirtualDevice(RATE_HZ, started_ns=started_ns, drift_ppm=self.device_ppm, buffer_frames=_BUFFER)
         self._reports = DeviceClock(RATE_HZ)
-        self.chains = {OURS: Chain(self._ours.to_session_ns)}
+        self.chains = {OURS: Chain(self._ours.to_session_ns, lambda: self._ours.filter.error_bound_ns)}
         for name, anchor in self._anchors.items():
             self.chains[name] = Chain(partial(_converted, anchor))
         self._moments = self._world.run(1 << 62, round(_BLOCK_NS), self._on_sample)
@@ -139,8 +142,10 @@ class Receiver:
             anchor.add(sample)
 
 
-def _converted(anchor: Anchor, local_ns: int) -> int:
-    return local_ns + round(anchor.offset_ns(local_ns))
+def _converted(anchor: Anchor, local_ns: int) -> int | None:
+    """Return session time as an anchor has it; None before it has any."""
+    offset_ns = anchor.offset_ns(local_ns)
+    return local_ns + round(offset_ns) if offset_ns else None
 
 
 @dataclass

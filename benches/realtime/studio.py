@@ -149,7 +149,8 @@ class Listener:
         heard_ns = self._local + round((true_ns - self._now) * (1 + self.clock.rate))
         self.reports.add(heard_ns + round(self._random.gauss(0.0, _REPORT_NOISE_NS)), frame)
         session_ns = self.session.to_session_ns(self.reports.local_ns(frame)) if is_locked else None
-        step = self.controller.update(session_ns, round(self._position))
+        bound_ns = self.session.filter.error_bound_ns
+        step = self.controller.update(session_ns, round(self._position), bound_ns=bound_ns)
         self.device.write(self._block, self._now)
         if self.controller.state is not PlayoutState.PLAYING:
             return

@@ -135,7 +135,7 @@ class Playback:
         session_ns = self._time.to_session_ns(heard_ns) if self._time.locked else None
         if self._renderer.is_silent:
             self._controller.restart()  # nobody hears it: what begins to sound begins exactly in step
-        step = self._controller.update(session_ns, self._renderer.position_ns)
+        step = self._controller.update(session_ns, self._renderer.position_ns, bound_ns=self._time.error_bound_ns)
         if self._controller.state is not PlayoutState.PLAYING:
             return silence(FRAME_SAMPLES)
         if step.jump_ns:
