@@ -95,10 +95,14 @@ async def _cast(
 async def _show(caster: Caster, *, as_json: bool) -> None:
     """Tell what the receivers report: a table on a terminal, lines of JSON elsewhere if they are wanted."""
     if as_json:
+        told: dict[str, int] = {}
         while True:
-            await asyncio.sleep(_JSON_INTERVAL)
-            for report in (await caster.status()).receivers:
-                print_json(asdict(report), compact=True)
+            await asyncio.sleep(_INTERVAL)
+            last, told = told, {}
+            for report in (await caster.status()).receivers:  # the first one of each at once: a file may be short
+                turns = told[report.name] = (last.get(report.name, 0) + 1) % round(_JSON_INTERVAL / _INTERVAL)
+                if turns == 1:
+                    print_json(asdict(report), compact=True)
     elif sys.stderr.isatty():
         from rich.live import Live
 
