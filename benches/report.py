@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, TextIO
 
 from benches.core import Row
 
-__all__ = ("HEADER", "Progress", "line", "summary", "versions", "worse", "write_json")
+__all__ = ("HEADER", "Progress", "line", "names_among", "summary", "versions", "worse", "write_json")
 
 _PACKAGES = (
     "echostream",
@@ -75,6 +76,22 @@ class Progress:
         if self._shown:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
+
+
+def names_among(text: str, known: Iterable[str]) -> list[str]:
+    """Return the names of figures in ``P1,P6``, for argparse.
+
+    Raises:
+        ArgumentTypeError: one is not known.
+    """
+    known = tuple(known)
+    names = list(dict.fromkeys(name.strip() for name in text.upper().split(",")))
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"unknown: {', '.join(name or 'nothing' for name in unknown)}; there are {', '.join(known)}"
+        )
+    return names
 
 
 def versions() -> dict[str, str]:

@@ -162,13 +162,7 @@ def _former(path: str) -> list[dict[str, Any]]:
 
 
 def _ids(text: str) -> list[str]:
-    names = list(dict.fromkeys(name.strip() for name in text.upper().split(",")))
-    unknown = [name for name in names if name not in BENCHES]
-    if unknown:
-        raise argparse.ArgumentTypeError(
-            f"unknown: {', '.join(name or 'nothing' for name in unknown)}; there are {', '.join(BENCHES)}"
-        )
-    return names
+    return report.names_among(text, BENCHES)
 
 
 if __name__ == "__main__":

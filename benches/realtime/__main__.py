@@ -114,13 +114,7 @@ def _count(text: str) -> int:
 
 
 def _ids(text: str) -> list[str]:
-    names = list(dict.fromkeys(name.strip() for name in text.upper().split(",")))
-    unknown = [name for name in names if name not in IDS]
-    if unknown:
-        raise argparse.ArgumentTypeError(
-            f"unknown: {', '.join(name or 'nothing' for name in unknown)}; there are {', '.join(IDS)}"
-        )
-    return names
+    return report.names_among(text, IDS)
 
 
 if __name__ == "__main__":
