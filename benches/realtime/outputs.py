@@ -2,7 +2,7 @@
 
 Each receiver has a clock that is set apart, drifts and wanders, a path of `delays` to the server, and a device with a
 drift of its own whose reports are wrong by 150 us. All clocks of a receiver get the same probes and reports, and each
-steers a `PlayoutController`: what differs is the clock alone.
+steers a `PlayoutController`: what differs is the clock alone. One that is never wrong shows what the reports alone do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ from echostream.realtime import (
     VirtualDevice,
 )
 
-__all__ = ("DELAY_NS", "RATE_HZ", "SECOND", "Receiver", "Run", "SessionClock", "run")
+__all__ = ("DELAY_NS", "PERFECT", "RATE_HZ", "SECOND", "Receiver", "Run", "SessionClock", "run")
+
+PERFECT: Final = "a perfect clock"
+"""No anchor: nobody has one."""
 
 SECOND: Final = 1_000_000_000
 RATE_HZ: Final = 48_000
@@ -116,12 +119,16 @@ class Receiver:
         self.chains = {OURS: Chain(self._ours.to_session_ns, lambda: self._ours.filter.error_bound_ns)}
         for name, anchor in self._anchors.items():
             self.chains[name] = Chain(partial(_converted, anchor))
+        if anchors:
+            self.chains[PERFECT] = Chain(self._true_ns)
+        self._now = self._local = 0
         self._moments = self._world.run(1 << 62, round(_BLOCK_NS), self._on_sample)
 
     def step(self) -> int:
         """Go on by a block; return the true time."""
         now = next(self._moments)
         local = self._clock.read(now)
+        self._now, self._local = now, local
         ready = self._ours.refresh(local)
         device = self._device
         while device.room(now) >= _BLOCK:
@@ -129,11 +136,14 @@ class Receiver:
             true_ns = device.heard_ns(frame)
             heard_ns = local + round((true_ns - now) * (1 + self._clock.rate))
             self._reports.add(heard_ns + round(self._random.gauss(0.0, _REPORT_NOISE_NS)), frame)
-            said_ns = self._reports.local_ns(frame) if ready else None
+            said_ns = self._reports.local_ns(frame) if ready and self._reports.locked else None
             for chain in self.chains.values():
                 chain.render(said_ns, true_ns)
             device.write(_BLOCK, now)
         return now
+
+    def _true_ns(self, local_ns: int) -> int:
+        return self._now + round((local_ns - self._local) / (1 + self._clock.rate))
 
     def _on_sample(self, sample: Sample) -> None:
         if self._ours.add(sample):

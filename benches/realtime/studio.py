@@ -148,6 +148,7 @@ class Listener:
         true_ns = self.device.heard_ns(frame)
         heard_ns = self._local + round((true_ns - self._now) * (1 + self.clock.rate))
         self.reports.add(heard_ns + round(self._random.gauss(0.0, _REPORT_NOISE_NS)), frame)
+        is_locked = is_locked and self.reports.locked
         session_ns = self.session.to_session_ns(self.reports.local_ns(frame)) if is_locked else None
         bound_ns = self.session.filter.error_bound_ns
         step = self.controller.update(session_ns, round(self._position), bound_ns=bound_ns)

@@ -132,7 +132,7 @@ class Playback:
 
     def _next_block(self) -> Samples:
         heard_ns = self._device.local_ns(self._sink.next_frame())
-        session_ns = self._time.to_session_ns(heard_ns) if self._time.locked else None
+        session_ns = self._time.to_session_ns(heard_ns) if self._time.locked and self._device.locked else None
         if self._renderer.is_silent:
             self._controller.restart()  # nobody hears it: what begins to sound begins exactly in step
         step = self._controller.update(session_ns, self._renderer.position_ns, bound_ns=self._time.error_bound_ns)

@@ -16,6 +16,8 @@ _NS: Final = 1_000_000_000
 _PPM: Final = 1e6
 _BIN_NS: Final = 500_000_000
 """Reports are averaged over so long: 150 us of noise become 20 us at 50 reports in a second."""
+_LOCK_COUNT: Final = 12
+"""Reports until their mean may be used: it is off by less than a third of what one of them is."""
 _MEMORY: Final = 64
 """Averages that count, 32 s of them: of a crystal that warms up by 1 ppm in a minute the line is 3 us behind."""
 _GATE_NS: Final = 5e6
@@ -69,6 +71,11 @@ class DeviceClock:
     def drift_ppm(self) -> float:
         """How much faster than nominal the device plays, by the local clock; 0 until it is known, after a second."""
         return -self._slope * _PPM
+
+    @property
+    def locked(self) -> bool:
+        """Whether there are enough reports to begin to play by them."""
+        return self._count > 0 or self._bin_count >= _LOCK_COUNT
 
     def add(self, local_ns: int, frame: int) -> None:
         """Take a report: that frame is heard at this local time (it may lie ahead)."""

@@ -52,10 +52,10 @@ class PlayoutSettings:
     """Errors above that in a row before the jump: one wild report of a device moves nothing."""
     crossfade_ns: int = 5_000_000
     """Over how long the seam of a jump is to be hidden."""
-    start_bound_ns: int = 1_200_000
+    start_bound_ns: int = 900_000
     """How wrong the clock may be where playing starts: what starts further off is heard to slide into its place."""
-    start_patience_ns: int = 400_000_000
-    """For a better clock than it is by then nobody waits: two more bursts of probes have found a quick one by then."""
+    start_patience_ns: int = 800_000_000
+    """For a better clock than it is by then nobody waits: three more bursts of probes have found quick ones by then."""
 
     def __post_init__(self) -> None:
         for name, low, high in _BOUNDS:
@@ -134,8 +134,8 @@ class PlayoutController:
 
     __slots__ = (
         "_aligned_ns", "_delay_from_ns", "_delay_ns", "_delay_old_ns", "_device_latency_ns", "_error_ns", "_far_count",
-        "_ignored_count", "_integral_ppm", "_last_ns", "_resync_count", "_settings", "_speed_ppm", "_state",
-        "_waiting_from_ns",
+        "_first_ns", "_ignored_count", "_integral_ppm", "_last_ns", "_resync_count", "_settings", "_speed_ppm",
+        "_state",
     )  # fmt: skip
 
     def __init__(
@@ -154,7 +154,7 @@ class PlayoutController:
         self._far_count = 0
         self._resync_count = 0
         self._ignored_count = 0
-        self._waiting_from_ns: int | None = None
+        self._first_ns: int | None = None
 
     def __repr__(self) -> str:
         return f"<PlayoutController {self._state.value} {self._error_ns / 1e3:+.0f} us {self._speed_ppm:+.1f} ppm>"
@@ -204,7 +204,7 @@ class PlayoutController:
         Args:
             session_ns: session time at which the block's first frame is heard; None while the clock is not locked.
             position_ns: stamp of the source frame that is next to be read.
-            bound_ns: how wrong session time can be; playing starts a moment later where that is much.
+            bound_ns: how wrong session time can be; the first sound comes a moment later where that is much.
 
         Returns:
             The speed, and a jump where one is due: at the start, after `resume` and `restart`, and past the limit. It
@@ -258,17 +258,16 @@ class PlayoutController:
         return PlayoutStep(1 + self._speed_ppm / _PPM) if self._state is PlayoutState.PLAYING else _AS_IT_IS
 
     def _may_wait(self, session_ns: int, bound_ns: float) -> bool:
-        """Whether the clock is not good enough yet, and may soon be."""
+        """Whether the clock is not good enough yet, and may soon be: only at first, not after every silence."""
+        if self._first_ns is None:
+            self._first_ns = session_ns
         if bound_ns <= self._settings.start_bound_ns:
             return False
-        if self._waiting_from_ns is None:
-            self._waiting_from_ns = session_ns
-        return 0 <= session_ns - self._waiting_from_ns < self._settings.start_patience_ns
+        return 0 <= session_ns - self._first_ns < self._settings.start_patience_ns
 
     def _align(self, session_ns: int, error_ns: int) -> PlayoutStep:
         """Jump to the target; read on with the drift that is known."""
         self._state = PlayoutState.PLAYING
-        self._waiting_from_ns = None
         self._aligned_ns = self._last_ns = session_ns
         self._error_ns = 0.0
         self._far_count = 0

@@ -49,6 +49,14 @@ def test_before_the_first_average_the_mean_of_the_reports_counts() -> None:
     assert (clock.local_ns(0), clock.local_ns(480), clock.drift_ppm) == (2000, 10 * MS + 2000, 0.0)
 
 
+def test_a_dozen_reports_are_enough_to_begin_by_and_stay_enough() -> None:
+    clock, locked = DeviceClock(48_000), []
+    for number in range(200):
+        clock.add(number * 10 * MS, number * 480)
+        locked.append(clock.locked)
+    assert locked == [False] * 11 + [True] * 189
+
+
 def test_one_wild_report_moves_nothing() -> None:
     clock = DeviceClock(48_000)
     errors(clock, VirtualDevice(48_000, started_ns=0), Random(1), seconds=5, noise=0.0)
