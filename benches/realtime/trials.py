@@ -26,12 +26,17 @@ class Look:
     """What all filters said at one moment, and what is true; microseconds."""
 
     seconds: float
-    errors: dict[str, float]
-    """By filter; ours is `OURS`."""
+    ahead: dict[str, float]
+    """By filter, how far its offset is above the true one; ours is `OURS`."""
     bound: float
     """Ours: how wrong it says that it may be."""
     drift: float
     """Ours: how wrong the drift is, in ppm."""
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """By filter, how wrong it is, whatever the sign."""
+        return {name: abs(ahead) for name, ahead in self.ahead.items()}
 
 
 class Trial:
@@ -47,7 +52,7 @@ class Trial:
         self._kept = array("d")
 
     def put(self, look: Look) -> None:
-        self._kept.extend((look.seconds, look.bound, look.drift, *(look.errors[name] for name in self._names)))
+        self._kept.extend((look.seconds, look.bound, look.drift, *(look.ahead[name] for name in self._names)))
 
     @property
     def looks(self) -> list[Look]:
@@ -116,9 +121,9 @@ def trial(
             world.ahead_ns += sleep_s * _SECOND
         local = clock.read(now)
         true = world.offset_ns()
-        errors = {name: abs(other.offset_ns(local) - true) / 1e3 for name, other in others.items()}
-        errors[OURS] = abs(ours.offset_ns(local) - true) / 1e3
+        ahead = {name: (other.offset_ns(local) - true) / 1e3 for name, other in others.items()}
+        ahead[OURS] = (ours.offset_ns(local) - true) / 1e3
         drift = abs(ours.drift_ppm * 1e-6 + clock.rate / (1 + clock.rate)) * 1e6
-        result.put(Look(now / _SECOND, errors, ours.bound_ns(local) / 1e3, drift))
+        result.put(Look(now / _SECOND, ahead, ours.bound_ns(local) / 1e3, drift))
     result.steps_found = ours.step_count
     return result

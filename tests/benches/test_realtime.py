@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from benches.realtime import __main__ as command
-from benches.realtime import table
+from benches.realtime import page, table
 from benches.realtime.anchors import ANCHORS
 from benches.realtime.clocks import LocalClock, Sample, World
 from benches.realtime.delays import PATHS, QUANTILES
@@ -66,7 +66,7 @@ def test_a_run_prints_and_writes_what_its_modules_yield(
     assert command.main(["--quick", "--only", "G1,G2"]) == 1
     out = capsys.readouterr().out
     assert "not run: no path" in out
-    assert out.splitlines()[-1] == "2 figures: 1 reached, 0 missed, 1 not run"
+    assert out.splitlines()[-1] == "2 figures: 1 reached, 0 missed, 0 behind another, 1 not run"
 
 
 @pytest.mark.parametrize(
@@ -124,3 +124,54 @@ def test_the_line_of_a_figure_that_was_not_run_says_why() -> None:
     assert table.line(Figure("G8", "warble", why="not run: no numpy")).split() == [
         "G8", "warble", "not", "run:", "no", "numpy"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("figure", "said"),
+    [
+        (Figure("G1", "a", 30.0, goal=25.0, anchors={"x": 20.0}), "MISSED"),
+        (Figure("G1", "a", 21.0, goal=25.0, anchors={"x": 20.0}), "behind"),
+        (Figure("G1", "a", 21.0, anchors={"x": 20.0}), "behind"),
+    ],
+)
+def test_a_line_tells_a_goal_that_is_missed_from_an_anchor_that_is_ahead(figure: Figure, said: str) -> None:
+    assert said in table.line(figure.judge()).split()
+
+
+def test_a_page_gets_the_figures_of_a_run_between_its_marks(tmp_path: Path) -> None:
+    figures = [
+        Figure("G1", "offset", 12.5, goal=25.0, anchors={"Other": 50.0}).judge(),
+        Figure("G1", "skewed", 60.0, anchors={"Other": 50.0, "Another": 70.0}, why="queues").judge(),
+        Figure("G10", "wrong", 0.0, "", goal=0.0).judge(),
+    ]
+    rows, file = tmp_path / "r.json", tmp_path / "page.md"
+    table.write_json(figures, {}, rows)
+    file.write_text(f"before\n\n{page.BEGIN}\nold\n{page.END}\n\nafter\n", encoding="utf-8")
+    for _ in range(2):
+        page.main([str(rows), str(file)])
+    assert file.read_text(encoding="utf-8").splitlines() == [
+        "before",
+        "",
+        page.BEGIN,
+        "",
+        "## G1: how wrong the offset is",
+        "",
+        "| figure | EchoStream | goal | Other | Another |",
+        "|---|---|---|---|---|",
+        "| offset | **12.5 us** | at most 25 | 50.0 us |  |",
+        "| skewed | 60.0 us |  | 50.0 us | 70.0 us |",
+        "",
+        "- skewed: queues.",
+        "",
+        "## G10: order and counts",
+        "",
+        "| figure | EchoStream | goal |",
+        "|---|---|---|",
+        "| wrong | **0** | at most 0 |",
+        "",
+        page.END,
+        "",
+        "after",
+    ]
+    with pytest.raises(ValueError, match="no <!-- figures -->"):
+        page.filled("a page without marks", "")
