@@ -17,6 +17,8 @@ _SEQUENCES: Final = 1 << 32
 _MAX_PIECES: Final = 1 << 16
 _MAX_UNFINISHED: Final = 16
 """Items of one stream that wait for pieces: those of a newer one mean that the oldest will not be whole any more."""
+_LEAST_PIECE_BYTES: Final = 64
+"""What a piece costs at the least: without it those of a byte or none would be free. A path carries far larger ones."""
 _MAX_EARLY: Final = 64
 _EARLY_NS: Final = 100_000_000
 """Datagrams that overtook the opening of their stream: what took longer than this is of no use to it."""
@@ -25,13 +27,16 @@ _EARLY_NS: Final = 100_000_000
 class DatagramHalves:
     """What an application stream remembers of both its directions, where its items may travel in datagrams."""
 
-    __slots__ = ("_held", "_limit", "_unfinished", "buffered_bytes", "dropped", "numbered", "remote_items")
+    __slots__ = (
+        "_held", "_limit", "_piece_count", "_unfinished", "buffered_bytes", "dropped", "numbered", "remote_items",
+    )  # fmt: skip
 
     def __init__(self, limit_bytes: int, held: Share | None = None) -> None:
         """Make one; unfinished items take no more than `limit_bytes`, and count in `held` until `release`."""
         self._limit = limit_bytes
         self._held = held
         self._unfinished: dict[int, _Unfinished] = {}
+        self._piece_count = 0
         self.buffered_bytes = 0
         """Of unfinished items."""
         self.dropped = 0
@@ -56,6 +61,7 @@ class DatagramHalves:
         if frame.piece in item.pieces or not item.fits(frame):
             return None
         item.pieces[frame.piece] = frame.payload
+        self._piece_count += 1
         self._count(len(frame.payload))
         if len(item.pieces) == frame.pieces:
             self._forget(frame.sequence)
@@ -69,16 +75,20 @@ class DatagramHalves:
     def release(self) -> None:
         """The stream has ended: nothing will be whole any more."""
         self._unfinished.clear()
+        self._piece_count = 0
         self._count(-self.buffered_bytes)
         self._held = None
 
     @property
     def _too_much(self) -> bool:
         is_full = self._held is not None and self._held.full
-        return len(self._unfinished) > _MAX_UNFINISHED or self.buffered_bytes > self._limit or is_full
+        size = max(self.buffered_bytes, self._piece_count * _LEAST_PIECE_BYTES)
+        return len(self._unfinished) > _MAX_UNFINISHED or size > self._limit or is_full
 
     def _forget(self, sequence: int) -> None:
-        self._count(-sum(map(len, self._unfinished.pop(sequence).pieces.values())))
+        pieces = self._unfinished.pop(sequence).pieces
+        self._piece_count -= len(pieces)
+        self._count(-sum(map(len, pieces.values())))
 
     def _count(self, size: int) -> None:
         self.buffered_bytes += size
@@ -104,10 +114,12 @@ class _Unfinished:
 class EarlyItems:
     """Datagrams that came before their stream was taken: few, and not for long."""
 
-    __slots__ = ("_frames", "dropped")
+    __slots__ = ("_frames", "_held", "dropped")
 
-    def __init__(self) -> None:
+    def __init__(self, held: Share | None = None) -> None:
+        """Make one; what waits counts in `held`."""
         self._frames: deque[tuple[int, f.DatagramItemFrame]] = deque()
+        self._held = held
         self.dropped = 0
         """Those that nobody wanted in time."""
 
@@ -117,10 +129,10 @@ class EarlyItems:
     def add(self, frame: f.DatagramItemFrame, arrived_ns: int) -> None:
         """Hold one."""
         self._drop(arrived_ns)
-        if len(self._frames) >= _MAX_EARLY:
-            self._frames.popleft()
-            self.dropped += 1
+        if len(self._frames) >= _MAX_EARLY or (self._held is not None and self._held.full):
+            self._drop_oldest()
         self._frames.append((arrived_ns, frame))
+        self._count(len(frame.payload))
 
     def take(self, number: int, now_ns: int) -> list[tuple[int, f.DatagramItemFrame]]:
         """Return (arrival, frame) of those of one stream, and forget them."""
@@ -129,16 +141,21 @@ class EarlyItems:
         self._drop(now_ns)
         taken = [item for item in self._frames if item[1].id == number]
         self._frames = deque(item for item in self._frames if item[1].id != number)
+        self._count(-sum(len(frame.payload) for _, frame in taken))
         return taken
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._frames.clear()
 
     def _drop(self, now_ns: int) -> None:
         while self._frames and now_ns - self._frames[0][0] > _EARLY_NS:
-            self._frames.popleft()
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        if self._frames:
+            self._count(-len(self._frames.popleft()[1].payload))
             self.dropped += 1
+
+    def _count(self, size: int) -> None:
+        if self._held is not None:
+            self._held.add(size)
 
 
 def cut_item(item: f.DatagramItemFrame, room: int) -> list[f.DatagramItemFrame]:

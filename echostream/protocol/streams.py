@@ -140,6 +140,11 @@ class StreamTable:
             self.on_datagram(frame, arrived_ns, events)
         return [event for event in events if isinstance(event, ev.DatagramItemReceived)]
 
+    @property
+    def dropped_early(self) -> int:
+        """Datagrams of streams that nobody took in time."""
+        return 0 if self._early is None else self._early.dropped
+
     def forget(self, stream: AppStream) -> None:
         """Its last datagrams have come, or will not: what still does is late. Safe to repeat."""
         if self._ended.pop(stream.id, None) is not None and stream.datagrams is not None:
@@ -232,7 +237,8 @@ class StreamTable:
         if stream is None and link.is_local(number):
             link.late_frames += 1
         elif stream is None or not (stream.accepted or link.is_local(number)):
-            self._early = self._early or EarlyItems()
+            if self._early is None:
+                self._early = EarlyItems(link.held)
             self._early.add(frame, arrived_ns)
         elif stream.datagrams is None:
             link.dropped_datagrams += 1

@@ -461,6 +461,8 @@ class Ordeal:
                 assert credit.received - credit.consumed <= credit.window + largest
         for stream in (*machine.streams.streams.values(), *machine.streams._ended.values()):
             held += 0 if stream.datagrams is None else stream.datagrams.buffered_bytes
+        early = machine.streams._early
+        held += 0 if early is None else sum(len(frame.payload) for _, frame in early._frames)
         assert machine.link.held.held == (held if machine.state is not State.CLOSED else 0), (
             "what is held is counted wrongly"
         )

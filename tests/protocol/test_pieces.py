@@ -177,6 +177,22 @@ def test_the_oldest_unfinished_item_gives_way_by_number_and_by_size() -> None:
     assert (large.dropped, large.buffered_bytes) == (3, 0)
 
 
+def test_pieces_of_a_byte_or_none_are_not_free() -> None:
+    halves = DatagramHalves(6400)
+    for piece in range(1000):
+        halves.join(item(0, b"", piece=piece, pieces=5000))
+        assert sum(len(unfinished.pieces) for unfinished in halves._unfinished.values()) <= 100
+    assert halves.dropped == 9
+    for piece in range(1, 60):
+        assert halves.join(item(1, bytes(100), piece=piece, pieces=60)) is None
+    whole = halves.join(item(1, bytes(100), pieces=60))
+    assert whole is not None
+    assert len(whole.payload) == 6000, "those of an honest sender are all held"
+    halves.release()
+    assert halves.join(item(2, b"", pieces=2)) is None
+    assert halves.dropped == 10, "of those that the last item pushed out"
+
+
 def test_unfinished_items_count_in_what_is_held_and_give_way_when_that_is_too_much() -> None:
     held = Account(1 << 20).open(100)
     halves = DatagramHalves(1000, held)
@@ -231,6 +247,33 @@ def test_few_wait_and_not_for_long() -> None:
     assert len(early) == 32
     assert early.take(6, 100 * MS + 40)[0][1].sequence == 41
     assert (len(early), early.dropped, early.take(6, 0)) == (0, 6 + 17, [])
+
+
+def test_what_waits_counts_in_what_is_held_and_gives_way_when_that_is_too_much() -> None:
+    held = Account(1 << 20).open(100)
+    early = EarlyItems(held)
+    for number in range(3):
+        early.add(item(number, bytes(60), number=5), number)
+    assert ([frame.sequence for _, frame in early.take(5, 3)], held.held, early.dropped) == ([1, 2], 0, 1)
+    early.add(item(3, bytes(60), number=7), 4)
+    early.add(item(4, bytes(60), number=7), 5 + 100 * MS)
+    assert (len(early), held.held, early.dropped) == (1, 60, 2)
+    held.add(1000)
+    early.take(7, 6 + 100 * MS)
+    early.add(item(5, b"", number=7), 7 + 100 * MS)
+    assert (len(early), early.dropped) == (1, 2), "nothing is there that could give way"
+
+
+def test_what_nobody_took_in_time_is_counted_for_all_of_the_connection(pair: ProtocolPair) -> None:
+    streams = pair.server.protocol.streams
+    assert streams.dropped_early == 0
+    for number in range(5):
+        arrive(pair.server, [pair.client.codec.encode(item(number, b"", number=99))], number * 200 * MS)
+    assert (streams.dropped_early, len(streams._early or ())) == (4, 1)
+    _, far = take(pair)
+    streams.take_early(far, 2_000 * MS)
+    arrive(pair.server, [pair.client.codec.encode(item(9, b"", number=99))], 3_000 * MS)
+    assert streams.dropped_early == 5, "counts outlive what was counted"
 
 
 def test_nothing_waits_where_no_datagram_came_early(pair: ProtocolPair) -> None:
