@@ -9,6 +9,8 @@ __all__ = ("ClockMapping",)
 
 _CRAWL: Final = 1 / 16 - 1
 """Slew while a large error backwards is made up for: time goes on at a 16th of its speed."""
+_MAX_DRIFT: Final = 0.1
+"""No clock is further off: who says so would make time stand still, or go back."""
 
 
 class ClockMapping:
@@ -47,7 +49,7 @@ class ClockMapping:
         Args:
             local_ns: now, on the local clock.
             offset_ns: session minus local clock, now.
-            drift_ppm: how much faster the session's clock runs.
+            drift_ppm: how much faster the session's clock runs; 100,000 count where it is more.
 
         Returns:
             Whether the error was too large to be slewed away.
@@ -55,7 +57,7 @@ class ClockMapping:
         if not (isfinite(offset_ns) and isfinite(drift_ppm)):
             return False
         target = local_ns + round(offset_ns)
-        drift = drift_ppm * 1e-6
+        drift = max(-_MAX_DRIFT, min(_MAX_DRIFT, drift_ppm * 1e-6))
         if not self._is_set:
             self._is_set = True
             self._draw(local_ns, target, 0.0, 0, drift)

@@ -94,6 +94,17 @@ def test_what_is_no_finite_number_is_ignored(offset: float, drift: float) -> Non
     assert mapping.to_session_ns(SECOND) == SECOND + 7
 
 
+@pytest.mark.parametrize("drift", [-1e6, -3e6, -1e300, 1e300], ids=str)
+def test_a_drift_that_no_clock_has_neither_stops_time_nor_turns_it_back(drift: float) -> None:
+    mapping = ClockMapping()
+    mapping.update(0, 0.0, drift)
+    times = [mapping.to_session_ns(second * SECOND) for second in range(5)]
+    assert times == sorted(set(times))
+    assert mapping.to_local_ns(times[4]) == 4 * SECOND
+    mapping.update(4 * SECOND, -50e6, drift)
+    assert mapping.to_session_ns(4 * SECOND) < mapping.to_session_ns(4 * SECOND + SECOND // 100)
+
+
 estimates = st.tuples(
     st.integers(0, 5 * SECOND),  # since the last one
     st.one_of(st.floats(-3e6, 3e6), st.floats(-1e10, 1e10)),
