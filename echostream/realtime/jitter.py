@@ -68,13 +68,14 @@ class JitterBuffer:
     Group mode, with `latency_ns`: its turn is exactly `latency_ns` after its timestamp, for every receiver. All three
     are of one clock, the session's. The estimate then only tells what latency would do: `wanted_latency_ns`.
 
-    Memory is bounded by `capacity` and `capacity_bytes`; above it the oldest item goes.
+    Memory is bounded by `capacity` and `capacity_bytes`; above it the oldest item goes. Who can hold back what comes
+    asks `waiting.has_room` before.
     """
 
     __slots__ = (
-        "_concealed", "_frame_ns", "_last", "_late_ns", "_latency_ns", "_margin_ns", "_now_ns", "_paused", "_played",
-        "_position_ns", "_rebuffer_ns", "_reorder", "_reorder_ns", "_run", "_skipped", "_timeline", "_waiting", "delay",
-        "meter", "state",
+        "_capacity", "_concealed", "_frame_ns", "_last", "_late_ns", "_latency_ns", "_margin_ns", "_now_ns", "_paused",
+        "_played", "_position_ns", "_rebuffer_ns", "_reorder", "_reorder_ns", "_run", "_skipped", "_timeline", "delay",
+        "meter", "state", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -113,24 +114,22 @@ class JitterBuffer:
         """
         if frame_ns <= 0:
             raise ValueError(f"frame_ns is {frame_ns}, at least 1 is needed: how long an item lasts")
-        longest_ns = latency_ns or max_delay_ns
-        if longest_ns <= 0:
-            raise ValueError(f"a delay of {longest_ns} ns: latency_ns and max_delay_ns are above 0")
-        if capacity is None:
-            capacity = min(max(_LEAST_CAPACITY, 2 * longest_ns // frame_ns), _MOST_CAPACITY)
-        if capacity <= 0 or capacity_bytes <= 0:
+        if max_delay_ns <= 0:
+            raise ValueError(f"a delay of {max_delay_ns} ns: latency_ns and max_delay_ns are above 0")
+        if (capacity is not None and capacity <= 0) or capacity_bytes <= 0:
             raise ValueError(f"room for {capacity} items and {capacity_bytes} bytes: both are above 0")
         self._frame_ns = frame_ns
-        self._latency_ns = latency_ns
         self._margin_ns = margin_ns
         self._late_ns = min(late_ns, frame_ns)
         self._rebuffer_ns = rebuffer_ns
-        self._waiting = Waiting(capacity, capacity_bytes)
+        self._capacity = capacity
+        self.waiting = Waiting(capacity or _LEAST_CAPACITY, capacity_bytes)
         self.meter = meter or QualityMeter()
         self.delay = DelayTarget(
             min_ns=frame_ns if min_delay_ns is None else min_delay_ns, max_ns=max_delay_ns, start_ns=start_delay_ns
         )
-        self._timeline = Timeline(frame_ns, early_ns=max(SLACK_NS, 2 * (latency_ns or 0)))  # as much as there is room
+        self._timeline = Timeline(frame_ns)
+        self.latency_ns = latency_ns
         self._reorder = DelayHistogram(max_delay_ns)
         self._reorder_ns = 0  # how long a missing item is given to come out of order
         self._last = NEVER  # what has this index or a lower one is over
@@ -143,12 +142,12 @@ class JitterBuffer:
 
     def __repr__(self) -> str:
         return (
-            f"<JitterBuffer {self.state.name}, {len(self._waiting)} items, delay {self.playout_delay_ns / 1e6:.1f} ms>"
+            f"<JitterBuffer {self.state.name}, {len(self.waiting)} items, delay {self.playout_delay_ns / 1e6:.1f} ms>"
         )
 
     def __len__(self) -> int:
         """How many items wait."""
-        return len(self._waiting)
+        return len(self.waiting)
 
     # what it does about time
 
@@ -164,12 +163,22 @@ class JitterBuffer:
 
     @property
     def latency_ns(self) -> int | None:
-        """The latency of the group, None when adaptive. Set it to move the whole group at once."""
+        """The latency of the group, None when adaptive. Set it to move the whole group at once; the room follows.
+
+        Raises:
+            ValueError: it is set below 0.
+        """
         return self._latency_ns
 
     @latency_ns.setter
     def latency_ns(self, latency_ns: int | None) -> None:
+        if latency_ns is not None and latency_ns < 0:
+            raise ValueError(f"a delay of {latency_ns} ns: latency_ns and max_delay_ns are above 0")
         self._latency_ns = latency_ns
+        self._timeline.early_ns = max(SLACK_NS, 2 * (latency_ns or 0))  # as much as there is room
+        if self._capacity is None:
+            items = 2 * (latency_ns or self.delay.max_ns) // self._frame_ns
+            self.waiting.capacity = min(max(_LEAST_CAPACITY, items), _MOST_CAPACITY)
 
     @property
     def wanted_latency_ns(self) -> int:
@@ -210,8 +219,8 @@ class JitterBuffer:
         if self._is_over(index, timestamp_ns, arrival_ns):
             self.meter.late += 1
             return Fate.LATE
-        self._waiting.put(Played(index, timestamp_ns, arrival_ns, payload))
-        while self._waiting.is_overfull:
+        self.waiting.put(Played(index, timestamp_ns, arrival_ns, payload))
+        while self.waiting.is_overfull:
             self._drop()
         return Fate.QUEUED
 
@@ -252,7 +261,7 @@ class JitterBuffer:
 
         Lost is what three later items overtook, once one and a half times the usual reordering has passed.
         """
-        return self._waiting.missing(self._last, now_ns - self._reorder_ns)
+        return self.waiting.missing(self._last, now_ns - self._reorder_ns)
 
     def _turn_ns(self, timestamp_ns: int) -> int:
         return timestamp_ns + self.playout_delay_ns - self._margin_ns
@@ -261,19 +270,19 @@ class JitterBuffer:
         """Return when something has its turn, and whether that is a gap."""
         if self._paused:
             return None, False
-        item = self._waiting.first
+        item = self.waiting.first
         if self.state in _SILENT:
             return (None if item is None else self._turn_ns(item.timestamp_ns)), False
         gap_ns = self._turn_ns(self._position_ns)
         if item is None:
             return gap_ns + self._late_ns, True
         if item.index - self._last - 1 > self._run and item.timestamp_ns - self._position_ns > self._frame_ns // 2:
-            is_proved = len(self._waiting) >= LATER and now_ns - item.arrival_ns >= self._reorder_ns
+            is_proved = len(self.waiting) >= LATER and now_ns - item.arrival_ns >= self._reorder_ns
             return (gap_ns if is_proved else gap_ns + self._late_ns), True
         return self._turn_ns(item.timestamp_ns), False
 
     def _play(self) -> Played:
-        item = self._waiting.take()
+        item = self.waiting.take()
         if self._last != NEVER:
             missing = item.index - self._last - 1
             concealed = min(missing, self._run)  # other gaps were a pause of the sender: nothing was missing
@@ -302,18 +311,18 @@ class JitterBuffer:
         """Begin anew with the next item that is in time: what is silent anyway costs nothing to move."""
         self.state = State.REBUFFER
         self.delay.free = True
-        if not self._waiting:
+        if not self.waiting:
             self.delay.restart()
 
     def _catch_up(self, now_ns: int) -> None:
         """Drop what should have been played: all but the item whose time is now, or at first what is far behind."""
         is_first = self.state is State.PRIMING and not self._paused
         over_ns = now_ns - (self._rebuffer_ns if is_first else self._frame_ns)
-        while (item := self._waiting.first) is not None and self._turn_ns(item.timestamp_ns) <= over_ns:
+        while (item := self.waiting.first) is not None and self._turn_ns(item.timestamp_ns) <= over_ns:
             self._drop()
 
     def _drop(self) -> None:
-        item = self._waiting.take()
+        item = self.waiting.take()
         self.meter.dropped += 1
         if self._paused:
             self._last = item.index  # nobody misses it
@@ -356,8 +365,8 @@ class JitterBuffer:
         self._begin(last)
 
     def _drop_all(self) -> None:
-        self.meter.dropped += len(self._waiting)
-        self._waiting.clear()
+        self.meter.dropped += len(self.waiting)
+        self.waiting.clear()
 
     # what it tells
 
@@ -370,9 +379,9 @@ class JitterBuffer:
             concealed=self._concealed,
             skipped=self._skipped,
             state=self.state.name,
-            buffered=len(self._waiting),
-            buffered_bytes=self._waiting.size_bytes,
-            buffered_ns=self._waiting.span_ns + self._frame_ns if self._waiting else 0,
+            buffered=len(self.waiting),
+            buffered_bytes=self.waiting.size_bytes,
+            buffered_ns=self.waiting.span_ns + self._frame_ns if self.waiting else 0,
             target_delay_ns=self.target_delay_ns,
             playout_delay_ns=self.playout_delay_ns,
             wanted_latency_ns=self.wanted_latency_ns,

@@ -25,8 +25,8 @@ class Timeline:
     """The timestamps of one stream, each judged by those before."""
 
     __slots__ = (
-        "_claim_ns", "_claim_transit_ns", "_claims", "_early_ns", "_frame_ns", "_index", "_timestamp_ns", "_transit_ns",
-        "bad", "moved", "moves",
+        "_claim_ns", "_claim_transit_ns", "_claims", "_frame_ns", "_index", "_timestamp_ns", "_transit_ns", "bad",
+        "early_ns", "moved", "moves",
     )  # fmt: skip
 
     def __init__(self, frame_ns: int, *, early_ns: int = SLACK_NS) -> None:
@@ -37,7 +37,7 @@ class Timeline:
             early_ns: how much earlier than usual an item may arrive behind a hole: a sender may run ahead of its time.
         """
         self._frame_ns = frame_ns
-        self._early_ns = early_ns
+        self.early_ns = early_ns
         self.bad = 0
         """Timestamps that were not believed."""
         self.moves = 0
@@ -64,7 +64,7 @@ class Timeline:
         rises = ahead_ns > 0 if step > 0 else ahead_ns < 0
         if rises and (
             -SLACK_NS <= timestamp_ns - expected_ns <= SLACK_NS
-            or -self._early_ns <= transit_ns - self._transit_ns <= _LATEST_NS
+            or -self.early_ns <= transit_ns - self._transit_ns <= _LATEST_NS
         ):
             if step > 0:
                 self._set(index, timestamp_ns, transit_ns)

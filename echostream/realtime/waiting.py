@@ -44,12 +44,12 @@ class Gap:
 class Waiting:
     """Items by index, the lowest first. Holds what it is given: the owner drops while it `is_overfull`."""
 
-    __slots__ = ("_capacity", "_capacity_bytes", "_head", "_items", "size_bytes")
+    __slots__ = ("_capacity_bytes", "_head", "_items", "capacity", "size_bytes")
 
     def __init__(self, capacity: int, capacity_bytes: int) -> None:
         self._items: dict[int, Played] = {}
         self._head = 0  # the lowest index, if there is any
-        self._capacity = capacity
+        self.capacity = capacity
         self._capacity_bytes = capacity_bytes
         self.size_bytes = 0
 
@@ -64,13 +64,23 @@ class Waiting:
     @property
     def is_overfull(self) -> bool:
         """Whether more waits than may."""
-        return len(self._items) > self._capacity or self.size_bytes > self._capacity_bytes
+        return len(self._items) > self.capacity or self.size_bytes > self._capacity_bytes
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether one more item leaves room for those that wait."""
+        items = len(self._items)
+        return not items or (items < self.capacity and self.size_bytes + size_bytes <= self._capacity_bytes)
+
+    @property
+    def last(self) -> Played | None:
+        """The item with the highest index."""
+        return self._items[max(self._items)] if self._items else None
 
     @property
     def span_ns(self) -> int:
         """Media time from the first to the last, 0 when there are none."""
-        items = self._items
-        return items[max(items)].timestamp_ns - items[self._head].timestamp_ns if items else 0
+        last = self.last
+        return last.timestamp_ns - self._items[self._head].timestamp_ns if last is not None else 0
 
     def put(self, item: Played) -> None:
         """Hold an item with an index that is not there."""

@@ -93,6 +93,32 @@ def test_a_new_latency_of_the_group_moves_the_turns() -> None:
     assert pop(buffer, LATENCY + FRAME + 5 * MS) == [1]
 
 
+def test_the_room_follows_a_latency_that_grows() -> None:
+    buffer = group()
+    buffer.latency_ns = 2 * SECOND
+    push(buffer, *range(300), at_ns=0)
+    assert counts(buffer, "buffered", "dropped") == (300, 0)
+    buffer.latency_ns = LATENCY
+    push(buffer, 300, at_ns=0)
+    assert counts(buffer, "buffered", "dropped") == (64, 237)
+    buffer.latency_ns = 2 * SECOND
+    push(buffer, 301, at_ns=0)
+    buffer.push(302, 0, 302 * FRAME, b"")
+    buffer.push(303, 500 * FRAME, 303 * FRAME, b"")
+    assert counts(buffer, "bad_timestamps") == (1,), "behind a hole it may be as early as there is room"
+    fixed = group(capacity=5)
+    fixed.latency_ns = 2 * SECOND
+    push(fixed, *range(10), at_ns=0)
+    assert len(fixed) == 5
+
+
+def test_a_latency_below_nothing_is_refused() -> None:
+    buffer = group()
+    with pytest.raises(ValueError, match="a delay of -5 ns: latency_ns and max_delay_ns are above 0"):
+        buffer.latency_ns = -5
+    assert buffer.latency_ns == LATENCY
+
+
 def test_an_adaptive_one_plays_after_the_least_delay_and_the_target() -> None:
     buffer = JitterBuffer(FRAME)
     assert buffer.latency_ns is None
@@ -464,6 +490,7 @@ def test_the_room_follows_from_the_delay() -> None:
         ({"frame_ns": FRAME, "latency_ns": -1}, "a delay of -1 ns: latency_ns and max_delay_ns are above 0"),
         ({"frame_ns": FRAME, "max_delay_ns": 0}, "a delay of 0 ns: latency_ns and max_delay_ns are above 0"),
         ({"frame_ns": FRAME, "capacity": 0}, "room for 0 items and 16777216 bytes: both are above 0"),
+        ({"frame_ns": FRAME, "capacity": 1, "capacity_bytes": 0}, "room for 1 items and 0 bytes: both are above 0"),
     ],
 )
 def test_what_no_buffer_can_be_made_of_is_named(options: dict[str, int], text: str) -> None:

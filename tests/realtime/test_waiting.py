@@ -38,6 +38,20 @@ def test_it_is_overfull_by_items_or_by_bytes() -> None:
     assert waiting(1, 2, capacity_bytes=9).is_overfull
 
 
+def test_there_is_room_for_one_more_up_to_both_bounds_and_always_for_one_alone() -> None:
+    assert Waiting(1, 1).has_room(1_000_000)
+    assert waiting(1, capacity=2, capacity_bytes=10).has_room(5)
+    assert not waiting(1, capacity=2, capacity_bytes=10).has_room(6)
+    assert not waiting(1, 2, capacity=2).has_room(0)
+
+
+def test_the_highest_index_comes_last_in_any_order() -> None:
+    assert Waiting(1, 1).last is None
+    last = waiting(5, 9, 4).last
+    assert last is not None
+    assert last.index == 9
+
+
 def test_missing_is_what_three_later_ones_overtook() -> None:
     assert waiting(4, 7, 8, 9).missing(2, 99) == [3, 5, 6]
     assert waiting(4, 7, 8).missing(2, 99) == [3]
