@@ -35,6 +35,16 @@ def test_counts_are_those_of_the_sequence_and_of_its_owner() -> None:
     assert meter.snapshot(SECOND).lost == 7
 
 
+def test_what_comes_twice_is_no_traffic_and_no_jitter() -> None:
+    meter = QualityMeter()
+    meter.synchronised = True
+    feed(meter, [5.0] * 10)
+    meter.arrived(3, 3 * FRAME, 3 * FRAME + 50 * MS, 100)
+    told = meter.snapshot(SECOND)
+    assert (told.duplicated, told.items_per_second, told.bytes_per_second) == (1, 10, 1_000)
+    assert (told.jitter_ns, told.mean_jitter_ns, told.latency_max_ns) == (0, 0, 5 * MS)
+
+
 def test_jitter_is_that_of_the_rfc_and_its_mean() -> None:
     meter = QualityMeter()
     feed(meter, [5.0, 9.0] * 500)

@@ -104,6 +104,27 @@ def test_loss_at_both_ends_counts_when_the_ends_are_known() -> None:
     assert (tracker.expected, tracker.lost) == (6, 4)
 
 
+def test_a_restart_after_the_end_was_told_counts_what_comes_again() -> None:
+    tracker = SequenceTracker()
+    arrive(tracker, 0, 1)
+    tracker.ended(4)
+    tracker.restart()
+    arrive(tracker, 7, 9)
+    assert (tracker.expected, tracker.lost) == (7, 3)
+
+
+def test_one_before_the_first_is_no_duplicate_of_it() -> None:
+    tracker = SequenceTracker(first=10)
+    assert arrive(tracker, 9, 10, 9) == [Arrival.REORDERED, Arrival.NEW, Arrival.DUPLICATE]
+    assert counts(tracker) == {"received": 2, "duplicated": 1, "reordered": 1}
+
+
+def test_what_it_remembers_is_bounded() -> None:
+    tracker = SequenceTracker(window=64)
+    arrive(tracker, *range(1_000))
+    assert tracker._seen.bit_length() <= 64
+
+
 def test_all_of_a_stream_may_be_lost() -> None:
     tracker = SequenceTracker()
     tracker.ended(5)
