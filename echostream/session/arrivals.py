@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from echostream.session.channel import Channel
     from echostream.types import Overflow
 
-__all__ = ("Arrivals", "Arrived", "TimedItem")
+__all__ = ("MAX_STEP", "Arrivals", "Arrived", "TimedItem")
 
 T = TypeVar("T")
 
 _LINGER: Final = 0.1
 """Seconds that the last datagrams have after the end of the stream, which may overtake them."""
-_MAX_STEP: Final = 1 << 16
+MAX_STEP: Final = 1 << 16
 """Numbers in a row that may be missing: what a slow link dropped in minutes is loss, not a new beginning."""
 
 
@@ -57,7 +57,7 @@ class Arrivals:
 
     def __init__(self, channel: Channel, *, datagrams: bool) -> None:
         limits = channel.peer.runtime.limits
-        self.meter = QualityMeter(sequence=SequenceTracker(first=0, max_step=_MAX_STEP))
+        self.meter = QualityMeter(sequence=SequenceTracker(first=0, max_step=MAX_STEP))
         self.policy: Overflow = "drop_oldest" if datagrams else "block"
         self.max_items = limits.max_queued_items
         self.bytes = 0
@@ -109,6 +109,11 @@ class Arrivals:
             self._held = None
 
     # For who reads
+
+    @property
+    def first(self) -> Arrived | None:
+        """The item that waits longest."""
+        return self._items[0] if self._items else None
 
     def take(self) -> Arrived | None:
         """Return the item that waits longest, and forget it."""

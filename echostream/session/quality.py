@@ -104,7 +104,7 @@ class SessionQuality(ClockFigures):
     held_bytes: int
     """What this side holds for the peer: unread items, unfinished frames, events that wait for listeners."""
     dropped_datagrams: int
-    """Datagrams that made no sense here."""
+    """Datagrams that made no sense here, or whose stream nobody took in time."""
     late_frames: int
     """Frames for calls and streams that had ended."""
     dropped_events: int
@@ -134,7 +134,7 @@ def session_quality(session: Session) -> SessionQuality:
         round_trip=peer.connection.rtt,
         unsent_bytes=peer.backlog.unsent_bytes,
         held_bytes=link.held.held,
-        dropped_datagrams=link.dropped_datagrams,
+        dropped_datagrams=link.dropped_datagrams + peer.protocol.streams.dropped_early,
         late_frames=link.late_frames,
         dropped_events=session.dropped_events,
         streams=tuple(channel_quality(handle) for handle in handles if isinstance(handle, Channel)),
@@ -170,6 +170,7 @@ def _received(channel: Channel) -> StreamQuality:
     return replace(
         turned,
         **{item.name: getattr(counted, item.name) for item in fields(StreamQuality) if item.name in _OF_ARRIVALS},
+        late=counted.late + turned.late,
         dropped=counted.dropped + turned.dropped,
         buffered=turned.buffered + len(arrivals),
         buffered_bytes=turned.buffered_bytes + arrivals.waiting_bytes,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from contextlib import suppress
 from dataclasses import replace
+from operator import index
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self
 
@@ -97,9 +99,7 @@ class StreamSender(Generic[T]):
             InvalidArgumentError: as `send`, or `at_ns` is no whole number of 64 bits.
         """
         self._channel.check_timed()
-        if not isinstance(at_ns, int) or isinstance(at_ns, bool) or not -_MAX_TIMESTAMP <= at_ns < _MAX_TIMESTAMP:  # pyright: ignore[reportUnnecessaryIsInstance] - NaN comes here
-            raise InvalidArgumentError(f"timestamp {at_ns!r} is no whole number of nanoseconds in 64 bits")
-        await self._channel.send(item, self._codec, at_ns)
+        await self._channel.send(item, self._codec, _checked_timestamp(at_ns))
 
     def set_policy(
         self,
@@ -309,3 +309,21 @@ class StreamReceiver(Generic[T]):
 
     async def __anext__(self) -> T:
         return await self.recv()
+
+
+def _checked_timestamp(at_ns: Any) -> int:
+    """Return a timestamp that the wire has room for; whole numbers of other kinds are taken, numpy's say.
+
+    Raises:
+        InvalidArgumentError: it is none.
+    """
+    is_whole = isinstance(at_ns, int) and not isinstance(at_ns, bool)
+    told = f"of {at_ns.bit_length()} bits" if is_whole else repr(at_ns)  # a huge one has no decimal form
+    if not isinstance(at_ns, bool):
+        with suppress(TypeError):
+            found = index(at_ns)
+            if -_MAX_TIMESTAMP <= found < _MAX_TIMESTAMP:
+                return found
+    raise InvalidArgumentError(
+        f"timestamp {told} is no whole number of nanoseconds in 64 bits; session time is one: client.clock.now_ns()"
+    )

@@ -276,11 +276,41 @@ async def test_reliable_streams_have_timestamps_where_asked_for(ends: Duo, studi
     assert second.timestamp_ns <= second.arrived_ns + 10**9
 
 
-@pytest.mark.parametrize("at_ns", [1.5, math.nan, True, None, "1", 1 << 63, -(1 << 63) - 1])
-async def test_what_is_no_timestamp_is_refused(studio: Studio, at_ns: Any) -> None:
+@pytest.mark.parametrize(
+    ("at_ns", "named"),
+    [
+        (1.5, "1.5"),
+        (math.nan, "nan"),
+        (-math.inf, "-inf"),
+        (True, "True"),
+        (None, "None"),
+        ("1", "'1'"),
+        (1 << 63, "of 64 bits"),
+        (-(1 << 63) - 1, "of 64 bits"),
+        pytest.param(10**5000, "of 16610 bits", id="huge"),
+    ],
+)
+async def test_what_is_no_timestamp_is_refused(studio: Studio, at_ns: Any, named: str) -> None:
     async with duo(studio) as ends, ends.here.open_stream("timed", time_sync=True) as sender:
-        with pytest.raises(InvalidArgumentError, match="is no whole number of nanoseconds in 64 bits"):
+        with pytest.raises(InvalidArgumentError) as caught:
             await sender.send_with_timestamp("a", at_ns=at_ns)
+    assert caught.value.message == (
+        f"timestamp {named} is no whole number of nanoseconds in 64 bits; session time is one: client.clock.now_ns()"
+    )
+    assert studio.got == []
+
+
+async def test_whole_numbers_of_other_kinds_are_timestamps(studio: Studio) -> None:
+    class Whole:
+        def __index__(self) -> int:
+            return 77
+
+    stamp: Any = Whole()
+    async with duo(studio) as ends, ends.here.open_stream("timed", time_sync=True) as sender:
+        await sender.send_with_timestamp("a", at_ns=stamp)
+        await sender.send_with_timestamp("b", at_ns=(1 << 63) - 1)
+        await sender.send_with_timestamp("c", at_ns=-(1 << 63))
+    assert [timed.timestamp_ns for timed in studio.got] == [77, (1 << 63) - 1, -(1 << 63)]
 
 
 async def test_streams_without_timestamps_say_so(studio: Studio) -> None:
