@@ -26,8 +26,11 @@ class StreamQuality:
 
     received: int = 0
     """Different items that arrived."""
+    received_bytes: int = 0
     lost: int = 0
     """Items that were sent before the newest and have not arrived."""
+    lost_for_good: int = 0
+    """Those of them that were not just overtaken: where `lost` falls again when one is only late, this rises."""
     duplicated: int = 0
     """Arrivals of an item that was there before."""
     reordered: int = 0
@@ -102,7 +105,8 @@ class QualityMeter:
     """
 
     __slots__ = (
-        "_second", "_seconds", "_synchronised", "_transit_ns", "dropped", "invalid", "jitter_ns", "late", "sequence",
+        "_earlier_bytes", "_second", "_seconds", "_synchronised", "_transit_ns", "dropped", "invalid", "jitter_ns",
+        "late", "sequence",
     )  # fmt: skip
 
     def __init__(self, sequence: SequenceTracker | None = None) -> None:
@@ -111,6 +115,7 @@ class QualityMeter:
         self.jitter_ns = 0.0
         self._synchronised = False
         self._transit_ns: int | None = None
+        self._earlier_bytes = 0  # of the items before this second
         self._second = _Second(-1, 0)
         self._seconds: deque[_Second] = deque(maxlen=WINDOW_SECONDS + 1)
 
@@ -145,6 +150,7 @@ class QualityMeter:
         number = arrival_ns // SECOND_NS
         second = self._second
         if number > second.number:
+            self._earlier_bytes += second.size_bytes
             second = self._second = _Second(number, arrival_ns)
             self._seconds.append(second)
         second.items += 1
@@ -183,7 +189,9 @@ class QualityMeter:
         sequence = self.sequence
         return StreamQuality(
             received=sequence.received,
+            received_bytes=self._earlier_bytes + self._second.size_bytes,
             lost=sequence.lost,
+            lost_for_good=sequence.lost_for_good,
             duplicated=sequence.duplicated,
             reordered=sequence.reordered,
             strays=sequence.strays,

@@ -8,13 +8,16 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-__all__ = ("MAX_STEP", "WINDOW", "Arrival", "SequenceTracker")
+__all__ = ("MAX_STEP", "OVERTAKEN", "WINDOW", "Arrival", "SequenceTracker")
 
 WINDOW: Final = 1024
 """How far back a number may be and still be told from one that came before."""
 
 MAX_STEP: Final = 3000
 """How far ahead a number may be and count as loss; further is a jump (MAX_DROPOUT of RFC 3550)."""
+
+OVERTAKEN: Final = 64
+"""How many of the newest may be missing because others overtook them: networks reorder by less, as a rule."""
 
 
 class Arrival(IntEnum):
@@ -30,6 +33,9 @@ class Arrival(IntEnum):
     """Seen before."""
     STRAY = 4
     """Far from all others: to be dropped; two in a row are a restart."""
+
+
+_RECENT: Final = (1 << OVERTAKEN) - 1
 
 
 class SequenceTracker:
@@ -83,14 +89,27 @@ class SequenceTracker:
     @property
     def expected(self) -> int:
         """How many items must have been sent, as far as the numbers tell, or as the sender told at the end."""
-        if self._sent is not None:
-            return self._sent
-        return self._expected if self.highest is None else self._expected + self.highest - self._base + 1
+        return self._sent if self._sent is not None else self._expected + self._numbered
+
+    @property
+    def _numbered(self) -> int:
+        """How many of this run must have been sent, as far as the numbers tell."""
+        return 0 if self.highest is None else self.highest - self._base + 1
 
     @property
     def lost(self) -> int:
         """How many of them did not come, so far: one that is only late ceases to be lost when it comes."""
         return max(0, self.expected - self.received)
+
+    @property
+    def lost_for_good(self) -> int:
+        """How many of them lie `OVERTAKEN` or more behind the newest, and do not come any more, as a rule.
+
+        What the sender tells at the end does not count: the last items may still be on their way.
+        """
+        numbered = self._numbered
+        recent = min(numbered, OVERTAKEN) - (self._seen & _RECENT).bit_count()
+        return max(0, self._expected + numbered - self.received - recent)
 
     def ended(self, sent_count: int) -> None:
         """The sender says how many items it sent in all: now the loss at either end is known, too."""

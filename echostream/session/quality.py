@@ -11,7 +11,15 @@ from echostream.session.channel import Channel
 if TYPE_CHECKING:
     from echostream.session.session import Session
 
-__all__ = ("ChannelQuality", "SentQuality", "SessionQuality", "channel_quality", "session_quality")
+__all__ = (
+    "ChannelQuality",
+    "SentQuality",
+    "SessionQuality",
+    "channel_quality",
+    "received_quality",
+    "sent_quality",
+    "session_quality",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +126,8 @@ def channel_quality(channel: Channel) -> ChannelQuality:
     aligner = channel.aligner
     return ChannelQuality(
         name=channel.name,
-        sent=_sent(channel),
-        received=_received(channel),
+        sent=sent_quality(channel),
+        received=received_quality(channel),
         skew_ns=None if aligner is None else aligner.skew_ns,
         **_clock(channel.session),
     )
@@ -142,7 +150,8 @@ def session_quality(session: Session) -> SessionQuality:
     )
 
 
-def _sent(channel: Channel) -> SentQuality:
+def sent_quality(channel: Channel) -> SentQuality:
+    """Return what became of the items of this side."""
     outgoing = channel.outgoing
     if outgoing is None:
         return SentQuality()
@@ -157,12 +166,13 @@ def _sent(channel: Channel) -> SentQuality:
     )
 
 
-def _received(channel: Channel) -> StreamQuality:
-    arrivals, aligner, clock = channel.arrivals, channel.aligner, channel.session.clock
+def received_quality(channel: Channel) -> StreamQuality:
+    """Return what came of the other side; reads the session's clock only where the items did."""
+    arrivals, aligner = channel.arrivals, channel.aligner
     if arrivals is None:
         return StreamQuality(buffered=channel.unread)
-    is_session_time = arrivals.meter.synchronised and clock.locked
-    now_ns = clock.now_ns() if is_session_time else channel.peer.runtime.clock.monotonic_ns()
+    is_session_time = arrivals.meter.synchronised and channel.session.clock.locked
+    now_ns = channel.session.clock.now_ns() if is_session_time else channel.peer.runtime.clock.monotonic_ns()
     counted = arrivals.meter.snapshot(now_ns)
     if aligner is None:
         return replace(counted, buffered=len(arrivals), buffered_bytes=arrivals.waiting_bytes)
@@ -178,8 +188,8 @@ def _received(channel: Channel) -> StreamQuality:
 
 
 _OF_ARRIVALS: Final = frozenset((
-    "received", "lost", "duplicated", "reordered", "strays", "restarts", "jitter_ns", "mean_jitter_ns", "latency_ns",
-    "latency_min_ns", "latency_max_ns", "bytes_per_second", "items_per_second",
+    "received", "received_bytes", "lost", "lost_for_good", "duplicated", "reordered", "strays", "restarts", "jitter_ns",
+    "mean_jitter_ns", "latency_ns", "latency_min_ns", "latency_max_ns", "bytes_per_second", "items_per_second",
 ))  # fmt: skip
 """What is counted when an item comes; the rest is known once it has its turn."""
 

@@ -32,7 +32,14 @@ def test_counts_are_those_of_the_sequence_and_of_its_owner() -> None:
     assert (told.received, told.lost, told.duplicated, told.reordered, told.strays) == (3, 1, 1, 1, 1)
     assert (told.late, told.dropped, told.invalid) == (4, 5, 6)
     meter.ended(10)
-    assert meter.snapshot(SECOND).lost == 7
+    assert (meter.snapshot(SECOND).lost, meter.snapshot(SECOND).lost_for_good) == (7, 0)
+
+
+def test_bytes_are_those_of_all_items_that_came_once() -> None:
+    meter = QualityMeter()
+    feed(meter, [5.0] * 3000)
+    feed(meter, [5.0] * 10, first=2990)
+    assert (meter.snapshot(60 * SECOND).received_bytes, meter.snapshot(60 * SECOND).bytes_per_second) == (300_000, 0)
 
 
 def test_what_comes_twice_is_no_traffic_and_no_jitter() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echostream.realtime.sequence import MAX_STEP, WINDOW, Arrival, SequenceTracker
+from echostream.realtime.sequence import MAX_STEP, OVERTAKEN, WINDOW, Arrival, SequenceTracker
 from tests.protocol.strategies import deterministic
 
 WRAP = 1 << 32
@@ -48,6 +48,44 @@ def test_one_overtaken_by_the_very_first_wrap_comes_before_it() -> None:
 def test_sixteen_bits_wrap_sooner() -> None:
     tracker = SequenceTracker(bits=16)
     assert [tracker.arrived(sequence)[1] for sequence in (0xFFFF, 0x1_0000, 0x1_0001)] == [0xFFFF, 0x1_0000, 0x1_0001]
+
+
+def test_what_may_only_be_overtaken_is_not_lost_for_good() -> None:
+    tracker = SequenceTracker(first=0)
+    assert tracker.lost_for_good == 0
+    arrive(tracker, 1, OVERTAKEN - 1)
+    assert (tracker.lost, tracker.lost_for_good) == (OVERTAKEN - 2, 0)
+    arrive(tracker, OVERTAKEN, OVERTAKEN + 2)
+    assert tracker.lost_for_good == 2, "0 and 2"
+    arrive(tracker, 3)
+    assert tracker.lost_for_good == 2
+    tracker.ended(OVERTAKEN + 100)
+    assert tracker.lost == OVERTAKEN + 100 - 5
+    assert tracker.lost_for_good == 2, "the last ones may still come"
+
+
+@deterministic
+@given(st.permutations(range(40)), st.sets(st.integers(0, 39)), st.sampled_from((None, 0)))
+def test_lost_for_good_never_falls_and_ends_where_lost_does(
+    order: list[int], lost: set[int], first: int | None
+) -> None:
+    """Within blocks of 40 in any order no number is 64 or more behind the newest when it comes."""
+    tracker = SequenceTracker(first=first)
+    before = 0
+    for block in range(3):
+        for number in order:
+            if number not in lost:
+                tracker.arrived(40 * block + number)
+            assert before <= tracker.lost_for_good <= tracker.lost
+            before = tracker.lost_for_good
+    arrive(tracker, *range(120, 120 + OVERTAKEN))
+    assert tracker.lost_for_good == tracker.lost
+
+
+def test_a_restart_gives_up_what_the_run_before_it_missed() -> None:
+    tracker = SequenceTracker()
+    arrive(tracker, 1, 3, 900_000, 900_001)
+    assert (tracker.restarts, tracker.lost, tracker.lost_for_good) == (1, 1, 1)
 
 
 def test_a_gap_is_lost_until_it_comes_late() -> None:
