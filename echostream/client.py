@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from echostream.discovery.choice import Choice
     from echostream.discovery.resolver import Resolver
     from echostream.discovery.service import Arrived, Departed, ServiceInfo
+    from echostream.session.ledger import QualityLedger
     from echostream.transport.tls import ClientTls
 
 __all__ = ("RpcClient",)
@@ -255,6 +256,17 @@ class RpcClient(Conversation):
     def peer_address(self) -> str:
         """Where the server is, as ``host:port``."""
         return self._session.peer_address
+
+    @property
+    def ledger(self) -> QualityLedger:
+        """What its streams came to, for `observe_quality`; made when it is first needed."""
+        ledger = self._runtime.ledger
+        if ledger is None:
+            from echostream.session.ledger import QualityLedger
+
+            ledger = QualityLedger(lambda: () if self._current is None else (self._current,))
+            ledger.serve(self._runtime)
+        return ledger
 
     @property
     def dependency_overrides(self) -> dict[Callable[..., Any], Callable[..., Any]]:

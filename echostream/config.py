@@ -29,11 +29,14 @@ __all__ = (
     "MAX_DISCOVERED_SERVICES",
     "MAX_EARLY_BYTES",
     "MAX_ERROR_HOOKS",
+    "MAX_METRIC_PEERS",
+    "MAX_METRIC_STREAMS",
     "MAX_QLOG_BYTES",
     "MAX_RATE_LIMIT_KEYS",
     "MAX_RETRY_ATTEMPTS",
     "MAX_TXT_BYTES",
     "MAX_WORKERS",
+    "METRICS_WAIT",
     "PROBE_TIMEOUT",
     "PROTOCOL_VERSION",
     "RESOURCE_CLOSE_TIMEOUT",
@@ -114,6 +117,18 @@ filled up most, gives way."""
 
 MAX_RETRY_ATTEMPTS = 5
 """Attempts of one call at the most, the first included: what gRFC A6 allows."""
+
+MAX_METRIC_STREAMS = 100
+"""Names of streams that the metrics of one server or client tell apart: ten metrics of them, some in two directions and
+for several reasons, stay below the 2,000 sets of attributes that OpenTelemetry keeps of each."""
+
+MAX_METRIC_PEERS = 1000
+"""Addresses of peers, with or without the name of a stream, that the metrics of a program tell apart: half of what
+OpenTelemetry keeps, so that a server of the public does not fill it."""
+
+METRICS_WAIT = 0.25
+"""Seconds that a collector of metrics on another thread waits for the event loop: one that answers later is read the
+next time, and one that itself waits for a lock of the collector's goes on after this."""
 
 MAX_TXT_BYTES = 1300
 """Bytes of one service's TXT record: RFC 6763 section 6.2 asks for it, so that an answer fits one packet."""

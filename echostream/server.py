@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from echostream.introspection.model import ServiceDescription
+    from echostream.session.ledger import QualityLedger
 
 __all__ = ("RpcServer",)
 
@@ -99,6 +100,7 @@ class RpcServer(Hooked):
             offer_reflection(self._router, self._admission.may_hint)
         self._listeners: list[Listener] = []
         self._runtime: Runtime | None = None
+        self._ledger: QualityLedger | None = None
         self._starting: asyncio.Task[Any] | None = None
         self._discovery: Announcement | None = None
         self._publicity = Publicity()
@@ -226,6 +228,17 @@ class RpcServer(Hooked):
         """The open sessions."""
         return self._sessions
 
+    @property
+    def ledger(self) -> QualityLedger:
+        """What its streams and sessions came to, for `observe_quality`; made when it is first needed."""
+        if self._ledger is None:
+            from echostream.session.ledger import QualityLedger
+
+            self._ledger = QualityLedger(self._sessions.__iter__)
+            if self._runtime is not None:
+                self._ledger.serve(self._runtime)
+        return self._ledger
+
     def broadcast(
         self, event: object, *payload: object, where: Callable[[Session], bool] | None = None
     ) -> BroadcastResult:
@@ -247,6 +260,8 @@ class RpcServer(Hooked):
         self._stopping = False
         self._stopped = asyncio.Event()
         runtime = self._runtime = Runtime(self._limits, debug=self._debug, chains=self._chains)
+        if self._ledger is not None:
+            self._ledger.serve(runtime)
         task = self._starting = asyncio.current_task()
         try:
             await self._open(runtime, [Address.parse(url) for url in urls])

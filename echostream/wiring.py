@@ -10,7 +10,7 @@ from echostream.errors import ConfigurationError
 from echostream.transport.base import Transport
 from echostream.types import random_bytes
 
-__all__ = ("AGENT", "EPOCH", "make_transport")
+__all__ = ("AGENT", "EPOCH", "VERSION", "make_transport")
 
 
 def _version() -> str:
@@ -20,7 +20,10 @@ def _version() -> str:
         return "0"
 
 
-AGENT: Final = f"echostream-python/{_version()}"
+VERSION: Final = _version()
+"""Of this package."""
+
+AGENT: Final = f"echostream-python/{VERSION}"
 """Implementation and version, in the Hello."""
 
 EPOCH: Final = int.from_bytes(random_bytes(8), "big")

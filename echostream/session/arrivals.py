@@ -152,9 +152,9 @@ class Arrivals:
 
     def _measured(self, frame: StreamItemFrame | DatagramItemFrame, arrived_ns: int) -> int:
         """Return the arrival on the clock of the timestamps, where that is known."""
-        clock = self._channel.session.clock
-        is_known = self.meter.synchronised = frame.timestamp_ns is not None and clock.locked
-        return clock.to_session_ns(arrived_ns) if is_known else arrived_ns
+        session = self._channel.session  # whose clock begins to run when it is read: not for items without timestamps
+        is_known = self.meter.synchronised = frame.timestamp_ns is not None and session.clock.locked
+        return session.clock.to_session_ns(arrived_ns) if is_known else arrived_ns
 
     def _keep_bounds(self) -> None:
         while len(self._items) > 1 and self._is_full():

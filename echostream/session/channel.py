@@ -44,6 +44,7 @@ class Channel:
         "accepted",
         "aligner",
         "arrivals",
+        "counted",
         "error",
         "metadata",
         "outgoing",
@@ -64,6 +65,8 @@ class Channel:
         """What came, where items have timestamps, come in datagrams or may be dropped; else they are in `_items`."""
         self.aligner: Aligner | None = None
         """What hands its items out in step with the session's clock, where somebody asked for that."""
+        self.counted: list[int] | None = None
+        """What the ledger of the server or client has of it, where one is kept."""
         self.release_clock: Callable[[], None] | None = None
         """Ends what keeps the session's clock up to date for the timestamps of its items."""
         self.metadata: Metadata = {}
@@ -92,6 +95,8 @@ class Channel:
         if stream.timed:
             self.release_clock = self.session.clock.hold()
         self.set_sending(options, may_drop=may_drop)
+        if self.peer.runtime.ledger is not None:
+            self.peer.runtime.ledger.opened(self)
 
     def set_sending(self, options: SendOptions, *, may_drop: bool = False) -> None:
         """Send as the options say from now on; `may_drop` where datagrams were asked for and cannot be had."""
@@ -277,6 +282,8 @@ class Channel:
 
     async def more(self) -> None:
         """Wait for something to read; raise where nothing comes any more."""
+        if self.remote_ended or self.error is not None:
+            self._settle()
         self.check()
         if self.remote_ended:
             raise StopAsyncIteration
@@ -361,11 +368,17 @@ class Channel:
             self._sendable.set()
 
     def _let_go(self) -> None:
-        """Let go of the clock once both halves have ended."""
+        """Settle the account and let go of the clock, once both halves have ended."""
         has_ended = self.remote_ended and self.stream is not None and not self.stream.local_open
-        if self.release_clock is not None and (has_ended or self.error is not None):
-            self.release_clock()
-            self.release_clock = None
+        if has_ended or self.error is not None:
+            self._settle()
+            if self.release_clock is not None:
+                self.release_clock()
+                self.release_clock = None
+
+    def _settle(self) -> None:
+        if self.peer.runtime.ledger is not None:
+            self.peer.runtime.ledger.settle(self)
 
     def _stop_receiving(self) -> None:
         if self.arrivals is not None:

@@ -22,6 +22,7 @@ from echostream.types import Clock, clock
 
 if TYPE_CHECKING:
     from echostream.session.clock import SessionClock
+    from echostream.session.ledger import QualityLedger
 
 __all__ = ("Runtime",)
 
@@ -53,6 +54,8 @@ class Runtime:
         self.tasks = TaskSet(self.loop)
         self.ending = TaskSet(self.loop)
         """Cancelled handlers of sessions that are no more: they may still clean up."""
+        self.ledger: QualityLedger | None = None
+        """Told of streams and sessions that begin and end, where somebody wants to know."""
         self._own_clock: SessionClock | None = None
         self._send_delay: SendDelay | None = None
         self._resources: Resources | None = None

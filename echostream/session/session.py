@@ -194,6 +194,11 @@ class Session(Conversation):
         return self._clock
 
     @property
+    def estimated_clock(self) -> EstimatedClock | None:
+        """The same where it is estimated already; to look at it so does not start it."""
+        return self._clock
+
+    @property
     def resources(self) -> Resources:
         """What lives as long as the session; made when it is first needed."""
         if self._resources is None:
@@ -287,6 +292,8 @@ class Session(Conversation):
             self.opened.set_exception(error)
             self.opened.exception()  # seen: a session that nobody waits for does not warn
         self.events.lost(error)
+        if self.runtime.ledger is not None:
+            self.runtime.ledger.closed(self)
         if self._clock is not None:
             self._clock.close()
         for attempts in list(self.attempts):
