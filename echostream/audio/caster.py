@@ -248,16 +248,13 @@ class Caster:
 
     def _read(self, count: int) -> list[Samples]:
         frames: list[Samples] = []
-        is_rewound = False
         while len(frames) < count:
             frame = self._source.read()
             if frame is not None:
                 frames.append(frame)
-                is_rewound = False
-            elif self._loop and not is_rewound:
+            elif self._loop:
                 self._source.seek(0.0)
-                is_rewound = True
-            else:  # the end, or a source that has nothing at its begin either
+            else:
                 self._read_all = True
                 break
         return frames

@@ -148,20 +148,38 @@ class Arguments:
             TypeError: one is missing, unknown or given twice, as Python's own call would say, or is filled in.
             InvalidArgumentError: one is not of its type.
         """
-        first = self._first
-        if first is not None and not kwargs and len(args) == 1:
-            value = args[0]
-            codec = first.codec
+        if kwargs or len(args) not in self._whole:
+            self._check_call(args, kwargs)
+        faults: Violations = []
+        values = [_pack(item, value, faults) for item, value in zip(self._positional, args, strict=False)]
+        named = {name: _pack(self._by_name[name], value, faults) for name, value in kwargs.items()}
+        if faults:
+            raise invalid(self._name, faults)
+        return values, named
+
+    def one_writer(self) -> Callable[[Any], WireValue] | None:
+        """Return what makes what travels for a positional argument that is all of them; None where one is not enough.
+
+        It raises as `encode`.
+        """
+        if self._first is None:
+            return None
+        name, codec = self._name, self._first.codec
+        where, pack, primitive = pointer(self._first.name), codec.pack, codec.primitive
+        cls, count = codec.flat_class, codec.flat_count
+
+        def write(value: Any) -> WireValue:
             kind = type(value)
-            if kind is codec.primitive:
-                return [value], {}
-            if kind is codec.flat_class and len(fields := value.__dict__) == codec.flat_count:
-                return [fields.copy()], {}  # what `pack` would do
+            if kind is primitive:
+                return value
+            if kind is cls and len(fields := value.__dict__) == count:
+                return fields.copy()  # what `pack` would do
             try:
-                return [codec.pack(value)], {}
+                return pack(value)
             except ValueError as error:
-                raise invalid(self._name, violations(error, value, pointer(first.name))) from None
-        return self._encode_all(args, kwargs)
+                raise invalid(name, violations(error, value, where)) from None
+
+        return write
 
     def _decode_all(
         self, positional: Sequence[WireValue], keyword: Mapping[str, WireValue]
@@ -201,18 +219,6 @@ class Arguments:
             if item.name not in filled and (item.positional_only or item.name not in keyword)
         ]
         return faults
-
-    def _encode_all(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[list[WireValue], dict[str, WireValue]]:
-        if kwargs or len(args) not in self._whole:
-            self._check_call(args, kwargs)
-        faults: Violations = []
-        values = [_pack(item, value, faults) for item, value in zip(self._positional, args, strict=False)]
-        named = {name: _pack(self._by_name[name], value, faults) for name, value in kwargs.items()}
-        if faults:
-            raise invalid(self._name, faults)
-        return values, named
 
     def _check_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise the TypeError that calling such a function raises."""

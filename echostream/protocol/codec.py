@@ -9,8 +9,8 @@ Every length that the peer states is checked against a limit before anything is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final, NoReturn
+from collections.abc import Callable
+from typing import Final, NoReturn
 
 from echostream.config import Limits
 from echostream.errors import CloseCode, EchoStreamError, RemoteProtocolError, ResourceError
@@ -180,15 +180,15 @@ class FrameCodec:
 
     # Decoding
 
-    def cut(self, data: bytes, frames: list[Any], by_kind: Mapping[int, tuple[int, int, Any]] = BY_KIND) -> int:
-        """Add the whole frames that `data` begins with to `frames`; return where what is left begins.
+    def cut(self, data: bytes, frames: list[Frame], position: int = 0) -> int:
+        """Add the whole frames from `position` on to `frames`; return where what is left begins.
 
-        Optional kinds that this version does not know are left out. `by_kind` is one of the tables of `decoders.py`.
+        Optional kinds that this version does not know are left out.
 
         Raises:
             RemoteProtocolError: anything that docs/reference/protocol.md does not allow.
         """
-        position, size = 0, len(data)
+        size, by_kind = len(data), BY_KIND
         header, longest = HEADER.unpack_from, self.max_frame_bytes
         while size - position >= HEADER_BYTES:
             length, kind, flags, frame_id = header(data, position)

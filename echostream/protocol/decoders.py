@@ -31,10 +31,10 @@ from echostream.protocol.layout import (
 
 if TYPE_CHECKING:
     from echostream.protocol.codec import FrameCodec
-    from echostream.protocol.frames import Answer, Frame
+    from echostream.protocol.frames import Frame
     from echostream.types import Metadata
 
-__all__ = ("BY_KIND", "DECODERS", "LEAN", "UNKNOWN")
+__all__ = ("BY_KIND", "DECODERS", "UNKNOWN")
 
 _OPTIONAL_FLAGS: Final = 0xC0
 _OPTIONAL_KINDS: Final = 0x80
@@ -74,13 +74,6 @@ def _decode_response(codec: FrameCodec, data: bytes, at: int, end: int, flags: i
     if flags & METADATA:
         metadata, at = codec.read_section(data, at, end)
     return f.ResponseFrame(frame_id, status, data[at:end], metadata, initial, (flags & RAW) != 0)
-
-
-def _decode_answer(codec: FrameCodec, data: bytes, at: int, end: int, flags: int, frame_id: int) -> Frame | Answer:
-    """A Response; what a plain one says goes straight to its call."""
-    if flags or end - at > codec.max_payload_bytes:
-        return _decode_response(codec, data, at, end, flags, frame_id)
-    return frame_id, data[at], data[at + 1 : end]
 
 
 def _decode_item(codec: FrameCodec, data: bytes, at: int, end: int, flags: int, frame_id: int) -> Frame:
@@ -155,7 +148,7 @@ def _decode_unknown(_codec: FrameCodec, data: bytes, at: int, _end: int, _flags:
         raise RemoteProtocolError(f"unknown frame kind {kind}")
 
 
-_Decoder = Callable[["FrameCodec", bytes, int, int, int, int], "Frame | Answer | None"]
+_Decoder = Callable[["FrameCodec", bytes, int, int, int, int], "Frame | None"]
 
 # Kind: (flags it may have, shortest length field, decoder).
 DECODERS: Final[dict[int, tuple[int, int, _Decoder]]] = {
@@ -183,9 +176,6 @@ DECODERS: Final[dict[int, tuple[int, int, _Decoder]]] = {
 BY_KIND: Final[Mapping[int, tuple[int, int, _Decoder]]] = {
     kind: (~(flags | _OPTIONAL_FLAGS), size, read) for kind, (flags, size, read) in DECODERS.items()
 }
-
-LEAN: Final = {**BY_KIND, FrameKind.RESPONSE: (*BY_KIND[FrameKind.RESPONSE][:2], _decode_answer)}
-"""The same for the machine: plain Responses are no frames, but an `Answer` each."""
 
 UNKNOWN: Final[tuple[int, int, _Decoder]] = (0, SHORTEST, _decode_unknown)
 """The same for a kind that is none of them."""

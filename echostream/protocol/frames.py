@@ -12,7 +12,6 @@ from echostream.types import Metadata
 
 __all__ = (
     "AckFrame",
-    "Answer",
     "CancelFrame",
     "CreditFrame",
     "DatagramItemFrame",
@@ -123,10 +122,6 @@ class ResponseFrame(Frame):
     """Trailing metadata."""
     initial: Metadata | None = None
     raw: bool = False
-
-
-Answer = tuple[int, int, bytes]
-"""What a Response without flags says: id, status, payload. No object is made of it: it comes for every call."""
 
 
 @dataclass(slots=True)

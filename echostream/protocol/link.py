@@ -11,14 +11,11 @@ from echostream.protocol.account import Share
 from echostream.protocol.codec import FrameCodec
 from echostream.protocol.events import HoldingRefused
 from echostream.protocol.hello import PeerLimits
-from echostream.protocol.outbox import Outbox
+from echostream.protocol.outbox import LANE, Outbox
 from echostream.protocol.payload import PayloadCodec
 from echostream.types import Role
 
 __all__ = ("LANE", "Link")
-
-LANE: Final = 0
-"""The transport stream that the client opens first: the lane of both sides."""
 
 _FIRST_LANE: Final = frozenset({LANE})
 """Shared by all connections that have no more: most are idle, and a set of its own takes 216 bytes, a dict 64."""

@@ -28,6 +28,9 @@ _MAX_KEPT_NAME_BYTES: Final = 256
 encoded_names: Final[dict[str, bytes]] = {}
 """What `encode_name` has encoded: the same few come again and again."""
 
+_ONE_ARGUMENT: Final = b"\x92\x91"  # an array of two, an array of one
+_NO_KEYWORDS: Final = b"\x80"
+
 _BAD_KEY: Final = "payload is not valid msgpack: a key of a map is a list or a map; keys are text, numbers or bytes"
 
 _MAX_SHOWN: Final = 80
@@ -62,9 +65,15 @@ class PayloadCodec:
         try:
             packed: bytes = self._packer.pack(value)  # resets itself when it raises
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            reason = "it is nested too deeply, or contains itself" if "recursion" in str(error) else error
-            raise InvalidArgumentError(f"value cannot be serialised: {reason}") from None
+            raise _not_serialised(error) from None
         return packed
+
+    def encode_argument(self, value: WireValue) -> bytes:
+        """Return ``[[value], {}]`` packed: the arguments of a call that has but one. Raises as `encode`."""
+        try:
+            return _ONE_ARGUMENT + self._packer.pack(value) + _NO_KEYWORDS  # type: ignore[no-any-return]
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise _not_serialised(error) from None
 
     def decode(self, data: bytes) -> WireValue:
         """Return the value that `data` holds.
@@ -89,6 +98,11 @@ class PayloadCodec:
         # What msgpack documents, and what it lets through: bad UTF-8.
         except (ValueError, OverflowError, RecursionError, msgpack.exceptions.UnpackException) as error:
             raise InvalidArgumentError(f"payload is not valid msgpack: {_one_line(error)}") from None
+
+
+def _not_serialised(error: Exception) -> InvalidArgumentError:
+    reason = "it is nested too deeply, or contains itself" if "recursion" in str(error) else error
+    return InvalidArgumentError(f"value cannot be serialised: {reason}")
 
 
 def encode_name(name: str) -> bytes:

@@ -276,14 +276,15 @@ class PeerProtocol:
 
     def _read(self, stream_id: int, data: bytes, fin: bool, events: list[ev.ProtocolEvent]) -> None:
         calls, observe = self.calls, self.observe
-        for frame in self._readers.feed(stream_id, data):
+        take = None if observe is not None else lambda data: calls.take_answers(data, events)
+        for frame in self._readers.feed(stream_id, data, take):
             kind = type(frame)
             if observe is not None:
-                observe(f.ResponseFrame(*frame) if kind is tuple else frame, self.link.codec)
-            if (take := _OF_CALLS.get(kind)) is not None:
-                take(calls, stream_id, frame, events)
-            elif (take := _OF_STREAMS.get(kind)) is not None:
-                take(self.streams, stream_id, frame, events)
+                observe(frame, self.link.codec)
+            if (act := _OF_CALLS.get(kind)) is not None:
+                act(calls, stream_id, frame, events)
+            elif (act := _OF_STREAMS.get(kind)) is not None:
+                act(self.streams, stream_id, frame, events)
             else:
                 _OF_ALL[kind](self, stream_id, frame, events)
         if not fin:
@@ -374,7 +375,6 @@ class PeerProtocol:
 _Take = Callable[[Any, int, Any, list[ev.ProtocolEvent]], None]
 
 _OF_CALLS: Final[dict[type[Any], _Take]] = {
-    tuple: CallTable.on_answer,
     f.RequestFrame: CallTable.on_request,
     f.ResponseFrame: CallTable.on_response,
     f.ItemFrame: CallTable.on_item,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from echostream.errors import CloseCode, RemoteProtocolError
 from echostream.protocol.codec import FrameCodec
-from echostream.protocol.decoders import BY_KIND, LEAN
 from echostream.protocol.layout import LENGTH_BYTES
 
 if TYPE_CHECKING:
     from echostream.protocol.account import Share
+    from echostream.protocol.frames import Frame
 
 __all__ = ("FrameReader", "StreamReaders")
 
@@ -31,17 +31,22 @@ class StreamReaders:
     def __len__(self) -> int:
         return len(self._readers)
 
-    def feed(self, stream_id: int, data: bytes) -> list[Any]:
-        """Return the frames that `data` completes on a stream; plain Responses as an `Answer` each.
+    def feed(self, stream_id: int, data: bytes, take: Callable[[bytes], int] | None = None) -> list[Frame]:
+        """Return the frames that `data` completes on a stream.
+
+        Args:
+            stream_id: the stream.
+            data: what came.
+            take: sees to frames that data begins with, and returns where the rest begins.
 
         Raises:
             RemoteProtocolError: a frame is broken, or it or all unfinished ones together are over the limit.
         """
         reader = self._readers.get(stream_id)
         if reader is None:
-            reader = self._readers[stream_id] = FrameReader(self._codec, LEAN)
+            reader = self._readers[stream_id] = FrameReader(self._codec)
         before = reader.buffered_bytes
-        frames = reader.feed(data)
+        frames = reader.feed(data, take)
         if more := reader.buffered_bytes - before:
             self._add(more)
         return frames
@@ -91,17 +96,16 @@ class FrameReader:
     After `feed` returned a list, everything whole in it was taken; `buffered_bytes` says what is held back.
     """
 
-    __slots__ = ("_by_kind", "_codec", "_needed", "_rest", "buffered_bytes")
+    __slots__ = ("_codec", "_needed", "_rest", "buffered_bytes")
 
-    def __init__(self, codec: FrameCodec, by_kind: Mapping[int, Any] = BY_KIND) -> None:
+    def __init__(self, codec: FrameCodec) -> None:
         self._codec = codec
-        self._by_kind = by_kind
         self._rest = bytearray()  # not a list of pieces: a million pieces of one byte would cost many times their bytes
         self._needed = LENGTH_BYTES
         self.buffered_bytes = 0
 
-    def feed(self, data: bytes) -> list[Any]:
-        """Return the frames that `data` completes, as the decoders make them.
+    def feed(self, data: bytes, take: Callable[[bytes], int] | None = None) -> list[Frame]:
+        """Return the frames that `data` completes, but for those that `take` sees to, see `StreamReaders.feed`.
 
         Raises:
             RemoteProtocolError: a frame is broken or over the limit; the reader is not to be used again.
@@ -114,8 +118,8 @@ class FrameReader:
                 return []
             data = bytes(rest)
             rest.clear()
-        frames: list[Any] = []
-        position = self._codec.cut(data, frames, self._by_kind)
+        frames: list[Frame] = []
+        position = self._codec.cut(data, frames, 0 if take is None else take(data))
         left = self.buffered_bytes = len(data) - position
         if left:
             rest += data[position:]

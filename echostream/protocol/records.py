@@ -48,6 +48,9 @@ class OutgoingCall(Call):
 
     id = 0  # until it starts
     method = ""
+    stream_id = 0
+    is_plain = False
+    """Whether it is on a lane and takes no items: then its Response is its end, and leaves nothing to be tidied up."""
     handle: Any = None
     """Whatever the driver wants to find again when frames of this call arrive."""
     deadline = math.inf

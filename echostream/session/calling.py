@@ -17,14 +17,24 @@ from echostream.errors import (
 )
 from echostream.protocol import frames as f
 from echostream.protocol.link import LANE
-from echostream.session.context import deadline_of
-from echostream.session.pending import CallRequest, PendingCall, WireArguments, deadline_error, seconds_left, start_call
+from echostream.session.context import current_context, deadline_of
+from echostream.session.pending import (
+    CallRequest,
+    PendingCall,
+    UsualCall,
+    WireArguments,
+    begin_call,
+    deadline_error,
+    seconds_left,
+    start_call,
+)
 
 if TYPE_CHECKING:
     from echostream.session.peer import Peer
     from echostream.types import WireValue
 
 __all__ = (
+    "call_one",
     "call_unary",
     "check_status",
     "decode_payload",
@@ -124,9 +134,8 @@ async def call_unary(
         pending.give_up(Status.CANCELLED)
         raise
     except RuntimeError:
-        if asyncio.get_running_loop() is runtime.loop:
-            raise
-        raise LocalProtocolError(_OTHER_LOOP, operation=request.method) from None
+        _check_loop(peer, request)
+        raise
     if seen is not None:
         seen(pending.frame)
     if pending.status:
@@ -134,9 +143,41 @@ async def call_unary(
     return decode(pending.payload if pending.raw else runtime.payload.decode(pending.payload))
 
 
-call_unary.__qualname__ = (
-    "call of a remote method (write `await` in front of it)"  # what is shown when `await` was forgotten
-)
+async def call_one(peer: Peer, usual: UsualCall, value: WireValue) -> Any:
+    """Do for a usual call what `call_unary` does, in the fewest steps, and leave to that what is not as it mostly is.
+
+    Args:
+        peer: the connection.
+        usual: what is called.
+        value: its argument as it travels.
+    """
+    call = None
+    if current_context() is None:  # else it may inherit a deadline
+        raw = type(value) is bytes
+        call = begin_call(peer, usual, value if raw else peer.runtime.payload.encode_argument(value), raw)
+    if call is None:
+        return await call_unary(peer, usual.request, ([value], {}), usual.decode)
+    try:
+        await call.future
+    except asyncio.CancelledError:
+        call.give_up(Status.CANCELLED)
+        raise
+    except RuntimeError:
+        _check_loop(peer, usual.request)
+        raise
+    if call.status:
+        check_status(peer, call.frame, usual.request)
+    return usual.decode(call.payload if call.raw else peer.runtime.payload.decode(call.payload))
+
+
+# What is shown when `await` was forgotten.
+call_unary.__qualname__ = call_one.__qualname__ = "call of a remote method (write `await` in front of it)"
+
+
+def _check_loop(peer: Peer, request: CallRequest) -> None:
+    """Raise LocalProtocolError when a session is used where it does not live."""
+    if asyncio.get_running_loop() is not peer.runtime.loop:
+        raise LocalProtocolError(_OTHER_LOOP, operation=request.method) from None
 
 
 async def _start_slowly(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from echostream.session.session import Principal, Session
     from echostream.types import Metadata
 
-__all__ = ("Context", "current_deadline", "deadline_of", "enter_context", "leave_context")
+__all__ = ("Context", "current_context", "current_deadline", "deadline_of", "enter_context", "leave_context")
 
 _PROGRESS_INTERVAL: Final = 0.1
 """Seconds between two progress reports of one call: more than ten a second nobody can read (MCP's advice)."""
@@ -165,6 +165,10 @@ _current: ContextVar[Context | None] = ContextVar("echostream_context", default=
 
 enter_context: Final[Callable[[Context], object]] = _current.set
 """Make a context the current one of the running task, whose context variables are its own."""
+
+
+current_context: Final[Callable[[], Context | None]] = _current.get
+"""Return the context of the running task, if it is a handler's."""
 
 
 def leave_context() -> None:

@@ -23,7 +23,7 @@ __all__ = ("Lanes",)
 class Lanes:
     """The lanes of one side of a connection; further ones are opened when they are first wanted."""
 
-    __slots__ = ("_count", "_next", "_open_stream", "_opened", "_protocol", "from_bytes")
+    __slots__ = ("_count", "_next", "_open_stream", "_opened", "_protocol", "from_bytes", "small_bytes")
 
     def __init__(self, protocol: PeerProtocol, limits: Limits, open_stream: Callable[[], int | None]) -> None:
         """Make them.
@@ -40,6 +40,8 @@ class Lanes:
         self._next = 0
         self.from_bytes = limits.lane_payload_bytes if limits.lanes > 1 else sys.maxsize
         """Payload size from which on calls ask `take` for their lane; smaller ones take the first."""
+        self.small_bytes = min(self.from_bytes, limits.large_payload_bytes)
+        """Payload size below which a call neither asks for its lane nor has its turn to wait for."""
 
     def take(self) -> int:
         """Return the lane of the next call of about a packet."""

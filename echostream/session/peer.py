@@ -31,7 +31,7 @@ from echostream.session.datagrams import DatagramPump
 from echostream.session.due import DueCalls
 from echostream.session.early import EarlyCalls
 from echostream.session.lanes import Lanes
-from echostream.session.pending import unprocessed
+from echostream.session.pending import PendingCall, unprocessed
 from echostream.session.places import Places
 from echostream.session.reports import EVENT_HANDLERS
 from echostream.session.roles import CLOSED_HERE, PeerOwner, ProbeHandle, UnexpectedErrors
@@ -327,12 +327,16 @@ class Peer:
     def _handle(self, events: list[ev.ProtocolEvent]) -> None:
         handlers, calls, is_broken = EVENT_HANDLERS, list[IncomingCall](), False
         for event in events:
-            if isinstance(event, IncomingCall):
-                calls.append(event)
-                continue
             try:
+                if type(event) is PendingCall:  # most are, and a method would cost each as much again
+                    if not event.future.done():
+                        event.future.set_result(True)
+                    continue
                 if isinstance(event, OutgoingCall):
                     event.on_answered()
+                    continue
+                if isinstance(event, IncomingCall):
+                    calls.append(event)
                     continue
                 handlers[type(event)](self, event)
             except Exception:  # noqa: BLE001  # a bug of ours: not hidden, and no end to connections of others

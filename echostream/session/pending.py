@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from echostream.errors import ConnectionLostError, DeadlineExceededError, EchoStreamError, RpcError, Status
 from echostream.protocol import frames as f
+from echostream.protocol.calls import CallTable
 from echostream.protocol.link import LANE
 from echostream.protocol.records import OutgoingCall
 from echostream.session.places import InLine
@@ -27,7 +28,9 @@ __all__ = (
     "CallRequest",
     "PendingCall",
     "Progress",
+    "UsualCall",
     "WireArguments",
+    "begin_call",
     "deadline_error",
     "lost_error",
     "seconds_left",
@@ -36,6 +39,9 @@ __all__ = (
 )
 
 _log = logging.getLogger("echostream.session")
+
+_LONGEST: Final = 1e8
+"""Seconds of the longest timeout that is usual: three years."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +88,34 @@ class CallRequest:
         return "" if self.session is None else self.session.id
 
 
+@dataclass(frozen=True, slots=True)
+class UsualCall:
+    """What all calls of a method have in common that take one positional argument and a timeout, and no metadata."""
+
+    request: CallRequest
+    timeout: float
+    """Seconds."""
+    opening: bytes
+    """What stands between id and payload of their Requests."""
+    encode: Callable[[Any], WireValue]
+    decode: Callable[[WireValue], Any]
+
+    @classmethod
+    def of(
+        cls, request: CallRequest, encode: Callable[[Any], WireValue] | None, decode: Callable[[WireValue], Any]
+    ) -> UsualCall | None:
+        """Return that of a request, or None where its calls are not usual."""
+        timeout = request.timeout
+        if encode is None or request.metadata is not None or timeout is None or not 1e-9 <= timeout <= _LONGEST:
+            return None
+        opening = CallTable.opening_of(request.method, int(timeout * 1e9))
+        return cls(request, timeout, opening, encode, decode)
+
+
 class PendingCall(OutgoingCall, InLine):
     """A call whose single response is awaited: what the machine remembers of it, its handle, and its place in line."""
 
+    is_plain = True
     progress: deque[Progress] | None = None
     progress_changed: asyncio.Event | None = None
     _waiting: tuple[CallRequest, bytes, bool, int] | None = None  # while it is in line
@@ -185,6 +216,22 @@ class PendingCall(OutgoingCall, InLine):
     @property
     def _is_called(self) -> bool:
         return self.future.done() and not self.future.cancelled() and self.future.exception() is None
+
+
+def begin_call(peer: Peer, usual: UsualCall, payload: bytes, raw: bool) -> PendingCall | None:
+    """Start a small call on the first lane, in the fewest steps; None where it has to wait, or to be refused."""
+    if peer.blocked or peer.backlog.full or peer.protocol.peer_gone_away or peer.lost is not None:
+        return None
+    if not peer.places.free or len(payload) >= peer.lanes.small_bytes:
+        return None
+    timeout = usual.timeout
+    call = PendingCall(peer, timeout)
+    call.deadline = deadline = peer.runtime.loop.time() + timeout
+    peer.protocol.calls.begin(call, usual.request.method, usual.opening, payload, raw)
+    peer.touch()
+    if deadline < peer.due.at:
+        peer.due.look_at(deadline)
+    return call
 
 
 def start_call(

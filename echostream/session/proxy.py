@@ -11,9 +11,9 @@ from echostream.binding import MethodBinding, bind_service
 from echostream.config import DEFAULT_CALL_TIMEOUT
 from echostream.errors import ConfigurationError
 from echostream.session.attempts import ChainedCall, call_through
-from echostream.session.calling import call_unary
+from echostream.session.calling import call_one, call_unary
 from echostream.session.chains import item_sender, item_taker
-from echostream.session.pending import NO_ARGUMENTS, CallRequest, PendingCall, WireArguments
+from echostream.session.pending import NO_ARGUMENTS, CallRequest, PendingCall, UsualCall, WireArguments
 from echostream.session.streaming import StreamingCall, call_with_items
 from echostream_derive import CallShape, is_service
 
@@ -62,10 +62,11 @@ class ServiceProxy:
 class ProxyMethod:
     """One method of a proxy: call it."""
 
-    __slots__ = ("_chained", "_plain", "_session", "_timeout", "binding", "options")
+    __slots__ = ("_chained", "_peer", "_plain", "_session", "_timeout", "_usual", "binding", "options")
 
     def __init__(self, session: Session, binding: MethodBinding, options: CallOptions) -> None:
         self._session = session
+        self._peer = session.peer
         self._chained = session.chains.outbound_request is not None
         self._timeout = _timeout(binding, options)
         self.binding = binding
@@ -73,16 +74,20 @@ class ProxyMethod:
         # All calls share it, but for those with metadata, which are read anew for each.
         plain = binding.shape is CallShape.UNARY and not self._chained and options.metadata is None
         self._plain = self._request(NO_ARGUMENTS) if plain else None
+        one = None if self._plain is None else UsualCall.of(self._plain, binding.encode_one, binding.decode_result)
+        self._usual = one
 
     def __repr__(self) -> str:
         return f"<proxy method {self.binding.name}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Start the call: a coroutine for one result, an async iterator for many."""
-        binding = self.binding
+        usual, binding = self._usual, self.binding
+        if usual is not None and len(args) == 1 and not kwargs:
+            return call_one(self._peer, usual, usual.encode(args[0]))
         if self._plain is not None:
             arguments = binding.encode_arguments(args, kwargs)
-            return call_unary(self._session.peer, self._plain, arguments, binding.decode_result)
+            return call_unary(self._peer, self._plain, arguments, binding.decode_result)
         shape = binding.shape
         request = self.request(args, kwargs)
         if shape is CallShape.UNARY:

@@ -634,3 +634,82 @@ def test_a_report_over_the_peers_limit_fails_here_and_the_call_goes_on() -> None
     assert pair.server.protocol.calls.respond(call, Status.OK, b"")
     pair.pump()
     pair.client.take(OutgoingCall)
+
+
+# The short way of most calls
+
+
+class Plain(OutgoingCall):
+    """As a driver's own kind."""
+
+    is_plain = True
+
+
+def begun(pair: ProtocolPair) -> Plain:
+    call = Plain()
+    calls = pair.client.protocol.calls
+    calls.begin(call, "method", calls.opening_of("method", 7), b"\x92\x90\x80", raw=False)
+    return call
+
+
+def test_a_call_in_the_fewest_steps_says_what_any_call_says(pair: ProtocolPair) -> None:
+    call = begun(pair)
+    pair.client.protocol.calls.start("method", b"\x92\x90\x80", handle="other", timeout_ns=7)
+    pair.pump()
+    first, second = pair.server.take_all(IncomingCall)
+    assert (first.id, call.id, call.method) == (1, 1, "method")
+    assert first.frame == f.RequestFrame(1, "method", b"\x92\x90\x80", timeout_ns=7)
+    assert second.frame == f.RequestFrame(3, "method", b"\x92\x90\x80", timeout_ns=7)
+
+
+def test_a_call_in_the_fewest_steps_is_refused_as_any_call_is() -> None:
+    pair = ProtocolPair(server=Limits(max_payload_bytes=1024))
+    calls = pair.client.protocol.calls
+    with pytest.raises(ResourceError, match="payload of 1025 bytes is over the peer's limit of 1024"):
+        calls.begin(Plain(), "method", calls.opening_of("method", 0), bytes(1025), raw=True)
+    assert not calls.outgoing
+    assert begun(pair).id == 1
+    pair.client.protocol.close()
+    with pytest.raises(LocalProtocolError, match="cannot call: the session is not open"):
+        begun(pair)
+
+
+def test_answers_that_come_together_with_other_frames_are_told_in_order(pair: ProtocolPair) -> None:
+    one, two, three, four = (begun(pair) for _ in range(4))
+    other = pair.client.protocol.calls.start("method", b"", handle="mine")
+    pair.pump()
+    pair.server.send(f.ResponseFrame(one.id, 5, b"no"))
+    pair.server.send(f.ResponseFrame(two.id, 0, b"yes", raw=True))
+    pair.server.send(f.ResponseFrame(other.id, 0, b"mine"))
+    pair.server.send(f.ProgressFrame(three.id, b"half"))
+    pair.server.send(f.ResponseFrame(three.id, 0, b"whole"))
+    pair.server.send(f.ResponseFrame(four.id, 0, b"told", metadata={"key": "value"}))
+    pair.pump()
+    told = [event.call if isinstance(event, ev.ProgressReceived) else event for event in pair.client.events]
+    assert [event for event in told if isinstance(event, OutgoingCall)] == [one, two, other, three, three, four]
+    assert [(call.status, call.payload, call.raw) for call in (one, two, three)] == [
+        (5, b"no", False),
+        (0, b"yes", True),
+        (0, b"whole", False),
+    ]
+    assert (four.metadata, pair.client.protocol.calls.outgoing) == ({"key": "value"}, {})
+
+
+def test_a_second_answer_is_dropped_and_counted(pair: ProtocolPair) -> None:
+    call = begun(pair)
+    pair.pump()
+    for _ in range(2):
+        pair.server.send(f.ResponseFrame(call.id, 0, b"yes"))
+    pair.pump()
+    assert pair.client.protocol.link.late_frames == 1
+    assert [event for event in pair.client.events if event is call] == [call]
+
+
+def test_answers_before_a_broken_frame_have_arrived() -> None:
+    pair = ProtocolPair()
+    call = begun(pair)
+    pair.pump()
+    pair.server.send(f.ResponseFrame(call.id, 0, b"yes"))
+    pair.server.write(LANE, b"\x00\x00\x00\x0a\x7f" + bytes(9))
+    refused(pair, "unknown frame kind 127")
+    assert (call.payload, call in pair.client.protocol.link.unreported) == (b"yes", True)

@@ -11,7 +11,7 @@ def test_frames_of_one_stream_are_joined_in_order() -> None:
     out.write(0, b"b")
     out.write(4, b"c", fin=True)
     assert (out.frames, out.size, out.pending) == (3, 3, True)
-    assert out.take_writes() == [(4, b"ac", True), (0, b"b", False)]
+    assert out.take_writes() == [(0, b"b", False), (4, b"ac", True)]
     assert (out.frames, out.size, out.pending) == (0, 0, False)
     assert out.take_writes() == []
 

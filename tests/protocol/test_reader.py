@@ -105,20 +105,25 @@ def test_finished_dropped_and_cleared_streams_make_room() -> None:
     assert (readers.buffered_bytes, len(readers)) == (0, 0)
 
 
-def test_a_plain_response_comes_as_what_it_says_alone() -> None:
-    readers, plain, raw = (
-        StreamReaders(codec, 250),
-        f.ResponseFrame(1, 5, b"no"),
-        f.ResponseFrame(3, 0, b"yes", raw=True),
-    )
-    assert readers.feed(4, codec.encode(plain) + codec.encode(raw)) == [(1, 5, b"no"), raw]
+def test_what_somebody_else_sees_to_at_the_beginning_makes_no_frames() -> None:
+    readers, plain = StreamReaders(codec, 250), f.ResponseFrame(1, 5, b"no")
+    whole, offered = codec.encode(plain), list[bytes]()
+
+    def take(data: bytes) -> int:
+        offered.append(data)
+        return len(whole)
+
+    assert readers.feed(4, whole + whole, take) == [plain]
+    assert readers.feed(4, whole + whole[:9], take) == []
+    assert readers.buffered_bytes == 9
+    assert readers.feed(4, whole[9:12], take) == [], "nothing whole is there"
+    assert readers.feed(4, whole[12:] + whole, take) == [plain]
+    assert offered == [whole + whole, whole + whole[:9], whole + whole]
 
 
-def test_a_plain_response_over_the_limit_is_refused() -> None:
+def test_a_response_over_the_limit_is_refused() -> None:
     small, longest = FrameCodec(PayloadCodec(), Limits(max_payload_bytes=1024)), bytes(1024)
     readers = StreamReaders(small, 2000)
-    [answer] = readers.feed(4, small.response(1, 0, longest[1:]))
-    assert answer == (1, 0, longest[1:])
     assert readers.feed(4, small.response(1, 0, longest)) == [f.ResponseFrame(1, 0, longest)]
     with pytest.raises(RemoteProtocolError, match="payload of 1025 bytes is over the limit of 1024"):
         readers.feed(4, small.response(1, 0, longest + b"x"))

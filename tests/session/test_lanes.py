@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from echostream import Limits, handler, service
 from echostream.protocol.hello import FEATURES, LANES
 from echostream.protocol.link import LANE
+from echostream.protocol.records import OutgoingCall
 from echostream.session.lanes import Lanes
 from tests.session.world import ALL_WAYS, Duo, duo
 
@@ -19,18 +22,21 @@ class Desk:
 async def taken(ends: Duo, sizes: list[int]) -> list[int]:
     """Make calls one after the other; return the streams that their requests took."""
     streams: list[int] = []
-    start = ends.here.peer.protocol.calls.start
-
-    def note(*args: object, **options: object) -> object:
-        call = start(*args, **options)  # type: ignore[arg-type]
-        streams.append(call.stream_id)
-        return call
+    calls = ends.here.peer.protocol.calls
 
     class Noting:
         def __getattr__(self, name: str) -> object:
-            return note if name == "start" else getattr(calls, name)
+            return getattr(calls, name)
 
-    calls = ends.here.peer.protocol.calls
+        def start(self, *args: Any) -> OutgoingCall:
+            call = calls.start(*args)
+            streams.append(call.stream_id)
+            return call
+
+        def begin(self, call: OutgoingCall, *args: Any) -> None:
+            calls.begin(call, *args)
+            streams.append(call.stream_id)
+
     ends.here.peer.protocol.calls = Noting()  # type: ignore[assignment]
     try:
         for size in sizes:
