@@ -48,7 +48,10 @@ from tests.pages import (
 MAKE = re.compile(r"^make ([a-z-]+)", re.MULTILINE)
 TIMEOUT = 20.0
 
-SLOW = ("docs/how-to/deploy.md", "docs/how-to/testing.md", "docs/reference/command-line.md", "docs/topics/discovery.md")
+SLOW = (
+    "docs/how-to/deploy.md", "docs/how-to/sensors.md", "docs/how-to/testing.md", "docs/reference/command-line.md",
+    "docs/topics/discovery.md",
+)  # fmt: skip
 """Pages whose programs wait for answers from the network, or that type many commands; the tutorial does so, too."""
 
 BEFORE = {
