@@ -107,7 +107,7 @@ def _picture(title: str, readings: Sequence[ClockQuality]) -> Group:
     rows = (
         ("offset", f"{now.offset_ns / 1e6:+.3f} ms", [(item.offset_ns - first.offset_ns) / 1e3 for item in readings]),
         ("drift", f"{now.drift_ppm:+.2f} ppm", [item.drift_ppm for item in readings]),
-        ("round trip", f"{now.round_trip_ns / 1e6:.3f} ms", [item.round_trip_ns for item in readings]),
+        ("round trip", _round_trip(now), [item.round_trip_ns for item in readings]),
         ("error bound", _bound(now), [item.error_bound_ns for item in readings]),
     )
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -132,9 +132,13 @@ def _curve(values: Sequence[float]) -> str:
 def _line(quality: ClockQuality) -> str:
     text = (
         f"offset {quality.offset_ns / 1e6:+.3f} ms  drift {quality.drift_ppm:+.2f} ppm"
-        f"  round trip {quality.round_trip_ns / 1e6:.3f} ms  bound {_bound(quality)}  {quality.verdict}"
+        f"  round trip {_round_trip(quality)}  bound {_bound(quality)}  {quality.verdict}"
     )
     return "; ".join((text, *quality.faults))
+
+
+def _round_trip(quality: ClockQuality) -> str:
+    return f"{quality.round_trip_ns / 1e6:.3f} ms" if quality.round_trip_ns else "unknown"
 
 
 def _bound(quality: ClockQuality) -> str:

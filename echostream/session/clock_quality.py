@@ -17,6 +17,8 @@ _LATE_NS: Final = 20_000_000
 _UNEQUAL_NS: Final = 2_000_000
 """Queues whose medians differ by less do no harm: the quickest probes count, and they met none."""
 _LOSS_SHARE: Final = 0.2
+_SILENT_NS: Final = 3_000_000_000
+"""A burst of probes leaves every 2 s at least: more than one went unanswered."""
 _NEWS_NS: Final = 60_000_000_000
 """How long a step is told as a fault; afterwards only its count shows."""
 _MANY: Final = 16
@@ -70,6 +72,8 @@ class ClockQuality:
     """The same on the way back."""
     late_ns: int = 0
     """How late the event loop of this program came to a probe that was due: the worst of late."""
+    silent_ns: int = 0
+    """How long ago the first probe left of those that nothing came after; 0 while answers come."""
     in_datagrams: bool = True
     """Whether probes travel alone in datagrams; on the lane they wait behind other frames, and the bound is larger."""
     sent: int = 0
@@ -98,6 +102,8 @@ class ClockQuality:
         found: list[str] = []
         if self.sent >= _MANY and not self.answered:
             found.append(f"none of {self.sent} probes was answered")
+        elif self.silent_ns > _SILENT_NS:
+            found.append(f"silent: nothing was answered for {self.silent_ns / 1e9:.0f} s")
         elif self.sent >= _MANY and self.lost > self.sent * _LOSS_SHARE:
             found.append(f"{self.lost} of {self.sent} probes were lost")
         if abs(self.queue_out_ns - self.queue_back_ns) > _UNEQUAL_NS:

@@ -137,6 +137,7 @@ class Prober:
     ) -> None:
         self.late_ns = 0
         """How late the loop came to a probe that was due: the worst of late."""
+        self._unheard_ns = 0  # when the first probe left that nothing came after; 0 for none
         self._peer = peer
         self._counts = counts
         self._take = take
@@ -153,6 +154,11 @@ class Prober:
         """Whether probes travel alone."""
         return _in_datagrams(self._peer)
 
+    @property
+    def silent_ns(self) -> int:
+        """How long ago the first probe left of those that nothing came after."""
+        return clock.monotonic_ns() - self._unheard_ns if self._unheard_ns else 0
+
     def hurry(self) -> None:
         """Begin with fast bursts again."""
         self._cadence.hurry(clock.monotonic_ns())
@@ -168,7 +174,7 @@ class Prober:
 
     def answered(self, asked: _Asked, event: ev.ProbeAnswered) -> None:
         """Take an answer; one that repeats another t1 than it was given is none."""
-        frame = event.frame
+        frame, self._unheard_ns = event.frame, 0
         if frame.t1_ns != asked.told_ns:
             self._counts.ignored += 1
         else:
@@ -186,6 +192,7 @@ class Prober:
         self._give_up_on(now_ns - int(PROBE_TIMEOUT * 1e9))
         if self._send():
             self._counts.sent += 1
+            self._unheard_ns = self._unheard_ns or now_ns
         else:
             self._counts.unsent += 1
         self._cadence.sent(clock.monotonic_ns())

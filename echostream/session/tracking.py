@@ -96,6 +96,7 @@ class Tracking:
             "queue_out_ns": self._queues.out_ns,
             "queue_back_ns": self._queues.back_ns,
             "late_ns": self._prober.late_ns,
+            "silent_ns": self._prober.silent_ns,
             "in_datagrams": self._prober.in_datagrams,
         }
 

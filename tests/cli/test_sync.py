@@ -66,7 +66,7 @@ def test_what_is_wrong_stands_behind_the_reading() -> None:
     step = ClockStep(5_000_000_000, local_ns=0, was_asleep=True)
     quality = ClockQuality(offset_ns=1_500_000, sent=40, answered=20, lost=20, late_ns=30_000_000, last_step=step)
     assert _line(quality) == (
-        "offset +1.500 ms  drift +0.00 ppm  round trip 0.000 ms  bound unknown  locking; 20 of 40 probes were lost; "
+        "offset +1.500 ms  drift +0.00 ppm  round trip unknown  bound unknown  locking; 20 of 40 probes were lost; "
         "overloaded loop: this program came 30 ms late to its own timer; "
         "suspended: this machine was asleep for 5000.000 ms"
     )

@@ -366,6 +366,25 @@ def test_a_loop_that_is_kept_busy_is_told() -> None:
     simulated(scenario)
 
 
+def test_a_server_that_falls_silent_is_told_and_time_goes_on() -> None:
+    async def scenario(made: World) -> None:
+        release = made.clock.hold()
+        await asyncio.sleep(20)
+        assert made.clock.quality.silent_ns < 100_000_000
+        made.network.partition("phone")
+        await asyncio.sleep(10)
+        quality = made.clock.quality
+        assert 8e9 <= quality.silent_ns <= 10e9, "a burst every 2 s at least"
+        assert quality.faults == [f"silent: nothing was answered for {quality.silent_ns / 1e9:.0f} s"]
+        assert abs(made.error_ns) < made.clock.error_bound_ns
+        made.network.heal()
+        await asyncio.sleep(5)
+        assert made.clock.quality.silent_ns < 100_000_000
+        release()
+
+    simulated(scenario)
+
+
 # Words
 
 
@@ -373,6 +392,9 @@ def test_no_answers_at_all_are_told() -> None:
     silent = ClockQuality(sent=20)
     assert (silent.verdict, silent.faults) == ("no answers", ["none of 20 probes was answered"])
     assert ClockQuality(sent=3).faults == []
+    assert ClockQuality(sent=40, answered=30, lost=10, silent_ns=3_000_000_000).faults == [
+        "10 of 40 probes were lost"
+    ]
 
 
 def test_several_steps_are_counted() -> None:
