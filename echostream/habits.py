@@ -24,6 +24,10 @@ _SERVERS: Final = {
     "add_exception_handler exception_handler": "raise RpcError to answer, and see the rest with @server.on_error",
     "on_event on_startup on_shutdown after_startup": "@server.on_start and @server.on_stop, or RpcServer(lifespan=...)",
     "add_insecure_port add_secure_port listen": "addresses are given when it is made, RpcServer(url), or to bind(url)",
+    "clock": (
+        "session time is this machine's time.monotonic_ns(); handlers have ctx.clock, and each of server.sessions has "
+        "session.clock"
+    ),
     "run run_forever wait_for_termination": "await server.serve() runs until Ctrl-C",
     "close shutdown": "await server.stop()",
 }

@@ -28,8 +28,8 @@ def call(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Values by position, or name=value. JSON; text needs no quotes. A single - reads them as one JSON"
-            " object (by name) or array (by position) from standard input."
+            help="Values by position, or name=value. JSON; text needs no quotes, what begins with a minus needs its"
+            " name. A single - reads them as one JSON object (by name) or array (by position) from standard input."
         ),
     ] = None,
     timeout: Annotated[

@@ -57,7 +57,11 @@ _WAYS_OUT: Final = (
     ("timeout= gives", "--timeout gives"),
     ("credentials=...", "--credentials"),
     ('use ca="dev" for your own development servers, ca=, or fingerprint=', "use --ca or --fingerprint "),
+    ("use ca=, or fingerprint=", "use --ca or --fingerprint "),
+    ("use another ca=, or fingerprint=", "use another --ca, or --fingerprint "),
     ("or use fingerprint=", "or use --fingerprint "),
+    ("before you change fingerprint=", "before you change --fingerprint"),
+    ("name its ca= or fingerprint=", "name its --ca or --fingerprint"),
 )
 """What errors tell programmers to write, and what it is here."""
 

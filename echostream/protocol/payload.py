@@ -159,7 +159,7 @@ def _to_wire(value: object) -> WireValue:
         if isinstance(value, kind):
             return convert(value)
     raise InvalidArgumentError(
-        f"a {type(value).__name__} cannot be serialised; use a pydantic model, a dataclass or plain values"
+        f"{type(value).__name__} cannot be serialised; use a pydantic model, a dataclass or plain values"
     )
 
 

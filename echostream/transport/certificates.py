@@ -283,7 +283,12 @@ def _read(field: str, source: Source) -> tuple[bytes, str]:
     """Return the content, and how to call it in an error."""
     if isinstance(source, bytes):
         return source, "the given PEM"
-    path = os.fspath(source)
+    try:
+        path = os.fspath(source)
+    except TypeError:
+        raise ConfigurationError(
+            field, f"is {type(source).__name__} where a path, or PEM as bytes, was expected"
+        ) from None
     if "-----BEGIN" in path:  # never repeat it: it may be a private key
         raise ConfigurationError(field, "is PEM text where a path was expected, pass the text as bytes")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from echostream.cli.console import Misuse, failures
 from echostream.cli.target import Target
 from echostream.client import RpcClient
 from echostream.errors import CertificateError, RpcError, Status
+from echostream.transport.tls import ClientTls
+from tests.transport.authority import NOW, issue
 
 NOTHING: dict[str, Any] = {
     "url": None, "service": None, "ca": None, "fingerprint": [], "insecure": False, "first_use": False,
@@ -65,6 +68,27 @@ def test_the_way_out_of_an_error_is_an_option(capsys: pytest.CaptureFixture[str]
     with pytest.raises(Exception, match="1"), failures():
         raise CertificateError('met for the first time: say trust="first-use", or name its ca or fingerprint')
     assert "say --first-use, or name its --ca or --fingerprint\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("trust", "told"),
+    [
+        ({"ca": "dev"}, "use --ca or --fingerprint "),
+        ({"ca": None}, "use --ca or --fingerprint "),
+        ({"ca": "FILE"}, "use another --ca, or --fingerprint "),
+        ({"fingerprint": "00" * 32}, "before you change --fingerprint\n"),
+    ],
+)
+def test_so_is_that_of_a_certificate_that_is_not_trusted(
+    trust: dict[str, Any], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = issue("server", "localhost", by=issue("root", ca=True))
+    (tmp_path / "other.pem").write_bytes(issue("other", ca=True).pem)
+    if trust.get("ca") == "FILE":
+        trust = {"ca": tmp_path / "other.pem"}
+    with pytest.raises(Exception, match="1"), failures():
+        ClientTls.load(**trust, now=NOW).verify([server.der], "localhost", now=NOW)
+    assert told in capsys.readouterr().err
 
 
 def test_where_a_token_is_needed_the_option_for_it_is_named(capsys: pytest.CaptureFixture[str]) -> None:

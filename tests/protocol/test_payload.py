@@ -108,8 +108,8 @@ def test_decoding_gives_back_what_was_encoded(value: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (object(), "a object cannot be serialised; use a pydantic model, a dataclass or plain values"),
-        ([1, {"k": 1j}], "a complex cannot be serialised; use a pydantic model, a dataclass or plain values"),
+        (object(), "object cannot be serialised; use a pydantic model, a dataclass or plain values"),
+        ([1, {"k": 1j}], "complex cannot be serialised; use a pydantic model, a dataclass or plain values"),
         ("\ud800", "value cannot be serialised: 'utf-8' codec can't encode character '\\ud800' in position 0"),
         (10**5000, "value cannot be serialised: Exceeds the limit (4300 digits) for integer string conversion"),
     ],

@@ -392,9 +392,7 @@ def test_no_answers_at_all_are_told() -> None:
     silent = ClockQuality(sent=20)
     assert (silent.verdict, silent.faults) == ("no answers", ["none of 20 probes was answered"])
     assert ClockQuality(sent=3).faults == []
-    assert ClockQuality(sent=40, answered=30, lost=10, silent_ns=3_000_000_000).faults == [
-        "10 of 40 probes were lost"
-    ]
+    assert ClockQuality(sent=40, answered=30, lost=10, silent_ns=3_000_000_000).faults == ["10 of 40 probes were lost"]
 
 
 def test_several_steps_are_counted() -> None:

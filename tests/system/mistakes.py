@@ -878,6 +878,38 @@ async def stream_is_not_opened() -> None:
         await sender.send(1)
 
 
+@mistake("a mode of a stream that there is not")
+async def no_such_mode() -> None:
+    async with served() as client:
+        mode: Any = "unreliable"
+        await client.open_stream("ticks", mode=mode)
+
+
+@mistake("a timestamp in seconds")
+async def timestamp_in_seconds() -> None:
+    async with served() as client, client.open_stream("ticks", time_sync=True) as sender:
+        now: Any = time.time()
+        await sender.send_with_timestamp(1, at_ns=now)
+
+
+@mistake("a timestamp on a stream without")
+async def timestamp_without_a_clock() -> None:
+    async with served() as client, client.open_stream("ticks") as sender:
+        await sender.send_with_timestamp(1, at_ns=5)
+
+
+@mistake("the clock is read before it is known")
+async def clock_is_not_known() -> None:
+    async with served() as client:
+        client.clock.now_ns()
+
+
+@mistake("the clock of a server, outside of a handler")
+async def clock_of_a_server() -> None:
+    server: Any = RpcServer("memory://mistakes")
+    server.clock.now_ns()
+
+
 @mistake("`Context.current()` outside of a handler")
 async def no_context() -> None:
     Context.current()

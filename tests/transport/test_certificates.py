@@ -176,6 +176,11 @@ def test_pem_text_given_as_a_path_is_refused_and_not_repeated() -> None:
     assert caught.value.message == "private_key: is PEM text where a path was expected, pass the text as bytes"
 
 
+def test_what_is_neither_path_nor_pem_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="ca: is bool where a path, or PEM as bytes, was expected"):
+        load_certificates("ca", True)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("path", ["/nowhere/at/all.pem", "nul\0byte", "~nobody-of-this-name/x.pem"])
 def test_unreadable_file_is_refused(path: str) -> None:
     with pytest.raises(ConfigurationError, match="certificate: cannot read '"):
