@@ -248,13 +248,16 @@ class Caster:
 
     def _read(self, count: int) -> list[Samples]:
         frames: list[Samples] = []
+        is_rewound = False
         while len(frames) < count:
             frame = self._source.read()
             if frame is not None:
                 frames.append(frame)
-            elif self._loop:
+                is_rewound = False
+            elif self._loop and not is_rewound:
                 self._source.seek(0.0)
-            else:
+                is_rewound = True
+            else:  # the end, or a source that has nothing at its begin either
                 self._read_all = True
                 break
         return frames

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from echostream.audio.caster import Caster
 from echostream.audio.jobs import until_first
-from echostream.audio.messages import CAST_STREAM, CastFormat, PlayReport, check_format
+from echostream.audio.messages import CAST_STREAM, PlayReport, check_format
 from echostream.audio.playback import Playback
 from echostream.audio.settings import AUDIO_RATE, PLAY_INTERVAL, PLAY_REPORT_INTERVAL
 from echostream.realtime import DeviceClock
@@ -49,7 +49,6 @@ class Player:
         self._device_latency = device_latency
         self._volume = volume
         self._device = DeviceClock(AUDIO_RATE)
-        self._told = CastFormat(latency_ns=0)
         self._playback: Playback | None = None
 
     def report(self) -> PlayReport | None:
@@ -65,28 +64,17 @@ class Player:
             RpcError: the server casts nothing, or takes no more receivers.
             ConnectionLostError: the connection ended.
         """
-        release = self._client.clock.hold()
+        release = self._client.clock.hold()  # which begins to find out what time it is there
         try:
-            await until_first(self._ask(), self._watch())
-            await self._play(self._told)
+            await until_first(self._join(), self._attend())
         finally:
             release()
 
-    async def _ask(self) -> None:
-        """Get to know what is cast, and the session's clock."""
-        self._told = await self._client.proxy(Caster).format()
-        check_format(self._told)
-        await self._client.clock.wait_locked()
-
-    async def _watch(self) -> None:
-        """Get to know the clock of the sink meanwhile."""
-        while True:
-            if (report := self._sink.report()) is not None:
-                self._device.add(*report)
-            await asyncio.sleep(PLAY_INTERVAL)
-
-    async def _play(self, told: CastFormat) -> None:
-        self._playback = playback = Playback(
+    async def _join(self) -> None:
+        """Get to know what is cast, open its stream, and play it; opening waits for the clock."""
+        told = await self._client.proxy(Caster).format()
+        check_format(told)
+        playback = Playback(
             self._client.clock,
             self._sink,
             self._device,
@@ -103,19 +91,25 @@ class Player:
             returns=bytes,
             metadata={"codec": self._codec},
         ) as sender:
-            hearing = self._hear(playback, sender.receiver, told.latency_ns / 1e9)
-            await until_first(hearing, self._fill(playback), self._tell(playback, sender))
+            self._playback = playback
+            await until_first(
+                self._hear(playback, sender.receiver, told.latency_ns / 1e9), self._tell(playback, sender)
+            )
+
+    async def _attend(self) -> None:
+        """Look after the sink all the time, at first only to get to know its clock."""
+        while True:
+            if self._playback is not None:
+                self._playback.fill()
+            elif (report := self._sink.report()) is not None:
+                self._device.add(*report)
+            await asyncio.sleep(PLAY_INTERVAL)
 
     async def _hear(self, playback: Playback, receiver: StreamReceiver[bytes], latency: float) -> None:
         async for timed in receiver.timed():
             if timed.timestamp_ns is not None:
                 playback.push(timed.sequence, timed.timestamp_ns, timed.arrived_ns, timed.item)
         await asyncio.sleep(latency)  # what has arrived is played to its end
-
-    async def _fill(self, playback: Playback) -> None:
-        while True:
-            playback.fill()
-            await asyncio.sleep(PLAY_INTERVAL)
 
     async def _tell(self, playback: Playback, sender: StreamSender[PlayReport]) -> None:
         while True:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import wave
+from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Final, Protocol
 
 from echostream.audio.samples import Samples, silence, to_s16
 from echostream.audio.settings import AUDIO_BUFFER_SAMPLES, AUDIO_CHANNELS, AUDIO_RATE
@@ -13,6 +14,9 @@ from echostream.realtime import VirtualDevice
 from echostream.types import clock
 
 __all__ = ("Sink", "VirtualSink")
+
+_MOST_FRAMES: Final = ((1 << 32) - 64) // (2 * AUDIO_CHANNELS)
+"""Of a WAV file: its header has 32 bits for the length."""
 
 
 class Sink(Protocol):
@@ -49,11 +53,62 @@ class Sink(Protocol):
         """Stop at once."""
 
 
+class _WavFile:
+    """A WAV file in the making.
+
+    Raises:
+        ConfigurationError: it cannot be written, at the begin or on the way.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._raw: IO[bytes] | None = None
+        self._wave: wave.Wave_write | None = None
+        self._room = _MOST_FRAMES
+        try:
+            self._is_new = not path.exists()
+            path.open("ab").close()  # what is there is replaced by sound, and by nothing less
+        except OSError as error:
+            raise ConfigurationError("out", f"{path} cannot be written: {error.strerror}") from None
+
+    def write(self, block: Samples) -> None:
+        try:
+            if self._wave is None:
+                self._wave = self._open()
+            self._wave.writeframesraw(to_s16(block[: self._room]).tobytes())
+        except OSError as error:
+            raise ConfigurationError(
+                "out", f"{self._path} cannot be written any more: {error.strerror}; what it has so far can be played"
+            ) from None
+        self._room -= len(block)
+        if self._room < 0:
+            hours = _MOST_FRAMES / AUDIO_RATE / 3600
+            raise ConfigurationError("out", f"{self._path} is full: a WAV file holds {hours:.1f} hours (4 GiB)")
+
+    def close(self) -> None:
+        """Complete the header; a file that got no sound is taken away again."""
+        with suppress(OSError):  # whoever wrote has been told
+            if self._wave is not None:
+                self._wave.close()
+        if self._raw is not None:
+            self._raw.close()
+        elif self._is_new:
+            self._path.unlink(missing_ok=True)
+
+    def _open(self) -> wave.Wave_write:
+        self._raw = raw = self._path.open("wb", buffering=0)  # a full disk shows at once
+        made = wave.open(raw, "wb")  # noqa: SIM115 - closed by close()
+        made.setnchannels(AUDIO_CHANNELS)
+        made.setsampwidth(2)
+        made.setframerate(AUDIO_RATE)
+        return made
+
+
 class VirtualSink:
     """Plays nothing, in real time; what it would have played may be written to a WAV file.
 
     Args:
-        path: of the file; None for none. What is there is replaced.
+        path: of the file; None for none. What is there is replaced once there is something to write.
         drift_ppm: how much faster than nominal it plays, by the local clock.
         buffer_samples: that it takes ahead.
 
@@ -68,7 +123,7 @@ class VirtualSink:
         self._drift_ppm = drift_ppm
         self._buffer_samples = buffer_samples
         self._device: VirtualDevice | None = None
-        self._file: wave.Wave_write | None = None
+        self._file: _WavFile | None = None
         self._written = 0
         self.started_ns = 0
 
@@ -79,14 +134,7 @@ class VirtualSink:
             ConfigurationError: the file cannot be written.
         """
         if self._path is not None:
-            try:
-                self._path.open("wb").close()
-            except OSError as error:
-                raise ConfigurationError("out", f"{self._path} cannot be written: {error.strerror}") from None
-            self._file = wave.open(str(self._path), "wb")  # noqa: SIM115 - closed by close()
-            self._file.setnchannels(AUDIO_CHANNELS)
-            self._file.setsampwidth(2)
-            self._file.setframerate(AUDIO_RATE)
+            self._file = _WavFile(self._path)
         self.started_ns = clock.monotonic_ns()
         self._device = VirtualDevice(
             AUDIO_RATE, started_ns=self.started_ns, drift_ppm=self._drift_ppm, buffer_frames=self._buffer_samples
@@ -103,13 +151,19 @@ class VirtualSink:
         return self._playing.next_frame(clock.monotonic_ns())
 
     def write(self, block: Samples) -> None:
+        """Take a block.
+
+        Raises:
+            ConfigurationError: the file cannot be written any more, or is full.
+        """
         now_ns = clock.monotonic_ns()
         at = self._playing.next_frame(now_ns)
         taken = self._playing.write(len(block), now_ns)
         if self._file is not None:
             # What it played for want of blocks is heard, too.
-            self._file.writeframesraw(to_s16(silence(at - self._written)).tobytes())
-            self._file.writeframesraw(to_s16(block[:taken]).tobytes())
+            for begin in range(self._written, at, AUDIO_RATE):  # perhaps of hours
+                self._file.write(silence(min(AUDIO_RATE, at - begin)))
+            self._file.write(block[:taken])
         self._written = at + taken
 
     def report(self) -> tuple[int, int] | None:

@@ -25,6 +25,10 @@ _PRE_ROLL: Final = 0.1
 """Seconds decoded before the place that was sought and thrown away: Opus needs 80 ms (RFC 7845 section 4.6)."""
 
 
+_FARTHEST: Final = 1e9
+"""Seconds, 31 years: FFmpeg counts microseconds in 64 bits."""
+
+
 class AudioSource(Protocol):
     """Where audio comes from. Its methods may block; they are called in a thread, one at a time."""
 
@@ -104,7 +108,7 @@ class FileSource:
         Raises:
             ConfigurationError: the file does not let itself be searched.
         """
-        self._skip = max(0.0, seconds)
+        self._skip = min(max(0.0, seconds), _FARTHEST)
         try:
             self._container.seek(int(max(0.0, self._skip - _PRE_ROLL) * av.time_base))
         except FFmpegError as error:

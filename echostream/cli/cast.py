@@ -84,12 +84,18 @@ async def _cast(
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(server)
             length = "" if source.duration is None else f" ({source.duration:.0f} s)"
-            typer.echo(f"casting {file.name}{length} as {known_as!r} at {', '.join(server.addresses)}", err=True)
+            where = ", ".join(server.addresses)
+            typer.echo(f"casting {file.name}{length} as {known_as!r} at {where}{_begins(wait)}", err=True)
             showing = asyncio.create_task(_show(caster, as_json=as_json))
             stack.callback(showing.cancel)
             await caster.run()
     finally:
         source.close()
+
+
+def _begins(wait: int) -> str:
+    with_whom = "the first receiver" if wait == 1 else f"{wait} receivers"
+    return f"; it begins with {with_whom}: echostream play" if wait else ""
 
 
 async def _show(caster: Caster, *, as_json: bool) -> None:

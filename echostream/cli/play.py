@@ -7,6 +7,7 @@ import socket
 import sys
 from contextlib import suppress
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -26,6 +27,13 @@ _RETRY: Final = 1.0
 """Seconds until a cast that is gone is looked for again."""
 
 
+class Codec(StrEnum):
+    """How the sound travels."""
+
+    OPUS = "opus"
+    PCM = "pcm"
+
+
 @with_target
 def play(
     discover: Annotated[
@@ -38,7 +46,7 @@ def play(
     device_latency: Annotated[
         float, typer.Option(min=-1000.0, max=1000.0, help="ms that an amplifier or Bluetooth adds: played earlier.")
     ] = 0.0,
-    codec: Annotated[str, typer.Option(help="opus, or pcm for a perfect copy at twelve times the rate.")] = "opus",
+    codec: Annotated[Codec, typer.Option(help="pcm is a perfect copy, at twelve times the rate of opus.")] = Codec.OPUS,
     volume: Annotated[float, typer.Option(min=0.0, max=100.0, help="Percent, of this receiver alone.")] = 100.0,
     name: Annotated[str | None, typer.Option("--name", "-n", help="What the caster calls this receiver.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="End after so many; else with the cast.")] = None,
@@ -55,7 +63,7 @@ def play(
             raise Misuse("give --out or --device: a file, or a sound device")
         options = {
             "name": name or socket.gethostname(),
-            "codec": codec,
+            "codec": codec.value,
             "device_latency": device_latency / 1e3,
             "volume": volume / 100,
         }
@@ -72,9 +80,11 @@ async def keep_playing(
     target: Target, sink: Sink, options: dict[str, Any], seconds: float | None, *, as_json: bool
 ) -> None:
     """Play until the cast ends, or so many seconds; a cast that was lost on the way is looked for again."""
+    from echostream.audio.codec import make_decoder
     from echostream.errors import ConnectError, ConnectionLostError, ServiceNotFoundError
 
     sink.start()
+    loading = asyncio.create_task(asyncio.to_thread(make_decoder, options["codec"]))  # while the network answers
     played = False
     try:
         async with asyncio.timeout(seconds):
@@ -95,6 +105,7 @@ async def keep_playing(
             raise
     finally:
         sink.close()
+        await loading
 
 
 async def _play_one(target: Target, sink: Sink, options: dict[str, Any], *, as_json: bool) -> None:

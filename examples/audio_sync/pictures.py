@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .check import Recording, spread
+from .check import Recording, Window, spread
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -27,7 +27,7 @@ PAGE = """<!doctype html>
 """
 
 
-def draw(recordings: Sequence[Recording], folder: Path) -> str:
+def draw(recordings: Sequence[Recording], windows: Sequence[Window], folder: Path) -> str:
     """Write skew.png; return the same picture as SVG."""
     import matplotlib as mpl
 
@@ -36,23 +36,28 @@ def draw(recordings: Sequence[Recording], folder: Path) -> str:
 
     figure = Figure(figsize=(9, 9), layout="constrained")
     skew, apart, clock, buffer = figure.subplots(4, sharex=True)
-    begin = min(item.started_ns for item in recordings)
+    begin = min(item.began_ns for item in recordings)
     for number, item in enumerate(recordings):
         there = item.times >= item.settled_ns
         seconds = (item.times[there] - begin) / 1e9
         colour = f"C{number}"
         skew.plot(seconds, item.told("skew_ns")[there] / 1e3, color=colour, label=item.name)
         clock.plot(seconds, item.told("clock_error_ns")[there] / 1e3, color=colour)
-        buffer.plot(seconds, item.told("buffer_ns")[there] / 1e6, color=colour)
+        buffer.plot(seconds, item.told("buffer_ns")[there] / 1e6, color=colour, linewidth=0.7)
     when, width = spread(recordings)
-    apart.fill_between((when - begin) / 1e9, width / 1e3, color="0.6")
+    apart.fill_between((when - begin) / 1e9, width / 1e3, color="0.8", label="first and last receiver, as told")
+    moments = [(window.at_ns - begin) / 1e9 for window in windows]
+    lags = [abs(window.recorded_ns) / 1e3 for window in windows]
+    apart.plot(moments, lags, ".", color="0.2", markersize=3, label="each two, as recorded")
+    apart.legend(loc="upper right")
     skew.set(title="Heard too early (above 0) or too late", ylabel="µs")
     skew.legend(loc="upper right", ncols=len(recordings))
-    apart.set(title="Between the first and the last receiver", ylabel="µs")
+    apart.set(title="Apart", ylabel="µs")
     clock.set(title="Error of the clock, as only the demo can know it", ylabel="µs")
-    buffer.set(title="Sound that waits", ylabel="ms", xlabel="seconds")
+    buffer.set(title="Sound that waits", ylabel="ms", xlabel="seconds of the cast")
     for axes in (skew, apart, clock, buffer):
         axes.grid(visible=True, color="0.9")
+    buffer.set_ylim(bottom=0)
     figure.savefig(folder / "skew.png", dpi=120)
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg")
@@ -67,7 +72,7 @@ def write_page(report: dict[str, Any], picture: str, folder: Path) -> None:
     page = PAGE.format(
         verdict=verdict,
         text=html.escape("; ".join([text, *report["faults"]])) + ".",
-        tables=_table([report["skew"]]) + _table(report["receivers"]),
+        tables="".join(_table(rows) for rows in ([report["skew"]], report["receivers"], report["joined"]) if rows),
         picture=svg,
     )
     (folder / "index.html").write_text(page, "utf-8")

@@ -2,20 +2,21 @@
 
 What the card plays goes to NAME.wav. What the receiver knows goes to NAME.jsonl, some of it compared with the truth,
 which only this file knows. NAME.json says when the card began and how fast it really ran, so that recordings can be
-laid side by side.
+laid side by side, and when the receiver had come how far on its way to the first sound.
 """
 
 import argparse
 import asyncio
 import json
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
 from echostream import RpcClient
 from echostream.audio import Player, VirtualSink
+from echostream.audio.codec import make_decoder
 from echostream.types import Clock, SystemClock, shown_by
 
 LOG_INTERVAL = 0.05
@@ -51,24 +52,33 @@ async def receive(arguments: argparse.Namespace, apart: ClockApart) -> None:
     base: Path = arguments.folder / arguments.name
     sink = VirtualSink(base.with_suffix(".wav"), drift_ppm=arguments.card_drift)
     sink.start()
-    truth = {
+    truth: dict[str, Any] = {
         "name": arguments.name,
-        "began_ns": apart.began_ns,
+        "began_ns": arguments.began_ns or apart.began_ns,
+        "loaded_ns": apart.began_ns,
         "started_ns": apart.true_ns(sink.started_ns),
         "samples_per_second": RATE * (1 + arguments.card_drift / 1e6) * apart.rate,
     }
-    base.with_suffix(".json").write_text(json.dumps(truth))
+
+    def note(**reached: int) -> None:
+        truth.update(reached)
+        base.with_suffix(".json").write_text(json.dumps(truth))
+
+    note()
+    loading = asyncio.create_task(asyncio.to_thread(make_decoder, arguments.codec))  # while the network answers
     try:
         async with connect(arguments) as client:
+            note(connected_ns=apart.true.monotonic_ns())
             player = Player(client, sink, name=arguments.name, codec=arguments.codec)
             with base.with_suffix(".jsonl").open("w") as file:
-                telling = asyncio.create_task(tell(file, player, client, apart))
+                telling = asyncio.create_task(tell(file, player, client, apart, note))
                 try:
                     await player.run()
                 finally:
                     telling.cancel()
     finally:
         sink.close()
+        await loading
 
 
 def connect(arguments: argparse.Namespace) -> Any:
@@ -79,12 +89,14 @@ def connect(arguments: argparse.Namespace) -> Any:
     return RpcClient.discover("cast", metadata=metadata, timeout=10.0, interfaces=["127.0.0.1"], ca="dev")
 
 
-async def tell(file: TextIO, player: Player, client: RpcClient, apart: ClockApart) -> None:
+async def tell(file: TextIO, player: Player, client: RpcClient, apart: ClockApart, note: Callable[..., None]) -> None:
+    await client.clock.wait_locked()
+    note(locked_ns=apart.true.monotonic_ns())
     while True:
         await asyncio.sleep(LOG_INTERVAL)
         if (report := player.report()) is not None:
-            true_ns = apart.true.monotonic_ns()  # which is what the server's clock shows
-            error_ns = client.clock.to_session_ns(apart.shown_ns(true_ns)) - true_ns
+            # Where it believes to be, and where it is: the server's clock shows true time.
+            error_ns = report.session_ns - apart.true_ns(client.clock.to_local_ns(report.session_ns))
             file.write(json.dumps(asdict(report) | {"clock_error_ns": error_ns}) + "\n")
             file.flush()  # this program may be killed
 
@@ -95,6 +107,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--run", default="", help="which demo it belongs to, where it is found by name")
     parser.add_argument("--url", help="address of the caster, where names are not to be had")
+    parser.add_argument("--began-ns", type=int, help="when this process was started, by the true monotonic clock")
     parser.add_argument("--codec", default="opus")
     parser.add_argument("--clock-offset", type=float, default=0.0, help="seconds")
     parser.add_argument("--clock-drift", type=float, default=0.0, help="ppm")

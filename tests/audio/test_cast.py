@@ -234,6 +234,13 @@ def test_who_lost_his_time_is_in_step_again_after_four_seconds(tmp_path: Path) -
     in_studio(scenario, tmp_path, wait_for=2, loop=True)
 
 
+def test_a_source_with_nothing_in_it_is_not_repeated_for_ever(tmp_path: Path) -> None:
+    async def scenario(studio: Studio) -> None:
+        await studio.caster.run()
+
+    in_studio(scenario, tmp_path, sound=noise(480)[:0], loop=True, wait_for=0)
+
+
 def test_a_source_that_is_repeated_goes_on_without_a_hole(tmp_path: Path) -> None:
     async def scenario(studio: Studio) -> None:
         room = studio.room("kitchen")

@@ -105,6 +105,7 @@ def test_a_cast_that_was_lost_is_looked_for_again(tmp_path: Path, capsys: pytest
         (("cast", __file__, *LOOPBACK), "test_cast.py cannot be decoded"),
         (("play", "--discover", "--url", "quic://127.0.0.1:1"), "give --discover or --url"),
         (("play", "--out", "a.wav", "--device", "1"), "give --out or --device"),
+        (("play", "--out", "a.wav", "--codec", "mp3"), "'mp3' is not one of 'opus', 'pcm'"),
         (("play", "--url", "quic://127.0.0.1:1", "--out", "/nowhere/a.wav"), "/nowhere/a.wav cannot be written"),
     ],
 )
