@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from echostream.audio.codec import Encoder, make_encoder
+from echostream.audio.delay import GroupDelay
 from echostream.audio.jobs import in_thread, until_first
 from echostream.audio.messages import CAST_SERVICE, CAST_STREAM, CastFormat, CastStatus, PlayReport
 from echostream.audio.samples import Samples, faded, ns_of
 from echostream.audio.settings import (
     AUDIO_FRAME_NS,
     AUDIO_READ_AHEAD_FRAMES,
+    AUDIO_SILENCE,
     DEFAULT_CAST_LATENCY,
     MAX_CAST_LATENCY,
     MAX_CAST_RECEIVERS,
     MIN_CAST_LATENCY,
+    PLAY_REPORT_LIFE,
 )
 from echostream.config import checked_seconds
 from echostream.errors import ConfigurationError, EchoStreamError, LocalProtocolError, RpcError, Status
@@ -38,6 +41,12 @@ class _Receiver:
     sender: StreamSender[bytes]
     codec: str
     report: PlayReport | None = None
+    reported_ns: int = 0
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it has reported of late."""
+        return clock.monotonic_ns() - self.reported_ns < PLAY_REPORT_LIFE * 1e9
 
 
 @service(CAST_SERVICE)
@@ -68,6 +77,7 @@ class Caster:
             raise ConfigurationError("wait_for", f"{wait_for!r} must be in 0 to {MAX_CAST_RECEIVERS}")
         self._source = source
         self._latency_ns = round(latency * 1e9)
+        self._delay = GroupDelay(self._latency_ns)
         self._loop = loop
         self._wait_for = wait_for
         self._receivers: list[_Receiver] = []
@@ -101,7 +111,8 @@ class Caster:
             duration=duration,
             paused=self._paused,
             volume=self._volume,
-            receivers=[receiver.report for receiver in self._receivers if receiver.report is not None],
+            receivers=[receiver.report for receiver in self._receivers if receiver.report and receiver.is_there],
+            latency=self._delay.latency_ns / 1e9,
         )
 
     @handler
@@ -168,8 +179,9 @@ class Caster:
         self._receivers.append(joined)
         self._joined.set()
         try:
-            async for joined.report in receiver:
-                pass
+            async for report in receiver:
+                self._delay.consider(joined.report, report, clock.monotonic_ns())
+                joined.report, joined.reported_ns = report, clock.monotonic_ns()
         finally:
             self._receivers.remove(joined)
             if not any(other.codec == codec for other in self._receivers):
@@ -211,7 +223,10 @@ class Caster:
             due_ns += AUDIO_FRAME_NS
 
     async def _send_one(self, stamp_ns: int) -> None:
-        before, after = self._gain, 0.0 if self._paused else self._volume
+        before = self._gain
+        if self._delay.is_wanted and (before == 0.0 or self._is_silent_next()):
+            self._delay.grow()
+        after = 0.0 if self._paused or self._delay.is_overdue(stamp_ns) else self._volume
         if self._paused and before == 0.0:
             return
         if not self._frames:
@@ -222,12 +237,16 @@ class Caster:
         self._position_ns += ns_of(len(frame))
         self._gain = after
         frame = faded(frame, before, after)
+        stamp_ns += self._delay.more_ns
         packets = {
             codec: (encoder.encode(frame), stamp_ns - round(ns_of(encoder.delay_samples)))
             for codec, encoder in self._encoders.items()
         }
         for receiver in tuple(self._receivers):
             await self._send_to(receiver, *packets[receiver.codec])
+
+    def _is_silent_next(self) -> bool:
+        return bool(self._frames) and float(abs(self._frames[0]).max()) < AUDIO_SILENCE
 
     async def _send_to(self, receiver: _Receiver, packet: bytes, stamp_ns: int) -> None:
         try:

@@ -27,7 +27,8 @@ class Intake:
         self._latency_ns = latency_ns
         # A whole frame of patience: each is asked for while the one before it is played.
         self._buffer = JitterBuffer(AUDIO_FRAME_NS, latency_ns=latency_ns, late_ns=AUDIO_FRAME_NS)
-        self._end_ns: int | None = None
+        self.end_ns: int | None = None
+        """Stamp of the end of what has arrived."""
         self.damaged_count = 0
         """Packets that the decoder refused."""
         self.passed_count = 0
@@ -36,8 +37,8 @@ class Intake:
     def push(self, sequence: int, stamp_ns: int, arrival_ns: int, packet: bytes) -> None:
         """Take a packet; stamp and arrival are in session time."""
         self._buffer.push(sequence, stamp_ns, arrival_ns, packet)
-        if self._end_ns is None or stamp_ns + AUDIO_FRAME_NS > self._end_ns:
-            self._end_ns = stamp_ns + AUDIO_FRAME_NS
+        if self.end_ns is None or stamp_ns + AUDIO_FRAME_NS > self.end_ns:
+            self.end_ns = stamp_ns + AUDIO_FRAME_NS
 
     def take(self, head_ns: int) -> Piece | None:
         """Return the frame in which `head_ns` lies, or begins less than a frame later; None where there is none."""
@@ -56,7 +57,18 @@ class Intake:
 
     def ahead_ns(self, head_ns: int) -> int:
         """Return how much sound there is after `head_ns`."""
-        return 0 if self._end_ns is None else max(0, self._end_ns - head_ns)
+        return 0 if self.end_ns is None else max(0, self.end_ns - head_ns)
+
+    @property
+    def wanted_latency_ns(self) -> int:
+        """The least latency that would do if each frame could be played when it comes."""
+        return self._buffer.wanted_latency_ns
+
+    @property
+    def missed_ns(self) -> int:
+        """How much sound was not there when its time came; what nobody sent, as in a pause, is none."""
+        at = self._buffer.stats()
+        return (at.concealed + at.skipped + self.passed_count + self.damaged_count) * AUDIO_FRAME_NS
 
     def quality(self) -> StreamQuality:
         """Tell what was lost, late, reordered."""

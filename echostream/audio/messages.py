@@ -60,11 +60,13 @@ class PlayReport:
     late: int
     """Packets that came too late to be heard."""
     concealed_ns: int
-    """Of sound that was missing when its time came."""
+    """Of sound that was missing when its time came; a pause counts for nothing."""
     underruns: int
     """How often the device had nothing to play."""
     resyncs: int
     """How often the play position had to jump."""
+    wanted_ns: int = 0
+    """The latency that would do for this receiver, by what it has seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,9 @@ class CastStatus:
     paused: bool
     volume: float
     receivers: list[PlayReport]
-    """The last report of each receiver that has sent one."""
+    """The last report of each receiver that has sent one of late."""
+    latency: float = 0.0
+    """Seconds until what is sent is heard; longer than what was asked for where it was not enough."""
 
 
 def check_format(told: CastFormat) -> None:

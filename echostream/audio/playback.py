@@ -9,7 +9,7 @@ from echostream.audio.intake import Intake
 from echostream.audio.messages import PlayReport
 from echostream.audio.render import Renderer
 from echostream.audio.samples import FRAME_SAMPLES, Samples, ns_of, samples_of, silence
-from echostream.audio.settings import AUDIO_BUFFER_SAMPLES
+from echostream.audio.settings import AUDIO_BUFFER_SAMPLES, AUDIO_FRAME_NS
 from echostream.audio.sink import Sink
 from echostream.errors import ConfigurationError
 from echostream.realtime import DeviceClock, PlayoutController, PlayoutSettings, PlayoutState
@@ -83,6 +83,7 @@ class Playback:
         self._time = time
         self._sink = sink
         self._codec = codec
+        self._latency_ns = latency_ns
         self._intake = Intake(make_decoder(codec), latency_ns)
         self._renderer = Renderer(self._intake.take)
         self._renderer.volume = volume
@@ -108,6 +109,11 @@ class Playback:
         while self._sink.buffered() + FRAME_SAMPLES <= self._ahead_samples:
             self._sink.write(self._next_block())
 
+    @property
+    def end_ns(self) -> int:
+        """Session time at which the last sample that has arrived is heard; 0 while none has."""
+        return 0 if self._intake.end_ns is None else self._intake.end_ns + self._latency_ns
+
     def report(self, name: str) -> PlayReport:
         """Tell how it goes."""
         at, quality = self._controller.stats(), self._intake.quality()
@@ -125,9 +131,11 @@ class Playback:
             buffer_ns=self._intake.ahead_ns(self._renderer.position_ns),
             lost=quality.lost,
             late=quality.late + self._intake.passed_count,
-            concealed_ns=round(ns_of(self._renderer.concealed_count)),
+            concealed_ns=self._intake.missed_ns,
             underruns=self._sink.underrun_count,
             resyncs=at.resync_count,
+            # A frame is read so much before it is heard.
+            wanted_ns=self._intake.wanted_latency_ns + round(ns_of(self._ahead_samples)) + AUDIO_FRAME_NS,
         )
 
     def _next_block(self) -> Samples:

@@ -109,7 +109,9 @@ class Player:
         async for timed in receiver.timed():
             if timed.timestamp_ns is not None:
                 playback.push(timed.sequence, timed.timestamp_ns, timed.arrived_ns, timed.item)
-        await asyncio.sleep(latency)  # what has arrived is played to its end
+        # What has arrived is played to its end; a stamp may lie as far ahead again as the latency.
+        left_ns = playback.end_ns - self._client.clock.now_ns()
+        await asyncio.sleep(min(max(0.0, left_ns / 1e9), 2 * latency))
 
     async def _tell(self, playback: Playback, sender: StreamSender[PlayReport]) -> None:
         while True:

@@ -45,8 +45,6 @@ class Renderer:
         self._gain = 1.0
         self.volume = 1.0
         """Factor of loudness, 0 to 1; a change goes over one block."""
-        self.concealed_count = 0
-        """Samples that were missing, since the begin."""
 
     @property
     def position_ns(self) -> int:
@@ -116,7 +114,6 @@ class Renderer:
     def _missing(self, count: int) -> Samples:
         """Return `count` samples for those that are not there."""
         self._head_ns += ns_of(count)
-        self.concealed_count += count
         self._missing_count += count
         block = silence(count)
         if not self._silent:

@@ -9,6 +9,7 @@ __all__ = (
     "AUDIO_FRAME_NS",
     "AUDIO_RATE",
     "AUDIO_READ_AHEAD_FRAMES",
+    "AUDIO_SILENCE",
     "DEFAULT_CAST_LATENCY",
     "MAX_CAST_LATENCY",
     "MAX_CAST_RECEIVERS",
@@ -16,6 +17,8 @@ __all__ = (
     "OPUS_BIT_RATE",
     "PLAY_INTERVAL",
     "PLAY_REPORT_INTERVAL",
+    "PLAY_REPORT_LIFE",
+    "RAISE_PATIENCE",
 )
 
 AUDIO_RATE = 48_000
@@ -54,3 +57,14 @@ PLAY_INTERVAL = 0.01
 
 PLAY_REPORT_INTERVAL = 0.25
 """Seconds between two reports of a receiver to the caster: as often as a person reads numbers."""
+
+PLAY_REPORT_LIFE = 3.0
+"""Seconds that a report is shown: twelve times as long as the next one takes. A receiver that was killed is gone then,
+long before its connection is given up."""
+
+RAISE_PATIENCE = 10.0
+"""Seconds that a caster waits for a moment of silence to raise the latency; then it makes one. Packets that come too
+late are holes as well."""
+
+AUDIO_SILENCE = 0.001
+"""Loudest sample of a frame, of 1, in which nobody hears that sound is delayed: -60 dB."""

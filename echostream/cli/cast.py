@@ -122,7 +122,8 @@ async def _show(caster: Caster, *, as_json: bool) -> None:
 def _where(status: Any) -> str:
     whole = "" if status.duration is None else f" of {status.duration:.0f}"
     volume = "" if status.volume == 1 else f", volume {status.volume:.0%}"
-    return f"{status.position:.0f}{whole} s{', paused' if status.paused else ''}{volume}"
+    latency = f", heard after {status.latency * 1e3:.0f} ms"
+    return f"{status.position:.0f}{whole} s{', paused' if status.paused else ''}{volume}{latency}"
 
 
 def receivers_table(reports: Sequence[PlayReport], title: str = "") -> Table:
@@ -133,16 +134,17 @@ def receivers_table(reports: Sequence[PlayReport], title: str = "") -> Table:
 
     from echostream.discovery.service import safe_text
 
-    table = Table(box=box.SIMPLE, title=title or None, title_justify="left")
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), title=title or None, title_justify="left")
     table.add_column("receiver")
-    for heading in ("state", "skew us", "offset ms", "drift ppm", "bound us", "speed ppm", "buffer ms", "lost", "late"):
-        table.add_column(heading, justify="right")
+    table.add_column("state")
+    for heading in ("skew us", "offset", "drift ppm", "bound us", "speed ppm", "buffer ms", "lost", "late"):
+        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)  # in 80 columns nothing is cut off
     for at in reports:
         table.add_row(
             Text(safe_text(at.name)),
             Text(safe_text(at.state)),
             f"{at.skew_ns / 1e3:+.0f}",
-            f"{at.offset_ns / 1e6:+.3f}",
+            _offset(at.offset_ns),
             f"{at.drift_ppm:+.1f}",
             f"{at.bound_ns / 1e3:.0f}",
             f"{at.speed_ppm:+.1f}",
@@ -151,3 +153,8 @@ def receivers_table(reports: Sequence[PlayReport], title: str = "") -> Table:
             str(at.late),
         )
     return table
+
+
+def _offset(offset_ns: float) -> str:
+    """Return it in the unit that suits it: clocks of machines that started on other days are days apart."""
+    return f"{offset_ns / 1e6:+.3f} ms" if abs(offset_ns) < 1e9 else f"{offset_ns / 1e9:+.1f} s"

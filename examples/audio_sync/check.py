@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ MOST_DOUBT = 0.1
 WAV_HEADER_BYTES = 44
 SETTLE_NS = 2e9
 """A receiver must be in step so long after its process began."""
+LATE_SETTLE_NS = 1e9
 IN_STEP_NS = 1e6
 STEPS = ("loaded", "connected", "locked")
 """What a receiver notes on its way to the first sound: its program runs, it is connected, its clock is known."""
@@ -53,10 +55,11 @@ class Recording:
     reached_ns: dict[str, float]
     """When it had come how far on its way to the first sound; empty for those that waited for the cast."""
 
-    @property
+    @cached_property
     def settled_ns(self) -> float:
-        """From when on it must be in step."""
-        return self.began_ns + SETTLE_NS
+        """From when on it is compared: two seconds after its begin; one that was too late for that is given one."""
+        heard_ns = self.heard_from(self.began_ns)
+        return max(self.began_ns + SETTLE_NS, heard_ns + LATE_SETTLE_NS if heard_ns < math.inf else 0.0)
 
     @property
     def end_ns(self) -> float:

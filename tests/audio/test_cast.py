@@ -170,6 +170,7 @@ def test_pause_seek_and_volume_reach_all_at_the_same_sample(tmp_path: Path) -> N
                     status = await remote.status()
                     assert status.paused
                     assert {report.name for report in status.receivers} == {"kitchen", "study"}
+                    assert [report.concealed_ns for report in status.receivers] == [0, 0]
                     await remote.resume()
                     await asyncio.sleep(0.5)
                     await remote.volume(0.5)
@@ -211,6 +212,56 @@ def test_lost_packets_are_counted_and_nobody_leaves_the_step(tmp_path: Path) -> 
         assert abs(places[0] - places[1]) < 0.15 * 48
 
     in_studio(scenario, tmp_path, wait_for=2, link=Link(delay=0.002, jitter=0.001, loss=0.03))
+
+
+@pytest.mark.slow
+def test_a_latency_that_does_not_do_grows_for_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("echostream.audio.delay.RAISE_PATIENCE", 0.3)
+
+    async def scenario(studio: Studio) -> None:
+        rooms = [studio.room("kitchen", 3.5, 40.0), studio.room("study")]
+        studio.network.join("studio", "study", Link(delay=0.05, jitter=0.02))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(studio.caster.run())
+            for room in rooms:
+                group.create_task(room.listen(codec="pcm"))
+            await until_begun(studio.caster)
+            begin_ns = studio.network.clock.now_ns
+            await asyncio.sleep(1.5)
+            status = await studio.caster.status()
+            missed = [receiver.late for receiver in status.receivers]
+            assert min(missed) == 0
+            assert max(missed) > 10
+        assert 0.12 <= status.latency <= 0.16
+        at_ns = begin_ns + (status.latency + 2.0) * 1e9
+        places = [place_of(room.heard_at(at_ns, 4800)) for room in rooms]
+        assert abs(places[0] - places[1]) < 1.0 * 48  # the way there is longer than the way back, by 10 ms and more
+        assert places[0] == pytest.approx(2.0 * 48_000, abs=20 * 48)
+        assert place_of(rooms[0].heard_at(begin_ns + 3.05e9, 2400)) > 0  # to the end
+        reports = [room.player.report() for room in rooms]
+        assert max(report.late for report in reports if report is not None) <= max(missed) + 2
+
+    in_studio(scenario, tmp_path, wait_for=2, latency=0.08)
+
+
+@pytest.mark.slow
+def test_who_is_gone_is_shown_no_longer(tmp_path: Path) -> None:
+    async def scenario(studio: Studio) -> None:
+        rooms = [studio.room("kitchen"), studio.room("study")]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(studio.caster.run())
+            for room in rooms:
+                group.create_task(room.listen())
+            await until_begun(studio.caster)
+            await asyncio.sleep(0.5)
+            assert len((await studio.caster.status()).receivers) == 2
+            studio.network.partition("study")
+            await asyncio.sleep(3.3)
+            assert [report.name for report in (await studio.caster.status()).receivers] == ["kitchen"]
+            await studio.caster.stop()
+            studio.network.heal()
+
+    in_studio(scenario, tmp_path, wait_for=2, loop=True)
 
 
 @pytest.mark.slow
