@@ -136,6 +136,74 @@ def test_stamps_that_cannot_be_are_counted_and_change_nothing(stamps: tuple[Any,
     assert clock.ignored_count == 2
 
 
+@pytest.mark.parametrize("stamps", [(0, 5, 15, 10), (0, 5, 5, 10), (0, -7, -7, 1)], ids=str)
+def test_stamps_that_can_just_be_are_taken(stamps: tuple[int, int, int, int]) -> None:
+    """A way that takes no time, or a server that takes none."""
+    assert ClockFilter().add(*stamps) is Verdict.TAKEN
+
+
+def test_two_answers_may_come_at_once() -> None:
+    clock = ClockFilter()
+    assert [clock.add(t1, 5, 6, 20) for t1 in (0, 1)] == [Verdict.TAKEN] * 2
+
+
+def test_a_burst_that_lost_two_is_enough_to_lock() -> None:
+    clock = ClockFilter()
+    far = Far(clock)
+    locked = []
+    for _ in range(6):
+        far.probe()
+        far.now += 4 * MS
+        locked.append(clock.locked)
+    assert locked == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_the_bound_is_as_far_as_the_further_end_of_what_is_proved(mirrored: bool) -> None:
+    """One probe was quick on its way out, the other one back: both together prove -100 to 100 us."""
+    clock = ClockFilter()
+    far = Far(clock)
+    for out, back in ((1000, 100), (100, 900)):
+        far.probe(*((back * US, out * US) if mirrored else (out * US, back * US)))
+        far.now += 4 * MS
+    assert clock.error_bound_ns == pytest.approx(300 * US, abs=2 * US), "read before the offset is, too"
+    assert clock.offset_ns(far.now) - far.offset == pytest.approx((1 if mirrored else -1) * 200 * US, abs=2 * US)
+
+
+def test_what_old_probes_prove_fades_with_their_age() -> None:
+    clock = ClockFilter()
+    far = Far(clock)
+    far.burst(out=50 * US, back=50 * US)
+    young = clock.error_bound_ns
+    for _ in range(10):
+        far.burst(out=20 * MS, back=20 * MS)
+    aged = clock.error_bound_ns
+    assert 1.5 * MS < aged - young < 12 * MS, "the rate is known to 100 ppm at first, three times that for 20 s"
+
+
+@pytest.mark.parametrize(("shift", "verdict"), [(280 * US, Verdict.TAKEN), (340 * US, Verdict.HELD)])
+def test_what_excludes_the_estimate_by_more_than_200_us_is_held(shift: int, verdict: Verdict) -> None:
+    clock = ClockFilter()
+    far = Far(clock)
+    for _ in range(40):
+        far.burst()
+    far.offset += shift
+    assert far.probe() is verdict
+
+
+def test_the_rate_is_learned_from_each_burst_as_soon_as_it_is_whole_or_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, learned = ClockFilter(), list[int]()
+    far = Far(clock)
+    monkeypatch.setattr(clock._drift, "take", lambda burst: learned.append(len(burst)))
+    far.burst()
+    assert learned == [8]
+    for _ in range(3):
+        far.burst(5)
+    assert learned == [8, 5, 5]
+    far.burst()
+    assert learned == [8, 5, 5, 5, 8]
+
+
 def test_a_probe_that_comes_twice_counts_once() -> None:
     clock = ClockFilter()
     assert clock.add(0, 5, 6, 10) is Verdict.TAKEN

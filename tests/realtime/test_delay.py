@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from itertools import accumulate
+from random import Random
+
 import pytest
 
 from echostream.realtime.delay import LATE_COST_NS, PRIOR, DelayHistogram, DelayTarget
@@ -56,6 +60,23 @@ def test_old_delays_are_forgotten_and_numbers_stay_small() -> None:
     assert made.quantile_ns(0.999) == MS
     assert made.total < 1e16
     assert made.count == 200
+
+
+def test_weights_are_those_of_the_formula_whatever_is_done_to_keep_them_small() -> None:
+    """Each item weighs `forget` times as much as the next one, and those before the first as `PRIOR` of the first."""
+    random, made, seen = Random(1), DelayHistogram(20 * MS, forget=0.9), list[int]()
+    for count in range(1, 701):
+        seen.append(random.randrange(20))
+        made.add(seen[-1] * MS)
+        if count % 50:
+            continue
+        weights = [sum(0.9 ** (count - at) for at, each in enumerate(seen, 1) if each == ms) for ms in range(20)]
+        below = list(accumulate(weights))
+        for share in (0.1, 0.5, 0.9, 0.99):
+            assert made.quantile_ns(share) == (1 + bisect_left(below, share * below[-1])) * MS
+        scale = 200 * MS / (below[-1] + PRIOR * 0.9**count)
+        costs = [ms * MS + (below[-1] - (below[ms - 1] if ms else 0.0)) * scale for ms in range(21)]
+        assert costs[made.cheapest_ns(200 * MS) // MS] == pytest.approx(min(costs))
 
 
 def test_a_steady_network_brings_the_target_to_its_least() -> None:

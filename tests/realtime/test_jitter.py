@@ -255,6 +255,19 @@ def test_usual_reordering_is_given_time_before_a_loss_is_proved() -> None:
     assert buffer.missing(500 * MS) == [40]
 
 
+def test_a_gap_waits_for_usual_reordering_where_its_caller_can_wait() -> None:
+    """Three later ones came: a loss, once they have been there for as long as reordering takes."""
+    for there_ms, proved in ((20, False), (120, True)):
+        buffer = group(latency_ns=500 * MS)
+        for frame in range(1, 40, 2):  # each even one comes 30 ms after its successor
+            push(buffer, frame, transit_ns=0)
+            push(buffer, frame - 1, transit_ns=FRAME + 30 * MS)
+        turn_ns = 40 * FRAME + 500 * MS
+        pop(buffer, turn_ns - MS)
+        push(buffer, 41, 42, 43, at_ns=turn_ns - there_ms * MS)
+        assert buffer.next_ns(turn_ns) == turn_ns + (0 if proved else 5 * MS)
+
+
 def test_what_is_missing_is_told_for_recovery_and_may_be_pushed_in_time() -> None:
     buffer = group()
     push(buffer, 0, 3, 4, 5)

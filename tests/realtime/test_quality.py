@@ -101,6 +101,14 @@ def test_estimates_are_of_the_last_ten_seconds() -> None:
     assert silent.received == 2_100
 
 
+def test_estimates_go_back_ten_whole_seconds_and_the_one_that_has_begun() -> None:
+    meter = QualityMeter()
+    meter.arrived(0, None, 900 * MS)
+    meter.arrived(1, None, 10_500 * MS)
+    assert meter.snapshot(10_999 * MS).items_per_second == pytest.approx(2 / 10.099)
+    assert meter.snapshot(11_000 * MS).items_per_second == 1
+
+
 def test_rates_of_a_young_stream_are_those_of_its_first_second() -> None:
     meter = QualityMeter()
     feed(meter, [0.0] * 50)

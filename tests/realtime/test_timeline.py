@@ -82,6 +82,21 @@ def test_three_in_a_row_that_agree_move_the_timeline(jump: int) -> None:
     assert (made.bad, made.moves) == (3, 1)
 
 
+def test_what_is_believed_rises_above_what_stood_in_for_another() -> None:
+    made = timeline()
+    assert made.believe(1, 60_000 * MS, FRAME + TRANSIT) == FRAME
+    assert made.believe(2, FRAME // 2, 2 * FRAME + TRANSIT) == 2 * FRAME
+    assert made.bad == 2
+
+
+def test_claims_count_in_a_row_only() -> None:
+    made = timeline()
+    for index in range(1, 30):
+        claim_ns = index * FRAME + (3_600_000 * MS if index % 3 else 0)
+        assert made.believe(index, claim_ns, index * FRAME + TRANSIT) == index * FRAME
+    assert (made.bad, made.moves) == (20, 0)
+
+
 def test_claims_that_disagree_among_themselves_move_nothing() -> None:
     made = timeline()
     for index in range(1, 10):
