@@ -199,7 +199,7 @@ def make_report(
     ]
     faults = [*failures, *faults_of(skew)]
     faults += [
-        f"{item['name']} was not in step within {MOST_SECONDS_TO_STEP:g} s"
+        f"{item['name']} was not in step within {MOST_SECONDS_TO_STEP:g} s: is the machine busy?"
         for item in receivers
         if item["seconds_to_step"] is None or item["seconds_to_step"] > MOST_SECONDS_TO_STEP
     ]
@@ -211,7 +211,9 @@ def make_report(
         "skew": skew,
         "receivers": receivers,
         "joined": [
-            {"name": item.name} | {f"{step}_seconds": took for step, took in item.seconds_each().items()}
+            {"name": item.name}
+            | {f"{step}_seconds": took for step, took in item.seconds_each().items()}
+            | {"processor_seconds": item.processor_seconds}
             for item in recordings
             if item.reached_ns
         ],
@@ -238,16 +240,12 @@ def faults_of(skew: dict[str, Any]) -> list[str]:
 
 def show(report: dict[str, Any], folder: Path) -> None:
     skew = report["skew"]
-    print(
-        f"skew          p50 {skew['skew_p50_us']:.0f}, p99 {skew['skew_p99_us']:.0f}, max {skew['skew_max_us']:.0f} us"
-    )
-    print(f"as recorded   p99 {skew['recorded_p99_us']:.0f}, max {skew['recorded_max_us']:.0f} us")
-    print(
-        f"difference    p50 {skew['told_wrong_p50_us']:.1f}, p99 {skew['told_wrong_p99_us']:.1f},"
-        f" max {skew['told_wrong_max_us']:.1f} us in {skew['compared']} windows; a sample has 20.8"
-    )
+    for title, kind in (("skew", "skew"), ("as recorded", "recorded"), ("difference", "told_wrong")):
+        figures = ", ".join(f"{share} {skew[f'{kind}_{share}_us']:.1f}" for share in ("p50", "p99", "max"))
+        print(f"{title:13} {figures} us")
+    print(f"              in {skew['compared']} windows of two recordings; a sample has 20.8 us")
     if skew["unclear"]:
-        print(f"              {skew['unclear']} windows more were too soft, or alike at more than one place, to tell")
+        print(f"              {skew['unclear']} more were too soft, or alike at more than one place, to tell")
     for item in report["receivers"]:
         after = "never" if item["seconds_to_step"] is None else f"after {item['seconds_to_step']:.2f} s"
         print(
@@ -255,8 +253,10 @@ def show(report: dict[str, Any], folder: Path) -> None:
             f" card {item['device_ppm']:+.1f} ppm, {item['lost']} lost, {item['late']} late, {item['resyncs']} resyncs"
         )
     for item in report["joined"]:
-        parts = [f"{step.removesuffix('_seconds')} {took:.2f}" for step, took in item.items() if step != "name"]
-        print(f"{item['name']:13} from its start on: {', '.join(parts)} s")
+        took = {key.removesuffix("_seconds"): value for key, value in item.items() if key.endswith("_seconds")}
+        busy = took.pop("processor")
+        parts = ", ".join(f"{step} {seconds:.2f}" for step, seconds in took.items())
+        print(f"{item['name']:13} from its start on: {parts} s, with the processor for {busy:.2f} s of them")
     print(f"{folder / 'index.html'} and {folder / 'skew.png'} show it")
     print("in step" if report["ok"] else "out of step: " + "; ".join(report["faults"]))
 

@@ -54,6 +54,8 @@ class Recording:
     log: list[dict[str, Any]]
     reached_ns: dict[str, float]
     """When it had come how far on its way to the first sound; empty for those that waited for the cast."""
+    processor_seconds: float = math.nan
+    """That its process was given on the way to a clock: much less than it took where the machine is busy."""
 
     @cached_property
     def settled_ns(self) -> float:
@@ -126,7 +128,8 @@ def load(folder: Path, name: str, cast_began_ns: int) -> Recording:
         step: truth[f"{step}_ns"] for step in STEPS if truth["began_ns"] > cast_began_ns and f"{step}_ns" in truth
     }
     sound = samples.mean(axis=1)
-    return Recording(name, began_ns, truth["started_ns"], truth["samples_per_second"], sound, log, joined)
+    processor = truth.get("processor_seconds", math.nan)
+    return Recording(name, began_ns, truth["started_ns"], truth["samples_per_second"], sound, log, joined, processor)
 
 
 def spread(recordings: Sequence[Recording]) -> tuple[Numbers, Numbers]:
@@ -225,6 +228,7 @@ def judge(recordings: Sequence[Recording], windows: Sequence[Window], unclear: i
         "skew_p50_us": _percentile(apart / 1e3, 50),
         "skew_p99_us": _percentile(apart / 1e3, 99),
         "skew_max_us": _percentile(apart / 1e3, 100),
+        "recorded_p50_us": _percentile(recorded, 50),
         "recorded_p99_us": _percentile(recorded, 99),
         "recorded_max_us": _percentile(recorded, 100),
         "told_wrong_p50_us": _percentile(off, 50),

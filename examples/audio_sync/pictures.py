@@ -18,6 +18,7 @@ PAGE = """<!doctype html>
   table {{ border-collapse: collapse; margin: 1rem 0; }}
   th, td {{ text-align: right; padding: .2rem .8rem; border-bottom: 1px solid #ddd; }}
   th:first-child, td:first-child {{ text-align: left; }}
+  h2 {{ font-size: 1.1rem; margin-bottom: 0; }}
   svg {{ width: 100%; height: auto; }}
 </style>
 <h1>{verdict}</h1>
@@ -72,17 +73,39 @@ def write_page(report: dict[str, Any], picture: str, folder: Path) -> None:
     page = PAGE.format(
         verdict=verdict,
         text=html.escape("; ".join([text, *report["faults"]])) + ".",
-        tables="".join(_table(rows) for rows in ([report["skew"]], report["receivers"], report["joined"]) if rows),
+        tables="".join(
+            f"<h2>{title}</h2>{_table(rows)}"
+            for title, rows in (
+                ("How far apart", _skew_rows(report["skew"])),
+                ("Receivers", report["receivers"]),
+                ("From the start of a process to its first sound", report["joined"]),
+            )
+            if rows
+        ),
         picture=svg,
     )
     (folder / "index.html").write_text(page, "utf-8")
 
 
+def _skew_rows(skew: dict[str, Any]) -> list[dict[str, Any]]:
+    kinds = {
+        "skew": "the first and the last receiver, as they said",
+        "recorded": f"each two, as recorded, in {skew['compared']} windows",
+        "told_wrong": "between what they said and what was recorded; a sample has 20.8",
+    }
+    shares = ("p50", "p99", "max")
+    return [{"µs": text} | {share: skew[f"{kind}_{share}_us"] for share in shares} for kind, text in kinds.items()]
+
+
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(_shown(cell))}</td>" for cell in row.values()) for row in rows)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(_shown(name, cell))}</td>" for name, cell in row.items()) for row in rows
+    )
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def _shown(cell: Any) -> str:
-    return f"{cell:.1f}" if isinstance(cell, float) else str(cell)
+def _shown(name: str, cell: Any) -> str:
+    if not isinstance(cell, float):
+        return "never" if cell is None else str(cell)
+    return f"{cell:.2f}" if "seconds" in name else f"{cell:.1f}"

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import signal
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -60,7 +61,7 @@ async def receive(arguments: argparse.Namespace, apart: ClockApart) -> None:
         "samples_per_second": RATE * (1 + arguments.card_drift / 1e6) * apart.rate,
     }
 
-    def note(**reached: int) -> None:
+    def note(**reached: float) -> None:
         truth.update(reached)
         base.with_suffix(".json").write_text(json.dumps(truth))
 
@@ -91,7 +92,7 @@ def connect(arguments: argparse.Namespace) -> Any:
 
 async def tell(file: TextIO, player: Player, client: RpcClient, apart: ClockApart, note: Callable[..., None]) -> None:
     await client.clock.wait_locked()
-    note(locked_ns=apart.true.monotonic_ns())
+    note(locked_ns=apart.true.monotonic_ns(), processor_seconds=time.process_time())
     while True:
         await asyncio.sleep(LOG_INTERVAL)
         if (report := player.report()) is not None:
