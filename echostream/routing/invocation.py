@@ -267,6 +267,9 @@ class TimedInvocation(Invocation):
         """As any; and note that the handler begins."""
         super().enter(session, now)
         self._started_ns = clock.monotonic_ns()
+        arrived_ns = session.peer.connection.arrived_ns
+        if 0 < arrived_ns < self.received_ns:  # and waited for this program since; later ones are not of this call
+            self.received_ns = arrived_ns
 
     def respond(self, wire: WireValue, status: int = Status.OK) -> Awaitable[None] | None:
         """As any; the answer says when all this was."""

@@ -34,9 +34,10 @@ class CallTiming:
     """Seconds. Each way includes the work of both programs on its packets, and waiting for a free place."""
 
     network_out: float
-    """From the call to the arrival of the request."""
+    """From the call to the arrival of the request: of its packet, where the kernel says when that came, as it does on
+    Linux while a clock is synchronised; else until the other program read it."""
     queue: float
-    """Until the handler began: other calls, authentication, the event loop."""
+    """Until the handler began: other calls, the event loop."""
     handler: float
     """Until it had the answer, middleware included."""
     network_back: float

@@ -152,6 +152,8 @@ class Connection(ABC):
     """Where the peer is now, ``"192.0.2.1:4433"`` or ``"[2001:db8::1]:4433"``."""
     peer_certificate: bytes | None
     """The peer's leaf certificate (DER), or None."""
+    arrived_ns: int = 0
+    """When the packets came whose data were handed up last, as in `Receiver.datagram`; 0 where that is not known."""
     early: bool = False
     """Whether the handshake still goes on. What a client sends then, an attacker may send again, as a connection."""
     on_proven: Callable[[], None] | None = None

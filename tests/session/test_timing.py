@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -24,8 +25,10 @@ from echostream import (
 from echostream.errors import LocalProtocolError
 from echostream.session.chains import RequestNext
 from echostream.session.clock import OwnClock
-from echostream.session.timing import timing_of
+from echostream.session.timing import TimedCall, timing_of
 from echostream.testing import Link, SimNetwork
+from echostream.transport.ancillary import IS_LINUX
+from echostream.types import clock
 from tests.session.world import duo
 
 URL = "quic://server:4433"
@@ -109,8 +112,80 @@ def test_a_server_times_its_calls_of_a_client_whose_clock_is_known() -> None:
             found = await timed(session, 0.1)
         assert found.network_out == pytest.approx(0.03, abs=0.01)
         assert found.handler == pytest.approx(0.1, abs=0.001)
+        assert 0.029 < found.error_bound < 0.04, "the client tells how wrong its stamps can be"
 
     simulate(act, Link(delay=0.03), Link(delay=0.03))
+
+
+def test_who_waits_for_another_call_is_in_the_queue() -> None:
+    """Both come in one packet, and the first holds the loop for 50 ms by the server's clock."""
+
+    async def act(server: RpcServer, client: RpcClient, network: SimNetwork) -> None:
+        @service("hall")
+        class Hall:
+            @handler
+            async def hold(self) -> None:
+                network.host("server").offset += 0.05
+
+        server.register(Hall())
+        await client.clock.wait_locked()
+        first = client.call(client.proxy(Hall).hold)
+        second = client.call(client.proxy(Kitchen, timing=True).cook, 0.0)
+        await asyncio.gather(first, second)
+        found = await second.timing()
+        assert found.queue == pytest.approx(0.05, abs=0.001)
+        assert found.network_out == pytest.approx(0.03, abs=0.01)
+        assert found.handler == pytest.approx(0.0, abs=0.001)
+
+    simulate(act, Link(delay=0.03), Link(delay=0.03))
+
+
+def test_what_an_answer_waits_for_who_called_is_no_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = TimedCall.on_answered
+
+    async def act(server: RpcServer, client: RpcClient, network: SimNetwork) -> None:
+        def on_answered(call: TimedCall) -> None:
+            answered(call)
+            network.host("phone").offset += 0.05  # before the task of the call comes to its turn
+
+        await client.clock.wait_locked()
+        monkeypatch.setattr(TimedCall, "on_answered", on_answered)
+        assert (await timed(client)).network_back == pytest.approx(0.03, abs=0.001)
+
+    simulate(act, Link(delay=0.03), Link(delay=0.03))
+
+
+async def test_what_a_packet_waits_for_the_program_is_in_the_queue() -> None:
+    """Where the transport knows when it came; a packet that came after the call was read is not the call's."""
+    async with duo(Kitchen()) as ends:
+        connection = ends.there.peer.connection
+        assert connection.arrived_ns == 0, "this transport does not know"
+        assert (await timed(ends.here)).queue < 30
+        connection.arrived_ns = clock.monotonic_ns() - 60 * 10**9
+        assert (await timed(ends.here)).queue >= 60
+        connection.arrived_ns = clock.monotonic_ns() + 60 * 10**9
+        assert 0 <= (await timed(ends.here)).queue < 30
+
+
+@pytest.mark.skipif(not IS_LINUX, reason="other systems do not say when a packet came")
+async def test_the_kernel_says_how_long_a_packet_waited_for_the_program() -> None:
+    """Both sides are in this program, which does nothing for 10 ms after the packet has left."""
+    async with duo(Kitchen(), scheme="quic") as ends:
+        release = ends.here.clock.hold()  # as long as it probes, the server has arrivals stamped
+        await ends.here.clock.wait_locked()
+
+        async def waited() -> float:
+            call = ends.here.call(ends.here.proxy(Kitchen, timing=True).cook, 0.0)
+            await asyncio.sleep(0)  # the call begins
+            ends.here.peer.flush()
+            time.sleep(0.01)  # noqa: ASYNC251 - this is what it is about
+            await call
+            return (await call.timing()).queue
+
+        async with asyncio.timeout(5.0):
+            while await waited() < 0.01:  # the kernel takes a while to begin with it
+                pass
+        release()
 
 
 async def test_a_call_that_fails_is_timed_too() -> None:

@@ -66,7 +66,6 @@ class QuicConnection(ConnectionLife):
         self._above: dict[int, int] = {}  # streams whose writers wait for `writable`: until so much is unsent
         self._notice: asyncio.Handle | None = None
         self._last_active = clock.monotonic()
-        self._arrived_ns = 0
 
     def __repr__(self) -> str:
         return f"<QuicConnection {self.peer_address} {self._state.name}>"
@@ -164,7 +163,7 @@ class QuicConnection(ConnectionLife):
     ) -> None:
         """Take packets of one wake-up; `finish` follows when all were handed out."""
         self._last_active = now
-        self._arrived_ns = arrived_ns
+        self.arrived_ns = arrived_ns
         self._guard(self._receive, datagrams, address, source, now)
 
     def hand_up(self) -> None:
@@ -208,7 +207,7 @@ class QuicConnection(ConnectionLife):
 
     def on_datagram(self, data: bytes) -> None:
         if self._state is State.OPEN and self._receiver is not None:
-            self._receiver.datagram(data, self._arrived_ns)
+            self._receiver.datagram(data, self.arrived_ns)
 
     def on_streams_available(self) -> None:
         if self._state is State.OPEN and self._receiver is not None:
