@@ -40,6 +40,8 @@ _SESSIONS: Final = {
     "close_room enter_room join leave leave_room rooms": _NO_ROOMS,
     "get_session save_session": _KEPT,
     "get post stub unary_unary": 'proxy(Service) is typed, and request("service.method", ...) calls by name',
+    "datagram send_datagram send_datagrams": 'open_stream(name, mode="datagram") sends items that may be lost',
+    "sync sync_time time_sync": "clock has session time: await clock.wait_locked(), then clock.now_ns()",
     "reconnect": "there is no reconnection yet: connect again",
     "wait": "await session.wait_closed(); a client has client.session",
     "aclose disconnect shutdown stop": "await close()",

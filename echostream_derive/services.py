@@ -141,7 +141,8 @@ def stream_spec(func: Callable[..., Any], name: str, *, scope: Scope | None = No
     location, label = location_of(func), label_of(func)
     internal = is_reserved(getattr(func, "__module__", None))
     check_name(name, location=location, label=label, internal=internal)
-    base = read_callback(func, attribute=getattr(func, "__name__", "callback"), scope=scope or Scope())
+    attribute = getattr(func, "__name__", "callback")
+    base = read_callback(func, attribute=attribute, scope=scope or Scope(), takes="receiver")
     if not base.is_async:
         raise fault(location, label, f"is a plain function; write async def {base.attribute}(...)")
     return StreamSpec(**_fields(base), name=name)

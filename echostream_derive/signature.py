@@ -128,19 +128,27 @@ def read_handler(function: Callable[..., Any], options: HandlerOptions, *, attri
     return _HandlerReader(function, options, scope).read(attribute)
 
 
-def read_callback(function: Callable[..., Any], *, attribute: str, scope: Scope) -> CallbackSpec:
+def read_callback(
+    function: Callable[..., Any], *, attribute: str, scope: Scope, takes: str = "payload"
+) -> CallbackSpec:
     """Describe a listener or stream handler: ``(payload)`` or ``(payload, ctx)``, plain or async.
 
-    Annotations are not asked for; a builtin that shows no signature takes the payload alone.
+    Annotations are not asked for; a builtin that shows no signature takes the payload alone. In a text about a stream
+    `takes` is ``receiver``.
 
     Raises:
-        SignatureError: it takes no payload, or wants more than payload and context.
+        SignatureError: it takes no payload, wants more than payload and context, or something else in their places.
     """
+    shapes = f"({takes}) or ({takes}, ctx)"
     parameters = _parameters(function)
     accepts, keyword, rest = False, None, parameters[1:]
     dependencies: dict[str, object] = {}
     if not parameters or parameters[0].kind in {parameters[0].KEYWORD_ONLY, parameters[0].VAR_KEYWORD}:
-        raise _fault(function, f"takes no payload; write {_name(function)}(payload) or {_name(function)}(payload, ctx)")
+        name = _name(function)
+        raise _fault(function, f"takes no {takes}; write {name}({takes}) or {name}({takes}, ctx)")
+    first = _resolved(parameters[0].annotation, function, scope)
+    if is_context(first):
+        raise _fault(function, f"parameter {parameters[0].name!r}: the context comes second; a callback takes {shapes}")
     if parameters[0].kind is parameters[0].VAR_POSITIONAL:
         rest = []
     for index, item in enumerate(rest):
@@ -156,12 +164,13 @@ def read_callback(function: Callable[..., Any], *, attribute: str, scope: Scope)
             accepts, keyword = True, item.name
         elif not accepts and index == 0 and item.kind is not item.KEYWORD_ONLY:
             accepts = item.default is item.empty or is_context(annotation) or _is_injected(item.default)
+            if accepts and _is_no_context(annotation):
+                raise _fault(function, f"parameter {item.name!r}: would get the context; a callback takes {shapes}")
         elif item.default is item.empty:
-            raise _fault(function, f"parameter {item.name!r}: a callback takes (payload) or (payload, ctx); remove it")
-    first = parameters[0].annotation
+            raise _fault(function, f"parameter {item.name!r}: a callback takes {shapes}; remove it")
     return CallbackSpec(
         attribute=attribute,
-        annotation=None if first is inspect.Parameter.empty else _resolved(first, function, scope),
+        annotation=None if first is inspect.Parameter.empty else first,
         accepts_context=accepts,
         context_keyword=keyword,
         dependencies=dependencies,
@@ -170,6 +179,11 @@ def read_callback(function: Callable[..., Any], *, attribute: str, scope: Scope)
         function=function,
         location=location_of(function),
     )
+
+
+def _is_no_context(annotation: object) -> bool:
+    """Whether a resolved annotation names a class that no context can be an object of."""
+    return isinstance(annotation, type) and annotation.__module__ == "builtins" and annotation is not object
 
 
 class _HandlerReader:

@@ -54,6 +54,8 @@ async def test_a_name_of_elsewhere_leads_to_the_one_of_here() -> None:
         for each, name, hint in (
             (server, "emit", r"server\.broadcast\(event\) goes to all"),
             (client, "disconnect", r"await close\(\)"),
+            (client, "send_datagram", r'open_stream\(name, mode="datagram"\)'),
+            (client.session, "time_sync", r"clock has session time: await clock\.wait_locked\(\)"),
             (client.session, "disconnect", r"await close\(\)"),
             (client, "nonsense", None),
         ):

@@ -265,5 +265,12 @@ def test_a_bad_name_for_a_function_is_refused() -> None:
 def test_callbacks_given_by_name_are_described() -> None:
     assert listener_spec(print, "*").event == "*"
     assert stream_spec(echo, "mic").name == "mic"
+
+    async def nothing() -> None: ...
+
+    with pytest.raises(
+        SignatureError, match=r"takes no receiver; write nothing\(receiver\) or nothing\(receiver, ctx\)"
+    ):
+        stream_spec(nothing, "mic")
     with pytest.raises(SignatureError, match=r": bad name 'm c'; write"):
         stream_spec(echo, "m c")

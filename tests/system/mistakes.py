@@ -793,6 +793,12 @@ async def stream_of_bytes() -> None:
     RpcServer().register(Files())
 
 
+@mistake("a stream handler that takes the context first")
+async def context_first() -> None:
+    @stream("ticks")
+    async def on_ticks(ctx: Context, receiver: StreamReceiver[int]) -> None: ...
+
+
 @mistake("a plugin's hook is misspelt")
 async def misspelt_hook() -> None:
     class Visitors(Plugin):
