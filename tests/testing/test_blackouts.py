@@ -12,8 +12,11 @@ from echostream import ConnectError, RpcClient, RpcServer
 from echostream.testing import SimNetwork
 from echostream.transport.quic import engine_aioquic_connection
 from echostream.types import random_source
-from tests.testing.storm import STORM, storm
+from tests.testing.storm import STORM, Load, storm
 from tests.transport.lab import HAS_QH3
+
+LOAD = Load(patience=240.0)
+"""Its 256 KiB take over two minutes with one seed of 70, and with another one whenever packets have other sizes."""
 
 
 async def blackouts(network: SimNetwork) -> None:
@@ -31,7 +34,7 @@ def run_storm(seed: int, engine: str) -> None:
     async def scenario(network: SimNetwork) -> None:
         weather = asyncio.create_task(blackouts(network))
         try:
-            await storm(network, (engine, engine))
+            await storm(network, (engine, engine), load=LOAD)
         finally:
             weather.cancel()
 

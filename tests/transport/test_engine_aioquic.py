@@ -16,6 +16,7 @@ from aioquic.tls import Context, Epoch
 
 from echostream.config import ALPN, QuicSettings
 from echostream.transport.quic import engine_aioquic_connection as adapter
+from echostream.transport.quic import engine_aioquic_runs as runs
 from echostream.transport.quic import engine_aioquic_tls as adapter_tls
 from echostream.transport.quic.engine_aioquic import AioquicEngines
 from echostream.transport.tls import ServerTls
@@ -200,21 +201,21 @@ def test_canary_has_more(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     quic, stream = lab.client._quic, lab.client.open_stream(unidirectional=True)
     lab.client.transmit(lab.now)
     begun.clear()
-    assert not adapter._has_more(quic)
+    assert not runs.has_more(quic)
     lab.client.send(stream, b"x", fin=False)
-    assert adapter._has_more(quic)
+    assert runs.has_more(quic)
     assert len(lab.client.transmit(lab.now)) == 1
-    assert not adapter._has_more(quic)
+    assert not runs.has_more(quic)
     assert len(begun) == 1  # no second packet, to find out that it stays empty
     lab.client.send(stream, b"", fin=True)
-    assert adapter._has_more(quic)
+    assert runs.has_more(quic)
     lab.client.transmit(lab.now)
     assert lab.client.send_datagram(b"x")
-    assert adapter._has_more(quic)
+    assert runs.has_more(quic)
     lab.run()
-    assert not adapter._has_more(quic)
+    assert not runs.has_more(quic)
     quic._local_max_streams_uni.value += 1
-    assert adapter._has_more(quic)
+    assert runs.has_more(quic)
 
 
 def test_what_is_larger_than_a_packet_leaves_at_once(lab: Lab) -> None:

@@ -58,7 +58,7 @@ class BatchPacer(QuicPacketPacer):
 
     Args:
         max_datagram_size: as in aioquic.
-        has_more: asked after the first packet of a batch whether anything was left out of it.
+        goes_on: asked after the first packet of a batch whether aioquic shall build another.
     """
 
     batch_is_full = False
@@ -66,9 +66,9 @@ class BatchPacer(QuicPacketPacer):
     """Whether the rest of the batch is to wait."""
     _room = _second = 0
 
-    def __init__(self, *, max_datagram_size: int, has_more: Callable[[], bool]) -> None:
+    def __init__(self, *, max_datagram_size: int, goes_on: Callable[[], bool]) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
-        self._has_more = has_more
+        self._goes_on = goes_on
 
     def start_batch(self, packets: int) -> None:
         self._room = packets
@@ -79,11 +79,22 @@ class BatchPacer(QuicPacketPacer):
         if self._room <= 0:
             self.batch_is_full = True
             return now
-        if self._room == self._second and not self._has_more():
-            return math.inf  # the first packet took everything: aioquic would begin another to find that out
+        if self._room == self._second and not self._goes_on():
+            return math.inf  # where the first packet took everything, aioquic would begin another to find that out
         due = cast("float | None", super().next_send_time(now))
         self.is_waiting = due is not None
         return due
+
+    def take(self, packets: int, now: float) -> int:
+        """Return how many packets of so many may leave now, and count them; what is left of the batch is aioquic's."""
+        self._second = -1
+        count = min(packets, self._room)
+        if self.packet_time is not None:
+            self.update_bucket(now)
+            count = min(count, math.ceil(self.bucket_time / self.packet_time))
+            self.bucket_time = max(0.0, self.bucket_time - count * self.packet_time)
+        self._room -= count
+        return count
 
     def update_after_send(self, now: float) -> None:
         self._room -= 1

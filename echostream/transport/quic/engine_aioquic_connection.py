@@ -11,7 +11,6 @@ import logging
 import math
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
 from types import ModuleType
 from typing import ClassVar, cast
 
@@ -28,6 +27,7 @@ from aioquic.quic.stream import QuicStream
 from echostream.config import QuicSettings
 from echostream.transport.quic.diagnostics import QlogFile
 from echostream.transport.quic.engine_aioquic_congestion import BatchPacer, Congestion
+from echostream.transport.quic.engine_aioquic_runs import bulk_stream, has_more, receive_run, send_run
 from echostream.transport.quic.engine_common import MAX_PROBE_DOUBLINGS, CommonEngine, EndOfConnection
 from echostream.transport.quic.paths import BASE_DATAGRAM_BYTES, MAX_LARGE_LOSSES, datagram_bytes
 from echostream.transport.sockets import SocketAddress
@@ -72,11 +72,12 @@ class AioquicEngine(CommonEngine):
         self._max_queued_datagrams = settings.max_queued_datagrams
         self._widen_at = math.inf
         self._congestion = _congestion(quic)
-        pacer = BatchPacer(max_datagram_size=settings.max_datagram_bytes, has_more=partial(_has_more, quic))
+        pacer = BatchPacer(max_datagram_size=settings.max_datagram_bytes, goes_on=self._goes_on)
         self._pacer = _install_pacer(quic, pacer)
         _set_stream_limits(quic, settings.max_streams)
         _set_datagram_bytes(quic, BASE_DATAGRAM_BYTES)  # else none on a path that carries less than the settings
         self._fresh = False  # whether something was queued since the last `transmit`
+        self._bulk: QuicStream | None = None  # whose data fills the rest of this batch
         self._ack_by = 0.0  # when the first packet must be acknowledged that is not
         self._unacknowledged_bytes = 0  # since the last acknowledgement of this side
         self._early: QuicPacketSpace | None = None  # what early data was sent in, until the server took it or not
@@ -99,12 +100,13 @@ class AioquicEngine(CommonEngine):
         return _smoothed_rtt(self._quic)
 
     def receive(self, datagrams: Sequence[bytes], address: SocketAddress, now: float) -> None:
-        receive = self._quic.receive_datagram
-        for data in datagrams:
-            receive(data, address, now)
-            if not self._unacknowledged_bytes:
-                self._ack_by = now + _MAX_ACK_DELAY
-            self._unacknowledged_bytes += len(data)
+        quic, index = self._quic, 0
+        while (index := receive_run(quic, datagrams, index, address, now)) < len(datagrams):
+            quic.receive_datagram(datagrams[index], address, now)
+            index += 1
+        if not self._unacknowledged_bytes:
+            self._ack_by = now + _MAX_ACK_DELAY
+        self._unacknowledged_bytes += sum(map(len, datagrams))
         space = _application_space(self._quic)
         if space.ack_at is not None and space.ack_at > now + _ACK_DELAY:
             space.ack_at = now + _ACK_DELAY
@@ -130,6 +132,8 @@ class AioquicEngine(CommonEngine):
         pacer = self._pacer
         pacer.start_batch(_BATCH_PACKETS)
         datagrams = self._quic.datagrams_to_send(now)
+        if self._bulk is not None:
+            datagrams += self._send_run(self._bulk, now)
         if space.ack_at is None:
             self._unacknowledged_bytes = 0
         self.more, self.paced = pacer.batch_is_full, pacer.is_waiting
@@ -193,6 +197,20 @@ class AioquicEngine(CommonEngine):
         self._note_close(code, reason)
         self._quic.close(error_code=code, frame_type=QuicFrameType.PADDING, reason_phrase=reason)
 
+    def _goes_on(self) -> bool:
+        """After the first packet of a batch: whether aioquic is to build another."""
+        if not has_more(self._quic):
+            return False
+        self._bulk = bulk_stream(self._quic)
+        return self._bulk is None
+
+    def _send_run(self, stream: QuicStream, now: float) -> list[tuple[bytes, SocketAddress]]:
+        """Return the rest of a batch."""
+        self._bulk = None
+        datagrams = send_run(self._quic, stream, self._pacer, now)
+        datagrams += self._quic.datagrams_to_send(now)  # what fills no packet, and when what is left may leave
+        return datagrams
+
     def _time_acknowledgement(self, space: QuicPacketSpace, now: float) -> None:
         """Let it leave along with data, and not with each."""
         if min(self._ack_by, space.ack_at or now) <= now + _ACKNOWLEDGE_WITHIN:
@@ -248,20 +266,6 @@ def _trace(quic: QuicConnection) -> QlogFile | None:
 def _install_pacer(quic: QuicConnection, pacer: BatchPacer) -> BatchPacer:
     quic._loss._pacer = pacer
     return pacer
-
-
-def _has_more(quic: QuicConnection) -> bool:
-    """Return whether a packet that had room for all else left out stream data, datagrams or higher limits."""
-    if quic._datagrams_pending:
-        return True
-    for limit in (quic._local_max_streams_bidi, quic._local_max_streams_uni):
-        if limit.value != limit.sent:
-            return True
-    for stream in quic._streams_queue:
-        sender = stream.sender
-        if not sender.buffer_is_empty and (len(sender._pending) or sender._pending_eof):
-            return True
-    return False
 
 
 def _hash_by_identity() -> None:
