@@ -45,6 +45,8 @@ async def connect(engine: str, url: str) -> AsyncIterator[Round]:
         started = time.perf_counter()
         await asyncio.sleep(seconds)
         rate = echo.count / (time.perf_counter() - started)
+        if echo.ended.done():
+            raise ValueError(f"the raw echo broke off: {echo.ended.result()}")
         cuts = statistics.quantiles(echo.times, n=100)
         echo.connection.close(3000)
         await echo.ended

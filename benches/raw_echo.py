@@ -120,6 +120,8 @@ class Echo(Side):
         self.push()
 
     def frame(self, frame: bytes) -> None:
+        if frame != FRAME:
+            raise ValueError(f"wrong answer: {frame!r}")
         now = time.perf_counter()
         self.times.append(now - self.sent_at.popleft())
         self.sent_at.append(now)

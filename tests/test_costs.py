@@ -127,7 +127,7 @@ async def test_a_unary_call_takes_no_more_steps_than_it_did() -> None:
     assert await calls_of_python() <= 145
     async with linked(Echo()) as (_, client):
         echo = client.proxy(Echo)
-        assert await counted(lambda event, _: event == "call", lambda: together(echo), 5) / 64 <= 68
+        assert await counted(lambda event, _: event == "call", lambda: together(echo), 5) / 64 <= 66
 
 
 @pytest.mark.parametrize("engine", ["aioquic", "qh3"])

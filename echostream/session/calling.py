@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from echostream.types import WireValue
 
 __all__ = (
-    "call_one",
     "call_unary",
+    "call_usual",
     "check_status",
     "decode_payload",
     "encode_arguments",
@@ -100,13 +100,25 @@ async def call_unary(
         ConnectionLostError: the connection ended first.
         ResourceError: the payload is too large, or too many calls wait.
     """
+    payload, raw = encode_arguments(peer, arguments)
+    return await _call(peer, request, payload, raw, decode, pending, seen)
+
+
+async def _call(
+    peer: Peer,
+    request: CallRequest,
+    payload: bytes,
+    raw: bool,
+    decode: Callable[[WireValue], Any],
+    pending: PendingCall | None = None,
+    seen: Callable[[f.ResponseFrame], None] | None = None,
+) -> Any:
     runtime = peer.runtime
     deadline, duration = deadline_of(runtime.loop.time(), request.timeout)
     if pending is None:
         pending = PendingCall(peer, duration)
     else:
         pending.duration = duration
-    payload, raw = encode_arguments(peer, arguments)
     if peer.lost is not None:
         raise peer.lost.again(operation=request.method, session=request.session_id)
     try:
@@ -143,20 +155,24 @@ async def call_unary(
     return decode(pending.payload if pending.raw else runtime.payload.decode(pending.payload))
 
 
-async def call_one(peer: Peer, usual: UsualCall, value: WireValue) -> Any:
+async def call_usual(peer: Peer, usual: UsualCall, value: WireValue, arguments: WireArguments | None = None) -> Any:
     """Do for a usual call what `call_unary` does, in the fewest steps, and leave to that what is not as it mostly is.
 
     Args:
         peer: the connection.
         usual: what is called.
-        value: its argument as it travels.
+        value: its one positional argument as it travels.
+        arguments: all of them, where it has others.
     """
-    call = None
-    if current_context() is None:  # else it may inherit a deadline
-        raw = type(value) is bytes
-        call = begin_call(peer, usual, value if raw else peer.runtime.payload.encode_argument(value), raw)
+    if arguments is not None:
+        payload, raw = encode_arguments(peer, arguments)
+    elif raw := type(value) is bytes:
+        payload = value
+    else:
+        payload = peer.runtime.payload.encode_argument(value)
+    call = begin_call(peer, usual, payload, raw) if current_context() is None else None  # it may inherit a deadline
     if call is None:
-        return await call_unary(peer, usual.request, ([value], {}), usual.decode)
+        return await _call(peer, usual.request, payload, raw, usual.decode)
     try:
         await call.future
     except asyncio.CancelledError:
@@ -171,7 +187,7 @@ async def call_one(peer: Peer, usual: UsualCall, value: WireValue) -> Any:
 
 
 # What is shown when `await` was forgotten.
-call_unary.__qualname__ = call_one.__qualname__ = "call of a remote method (write `await` in front of it)"
+call_unary.__qualname__ = call_usual.__qualname__ = "call of a remote method (write `await` in front of it)"
 
 
 def _check_loop(peer: Peer, request: CallRequest) -> None:

@@ -90,26 +90,27 @@ class CallRequest:
 
 @dataclass(frozen=True, slots=True)
 class UsualCall:
-    """What all calls of a method have in common that take one positional argument and a timeout, and no metadata."""
+    """What all calls of a method have in common, where they have a timeout and no metadata."""
 
     request: CallRequest
     timeout: float
     """Seconds."""
     opening: bytes
     """What stands between id and payload of their Requests."""
-    encode: Callable[[Any], WireValue]
+    encode_one: Callable[[Any], WireValue] | None
+    """Makes what travels for the first argument, where that may be the only one."""
     decode: Callable[[WireValue], Any]
 
     @classmethod
     def of(
-        cls, request: CallRequest, encode: Callable[[Any], WireValue] | None, decode: Callable[[WireValue], Any]
+        cls, request: CallRequest, encode_one: Callable[[Any], WireValue] | None, decode: Callable[[WireValue], Any]
     ) -> UsualCall | None:
         """Return that of a request, or None where its calls are not usual."""
         timeout = request.timeout
-        if encode is None or request.metadata is not None or timeout is None or not 1e-9 <= timeout <= _LONGEST:
+        if request.metadata is not None or timeout is None or not 1e-9 <= timeout <= _LONGEST:
             return None
         opening = CallTable.opening_of(request.method, int(timeout * 1e9))
-        return cls(request, timeout, opening, encode, decode)
+        return cls(request, timeout, opening, encode_one, decode)
 
 
 class PendingCall(OutgoingCall, InLine):

@@ -11,7 +11,7 @@ from echostream.binding import MethodBinding, bind_service
 from echostream.config import DEFAULT_CALL_TIMEOUT
 from echostream.errors import ConfigurationError
 from echostream.session.attempts import ChainedCall, call_through
-from echostream.session.calling import call_one, call_unary
+from echostream.session.calling import call_unary, call_usual
 from echostream.session.chains import item_sender, item_taker
 from echostream.session.pending import NO_ARGUMENTS, CallRequest, PendingCall, UsualCall, WireArguments
 from echostream.session.streaming import StreamingCall, call_with_items
@@ -74,8 +74,9 @@ class ProxyMethod:
         # All calls share it, but for those with metadata, which are read anew for each.
         plain = binding.shape is CallShape.UNARY and not self._chained and options.metadata is None
         self._plain = self._request(NO_ARGUMENTS) if plain else None
-        one = None if self._plain is None else UsualCall.of(self._plain, binding.encode_one, binding.decode_result)
-        self._usual = one
+        self._usual: UsualCall | None = None
+        if self._plain is not None:
+            self._usual = UsualCall.of(self._plain, binding.encode_one, binding.decode_result)
 
     def __repr__(self) -> str:
         return f"<proxy method {self.binding.name}>"
@@ -83,8 +84,10 @@ class ProxyMethod:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Start the call: a coroutine for one result, an async iterator for many."""
         usual, binding = self._usual, self.binding
-        if usual is not None and len(args) == 1 and not kwargs:
-            return call_one(self._peer, usual, usual.encode(args[0]))
+        if usual is not None:
+            if len(args) == 1 and not kwargs and usual.encode_one is not None:
+                return call_usual(self._peer, usual, usual.encode_one(args[0]))
+            return call_usual(self._peer, usual, None, binding.encode_arguments(args, kwargs))
         if self._plain is not None:
             arguments = binding.encode_arguments(args, kwargs)
             return call_unary(self._peer, self._plain, arguments, binding.decode_result)

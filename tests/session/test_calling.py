@@ -22,7 +22,7 @@ from echostream import (
     handler,
     service,
 )
-from echostream.errors import EchoStreamError
+from echostream.errors import EchoStreamError, LocalProtocolError
 from echostream.protocol import frames as f
 from echostream.protocol.link import LANE
 from echostream.session.calling import call_unary, error_of
@@ -304,6 +304,31 @@ async def test_a_nested_call_takes_the_nearer_deadline(ends: Duo) -> None:
 
     ends.there.register(nearer)
     assert 0.3 < await ends.here.request("nearer", timeout=5.0) <= 0.5
+
+
+async def test_a_nested_call_of_a_proxy_inherits_what_is_left(ends: Duo) -> None:
+    ends.here.register(Desk())
+
+    @handler("proxied")
+    async def proxied(*, ctx: Context = INJECTED) -> float:
+        left = await ctx.session.proxy(Desk, timeout=5.0).time_left()
+        assert left is not None
+        return left
+
+    ends.there.register(proxied)
+    assert 0.3 < await ends.here.request("proxied", timeout=0.5) <= 0.5
+    assert 4.0 < await ends.here.request("proxied", timeout=8.0) <= 5.0
+
+
+async def test_a_call_from_another_event_loop_says_where_the_session_lives(ends: Duo) -> None:
+    desk = ends.here.proxy(Desk)
+
+    def elsewhere() -> None:
+        with pytest.raises(LocalProtocolError, match="this session belongs to another event loop"):
+            asyncio.run(desk.add(1))
+
+    await asyncio.to_thread(elsewhere)
+    assert await desk.add(1) == 1
 
 
 async def test_a_nested_call_without_time_left_says_so(ends: Duo) -> None:
