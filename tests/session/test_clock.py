@@ -21,14 +21,19 @@ from echostream import (
     RpcServer,
     handler,
 )
+from echostream.config import PROBE_TIMEOUT
 from echostream.protocol import events as ev
 from echostream.protocol import frames as f
+from echostream.protocol.hello import TIME_SYNC
+from echostream.protocol.link import LANE
+from echostream.protocol.peer import _OF_ALL, PeerProtocol
 from echostream.session import timesync
 from echostream.session.clock_quality import ClockQuality, ClockStep, Queues
 from echostream.testing import Link, SimNetwork
 from echostream.transport import memory
 from echostream.types import clock
 from tests.session.world import duo
+from tests.transport.conformance import eventually
 
 URL = "quic://server:4433"
 WAVERING = Link(delay=0.002, jitter=0.001)
@@ -305,18 +310,32 @@ def _answer(probe: f.TimeSyncFrame, t2_ns: int, t3_ns: int) -> f.TimeSyncFrame:
     return f.TimeSyncFrame(probe.id, probe.t1_ns, t2_ns, t3_ns, is_answer=True)
 
 
-@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize(
+    ("lie", "road"), [*((lie, "datagrams") for lie in LIES), ("t3 before t2", "lane"), ("replays", "lane")]
+)
 def test_a_server_that_lies_is_ignored_and_counted_and_the_clock_does_not_move(
-    lie: str, monkeypatch: pytest.MonkeyPatch
+    lie: str, road: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answer(peer: Any, event: ev.ProbeReceived) -> None:
         for frame in LIES[lie](event.frame, event.arrived_ns, clock.monotonic_ns()):
             peer.connection.send_datagram_now(peer.runtime.codec.encode(frame))
 
+    def answer_on_the_lane(machine: PeerProtocol, _stream_id: int, probe: f.TimeSyncFrame, events: list[Any]) -> None:
+        if probe.is_answer:
+            events.append(ev.ProbeAnswered(probe, clock.monotonic_ns()))
+            return
+        for frame in LIES[lie](probe, clock.monotonic_ns(), clock.monotonic_ns()):
+            machine.link.out.write(LANE, machine.link.codec.encode(frame))
+
     async def scenario(made: World) -> None:
+        if road == "lane":
+            made.client.session.peer.protocol.link.features -= {TIME_SYNC}
         release = made.clock.hold()
         await asyncio.sleep(20)
-        monkeypatch.setitem(_handlers(), ev.ProbeReceived, answer)
+        if road == "lane":
+            monkeypatch.setitem(_OF_ALL, f.TimeSyncFrame, answer_on_the_lane)
+        else:
+            monkeypatch.setitem(_handlers(), ev.ProbeReceived, answer)
         await asyncio.sleep(20)
         assert abs(made.error_ns) < 1_000_000
         quality = made.clock.quality
@@ -325,12 +344,62 @@ def test_a_server_that_lies_is_ignored_and_counted_and_the_clock_does_not_move(
             assert (quality.ignored, quality.stray >= 60) == (0, True)
         else:
             assert quality.ignored >= 60
-            assert quality.faults == [
-                f"{quality.ignored} answers had stamps that cannot be: the server is broken, or lies"
-            ]
+            told = f"{quality.ignored} answers had stamps that cannot be: the server is broken, or lies"
+            assert quality.faults[0] == told
+            assert len(quality.faults) == (1 if road == "datagrams" else 2)
         release()
 
     simulated(scenario)
+
+
+STORIES: dict[str, Callable[[int], int]] = {
+    # what a server's clock shows that tells stories, by the truth
+    "it stands still": lambda now_ns: 5_000_000_000_000,
+    "it goes back": lambda now_ns: 10_000_000_000_000 - now_ns,
+    "a century ahead": lambda now_ns: now_ns + 3 * 10**18,
+    "another time every burst": lambda now_ns: now_ns + (now_ns // 250_000_000 * 7919 % 1000) * 10**15,
+}
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_a_server_that_tells_stories_turns_no_time_back_and_fills_no_memory(
+    story: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clock is session time; but that never goes back, and nothing raises."""
+
+    def answer(peer: Any, event: ev.ProbeReceived) -> None:
+        frame = _answer(event.frame, STORIES[story](event.arrived_ns), STORIES[story](clock.monotonic_ns()))
+        peer.connection.send_datagram_now(peer.runtime.codec.encode(frame))
+
+    async def scenario(made: World) -> None:
+        release = made.clock.hold()
+        await asyncio.sleep(5)
+        monkeypatch.setitem(_handlers(), ev.ProbeReceived, answer)
+        times = []
+        for _ in range(80):
+            await asyncio.sleep(0.1)
+            times.append(made.clock.now_ns())
+            assert made.clock.to_local_ns(times[-1]) == pytest.approx(clock.monotonic_ns(), abs=1000)
+            assert made.clock.error_bound_ns > 0
+        assert times == sorted(times)
+        assert len(made.client.session.peer.probes) <= 8 * (PROBE_TIMEOUT / 0.25 + 1)
+        assert made.client.state == "open"
+        release()
+
+    simulated(scenario)
+
+
+async def test_answers_that_a_server_never_asked_for_are_counted_and_its_clock_is_its_own() -> None:
+    async with duo() as ends:
+        peer, there = ends.here.peer, ends.there
+        for number in range(50):
+            frame = f.TimeSyncFrame(number, 5, -(1 << 63), (1 << 63) - 1, is_answer=True)
+            peer.connection.send_datagram(peer.runtime.codec.encode(frame))
+            peer.protocol.link.out.write(LANE, peer.runtime.codec.encode(frame))
+        peer.flush()
+        await eventually(lambda: there.peer.protocol.link.stray_answers == 100)
+        assert abs(there.clock.now_ns() - clock.monotonic_ns()) < 1_000_000_000
+        assert (there.clock.offset_ns, there.clock.error_bound_ns) == (0, 0.0)
 
 
 def _handlers() -> dict[Any, Any]:
