@@ -16,6 +16,8 @@ __all__ = ("QualityMeter", "StreamQuality")
 
 SECOND_NS: Final = 1_000_000_000
 WINDOW_SECONDS: Final = 10
+_NEVER: Final = -(1 << 70)
+"""Before any second."""
 _PLAUSIBLE_NS: Final = 60 * SECOND_NS
 """Delays that differ by more come from a timestamp or a clock that jumped, and say nothing about the network."""
 
@@ -116,7 +118,7 @@ class QualityMeter:
         self._synchronised = False
         self._transit_ns: int | None = None
         self._earlier_bytes = 0  # of the items before this second
-        self._second = _Second(-1, 0)
+        self._second = _Second(_NEVER, 0)
         self._seconds: deque[_Second] = deque(maxlen=WINDOW_SECONDS + 1)
 
     @property
@@ -128,7 +130,11 @@ class QualityMeter:
     def synchronised(self, synchronised: bool) -> None:
         if synchronised is not self._synchronised:
             self._synchronised = synchronised
-            self._transit_ns = None  # arrivals are told on another clock from now on
+            # Arrivals are told on another clock from now on: what was told on the former one cannot be compared.
+            self._transit_ns = None
+            self._earlier_bytes += self._second.size_bytes
+            self._second = _Second(_NEVER, 0)
+            self._seconds.clear()
 
     def arrived(
         self, sequence: int, timestamp_ns: int | None, arrival_ns: int, size_bytes: int = 0

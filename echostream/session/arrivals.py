@@ -151,10 +151,13 @@ class Arrivals:
             self._keep_bounds()
 
     def _measured(self, frame: StreamItemFrame | DatagramItemFrame, arrived_ns: int) -> int:
-        """Return the arrival on the clock of the timestamps, where that is known."""
-        session = self._channel.session  # whose clock begins to run when it is read: not for items without timestamps
-        is_known = self.meter.synchronised = frame.timestamp_ns is not None and session.clock.locked
-        return session.clock.to_session_ns(arrived_ns) if is_known else arrived_ns
+        """Return the arrival on the clock of the timestamps, from the moment on that it is known."""
+        session, meter = self._channel.session, self.meter
+        if not meter.synchronised:  # its clock begins to run when it is read: not for items without timestamps
+            if frame.timestamp_ns is None or not session.clock.locked:
+                return arrived_ns
+            meter.synchronised = True
+        return session.clock.to_session_ns(arrived_ns)
 
     def _keep_bounds(self) -> None:
         while len(self._items) > 1 and self._is_full():

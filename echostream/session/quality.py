@@ -171,7 +171,7 @@ def received_quality(channel: Channel) -> StreamQuality:
     arrivals, aligner = channel.arrivals, channel.aligner
     if arrivals is None:
         return StreamQuality(buffered=channel.unread)
-    is_session_time = arrivals.meter.synchronised and channel.session.clock.locked
+    is_session_time = arrivals.meter.synchronised
     now_ns = channel.session.clock.now_ns() if is_session_time else channel.peer.runtime.clock.monotonic_ns()
     counted = arrivals.meter.snapshot(now_ns)
     if aligner is None:

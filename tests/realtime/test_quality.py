@@ -86,6 +86,26 @@ def test_a_clock_that_locks_is_no_jitter() -> None:
     assert (told.jitter_ns, told.mean_jitter_ns, told.latency_ns) == (0, 0, 3 * MS)
 
 
+@pytest.mark.parametrize("before", [100_000 * SECOND, -100_000 * SECOND], ids=["was ahead", "was behind"])
+def test_a_clock_that_locks_spoils_no_estimate_of_what_comes_after(before: int) -> None:
+    meter = QualityMeter()
+    for at in range(50):
+        meter.arrived(at, at * FRAME, before + at * FRAME, 1_000)
+    meter.synchronised = True
+    feed(meter, [3.0] * 3_000, 50)
+    told = meter.snapshot(30_500 * MS)
+    assert told.items_per_second == pytest.approx(100, rel=0.02)
+    assert told.bytes_per_second == pytest.approx(10_000, rel=0.02)
+    assert told.received_bytes == 50_000 + 300_000
+
+
+def test_times_may_be_below_zero() -> None:
+    meter = QualityMeter()
+    for at in range(100):
+        meter.arrived(at, None, -500 * SECOND + at * FRAME)
+    assert meter.snapshot(-499 * SECOND).items_per_second == 100
+
+
 def test_estimates_are_of_the_last_ten_seconds() -> None:
     meter = QualityMeter()
     meter.synchronised = True

@@ -393,6 +393,45 @@ def test_a_receiver_whose_machine_slept_is_in_step_again_and_drops_what_is_over(
     assert quality.skipped + quality.concealed >= quality.lost
 
 
+@pytest.mark.parametrize("uptime", [5000.0, -5000.0])
+def test_figures_are_of_one_clock_though_the_first_items_come_before_it_is_known(uptime: float) -> None:
+    """A client that was up for longer, or shorter, than its server hears it from the first moment on."""
+    receivers: list[StreamReceiver[int]] = []
+
+    async def scenario(network: SimNetwork) -> None:
+        @stream("speaker")
+        async def speaker(receiver: StreamReceiver[int]) -> None:
+            receivers.append(receiver)
+            async for _ in receiver:
+                pass
+
+        with network.host("server") as there:
+            there.offset = 6000.0
+            server = RpcServer(URL)
+            await server.start()
+        with network.host("phone") as phone:
+            phone.offset = 6000.0 + uptime
+            client = await RpcClient.connect(URL, fingerprint=server.fingerprint)
+            client.register(speaker)
+        with there:
+            [session] = server.sessions
+            async with session.open_stream("speaker", mode="datagram", time_sync=True) as sender:
+                for number in range(1000):
+                    await sender.send(number)
+                    await asyncio.sleep(FRAME / SECOND)
+                with phone:
+                    told = receivers[0].quality()
+        with phone:
+            await client.close()
+        with there:
+            await server.stop()
+        assert told.received.items_per_second == pytest.approx(50, rel=0.05)
+        assert told.latency == pytest.approx(0.02, abs=0.005)
+        assert told.received.received == 999 + told.lost
+
+    SimNetwork(seed=1, link=Link(delay=0.02)).run(scenario)
+
+
 async def test_the_end_of_a_stream_waits_for_no_item_of_another_century() -> None:
     @stream("speaker")
     async def speaker(receiver: StreamReceiver[int]) -> None:
