@@ -124,10 +124,10 @@ async def together(echo: Echo, count: int = 64) -> None:
 
 async def test_a_unary_call_takes_no_more_steps_than_it_did() -> None:
     """Raise these figures for nothing less than a feature; bring them down with every step that is saved."""
-    assert await calls_of_python() <= 145
+    assert await calls_of_python() <= 142
     async with linked(Echo()) as (_, client):
         echo = client.proxy(Echo)
-        assert await counted(lambda event, _: event == "call", lambda: together(echo), 5) / 64 <= 66
+        assert await counted(lambda event, _: event == "call", lambda: together(echo), 5) / 64 <= 64
 
 
 @pytest.mark.parametrize("engine", ["aioquic", "qh3"])

@@ -80,6 +80,11 @@ class Arguments:
         """Names of the arguments that may be passed by position, in their order."""
         return [item.name for item in self._positional]
 
+    @property
+    def one_type(self) -> type | None:
+        """The type whose exact instances travel as they are, where they are all of the arguments."""
+        return None if self._first is None else self._first.codec.primitive
+
     def json_schema(self, defaults: Mapping[str, object]) -> Json:
         """Return the JSON Schema of the arguments: an object with one property for each, in their order.
 

@@ -58,7 +58,7 @@ class MethodBinding:
     __slots__ = (
         "_arguments", "_items_index", "caller", "context_parameter", "decode_arguments", "decode_result",
         "dependencies", "encode_arguments", "encode_one", "encode_result", "input_codec", "items_parameter", "name",
-        "output_codec", "raises", "returns_items", "sends_items", "shape", "spec",
+        "one_type", "output_codec", "raises", "returns_items", "sends_items", "shape", "spec",
     )  # fmt: skip
 
     def __init__(
@@ -92,6 +92,8 @@ class MethodBinding:
         """Return what travels for the arguments of a call, without items (see `take_items`)."""
         self.encode_one = arguments.one_writer()
         """Return what travels for the first argument, where it is the only one; None where that makes no call."""
+        self.one_type = arguments.one_type
+        """Exact instances of it as that argument travel as they are; None where there are none."""
         self.encode_result = output_codec.result_writer(name)
         """Return what travels for the handler's result; RpcError INTERNAL, if it does not fit its declared type."""
         self.decode_result = output_codec.reply_reader(name)

@@ -208,11 +208,13 @@ class OutgoingCalls:
         This is most of what a caller hears. All else, and all that is not as it should be, is left to the decoders.
         """
         position, size, running = 0, len(data), self.outgoing
-        read, longest = RESPONSE.unpack_from, RESPONSE_BYTES + self._link.codec.max_payload_bytes
-        while size - position >= RESPONSE.size:
+        if size > self._link.codec.max_payload_bytes:
+            return 0  # so that none of them is over the limit
+        read, last = RESPONSE.unpack_from, size - RESPONSE.size
+        while position <= last:
             length, kind, flags, number, status = read(data, position)
             end = position + LENGTH_BYTES + length
-            if kind != _RESPONSE or end > size or not RESPONSE_BYTES <= length <= longest or (flags and flags != RAW):
+            if kind != _RESPONSE or end > size or length < RESPONSE_BYTES or (flags and flags != RAW):
                 break
             call = running.get(number)
             if call is None or not call.is_plain:

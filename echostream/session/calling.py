@@ -183,7 +183,8 @@ async def call_usual(peer: Peer, usual: UsualCall, value: WireValue, arguments: 
         raise
     if call.status:
         check_status(peer, call.frame, usual.request)
-    return usual.decode(call.payload if call.raw else peer.runtime.payload.decode(call.payload))
+    wire = call.payload if call.raw else peer.runtime.payload.decode(call.payload)
+    return wire if type(wire) is usual.result_type else usual.decode(wire)
 
 
 # What is shown when `await` was forgotten.

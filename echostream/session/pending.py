@@ -18,6 +18,7 @@ from echostream.protocol.records import OutgoingCall
 from echostream.session.places import InLine
 
 if TYPE_CHECKING:
+    from echostream.binding import MethodBinding
     from echostream.session.chains import Next
     from echostream.session.peer import Peer
     from echostream.session.session import Session
@@ -99,18 +100,21 @@ class UsualCall:
     """What stands between id and payload of their Requests."""
     encode_one: Callable[[Any], WireValue] | None
     """Makes what travels for the first argument, where that may be the only one."""
+    one_type: type | None
+    """Exact instances of it as that argument travel as they are."""
     decode: Callable[[WireValue], Any]
+    result_type: type | None
+    """Exact instances of it are the result as they came."""
 
     @classmethod
-    def of(
-        cls, request: CallRequest, encode_one: Callable[[Any], WireValue] | None, decode: Callable[[WireValue], Any]
-    ) -> UsualCall | None:
+    def of(cls, request: CallRequest, binding: MethodBinding) -> UsualCall | None:
         """Return that of a request, or None where its calls are not usual."""
         timeout = request.timeout
         if request.metadata is not None or timeout is None or not 1e-9 <= timeout <= _LONGEST:
             return None
         opening = CallTable.opening_of(request.method, int(timeout * 1e9))
-        return cls(request, timeout, opening, encode_one, decode)
+        decode, result_type = binding.decode_result, binding.output_codec.primitive
+        return cls(request, timeout, opening, binding.encode_one, binding.one_type, decode, result_type)
 
 
 class PendingCall(OutgoingCall, InLine):

@@ -76,7 +76,7 @@ class ProxyMethod:
         self._plain = self._request(NO_ARGUMENTS) if plain else None
         self._usual: UsualCall | None = None
         if self._plain is not None:
-            self._usual = UsualCall.of(self._plain, binding.encode_one, binding.decode_result)
+            self._usual = UsualCall.of(self._plain, binding)
 
     def __repr__(self) -> str:
         return f"<proxy method {self.binding.name}>"
@@ -86,7 +86,10 @@ class ProxyMethod:
         usual, binding = self._usual, self.binding
         if usual is not None:
             if len(args) == 1 and not kwargs and usual.encode_one is not None:
-                return call_usual(self._peer, usual, usual.encode_one(args[0]))
+                value = args[0]
+                if type(value) is not usual.one_type:
+                    value = usual.encode_one(value)
+                return call_usual(self._peer, usual, value)
             return call_usual(self._peer, usual, None, binding.encode_arguments(args, kwargs))
         if self._plain is not None:
             arguments = binding.encode_arguments(args, kwargs)

@@ -705,6 +705,18 @@ def test_a_second_answer_is_dropped_and_counted(pair: ProtocolPair) -> None:
     assert [event for event in pair.client.events if event is call] == [call]
 
 
+@pytest.mark.parametrize("raw", [False, True])
+def test_an_answer_at_the_limit_passes_and_one_byte_more_is_refused(raw: bool) -> None:
+    pair = ProtocolPair(client=Limits(max_payload_bytes=1024))
+    call, other = begun(pair), begun(pair)
+    pair.pump()
+    pair.server.send(f.ResponseFrame(call.id, 0, bytes(1024), raw=raw))
+    pair.pump()
+    assert len(call.payload) == 1024
+    pair.server.send(f.ResponseFrame(other.id, 0, bytes(1025), raw=raw))
+    refused(pair, "payload of 1025 bytes is over the limit of 1024 (max_payload_bytes)", CloseCode.LIMIT_EXCEEDED)
+
+
 def test_answers_before_a_broken_frame_have_arrived() -> None:
     pair = ProtocolPair()
     call = begun(pair)
