@@ -1,7 +1,7 @@
 """G17, the stream's part: what quality reports of jitter, latency, buffer and counts, beside what is true.
 
-The network's own log is the truth. The receiver's clock is wrong by an offset that wanders within 100 us, one packet in
-a hundred is lost, one in a hundred comes twice.
+The network's own log is the truth. The receiver's clock is wrong by an offset that wanders within 100 us, and what is
+late is late by that clock; one packet in a hundred is lost, one in a hundred comes twice.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _Truth:
     late: int = 0
     newest: int = -1
 
-    def arrive(self, packet: Sent) -> None:
+    def arrive(self, packet: Sent, local_ns: int) -> None:
         if packet.index in self.seen:
             self.duplicated += 1
             return
@@ -67,7 +67,7 @@ class _Truth:
         self.reordered += packet.index < self.newest
         self.newest = max(self.newest, packet.index)
         self.arrived.append(packet)
-        if packet.arrival_ns > packet.index * FRAME_NS + _LATENCY_NS:
+        if local_ns > packet.index * FRAME_NS + _LATENCY_NS:
             self.late += 1
         else:
             self.waiting.add(packet.index)
@@ -100,17 +100,17 @@ def _compare(network: str, tail: str, seed: int, errors: dict[str, list[float]])
     buffer.meter.synchronised = True
     next_report_ns, now_ns = 2 * _SECOND_NS, 0
     for packet in packets:
-        while (turn_ns := buffer.next_ns(now_ns)) is not None and turn_ns < packet.arrival_ns:
+        local_ns = packet.arrival_ns + round(100_000 * math.sin(packet.arrival_ns / (7 * _SECOND_NS)))
+        while (turn_ns := buffer.next_ns(now_ns)) is not None and turn_ns < local_ns:
             now_ns = turn_ns
             if isinstance(given := buffer.pop(now_ns), Played):
                 truth.waiting = {index for index in truth.waiting if index > given.index}
         while next_report_ns <= packet.arrival_ns:
             _note(errors, buffer.stats(), truth.figures(now_ns))
             next_report_ns += _REPORT_NS
-        now_ns = packet.arrival_ns
-        truth.arrive(packet)
-        error_ns = round(100_000 * math.sin(packet.arrival_ns / (7 * _SECOND_NS)))
-        buffer.push(packet.index, packet.index * FRAME_NS, packet.arrival_ns + error_ns, b"")
+        now_ns = local_ns
+        truth.arrive(packet, local_ns)
+        buffer.push(packet.index, packet.index * FRAME_NS, local_ns, b"")
     stats = buffer.stats()
     return (stats.received, stats.lost, stats.duplicated, stats.reordered, stats.late) != truth.counts()
 

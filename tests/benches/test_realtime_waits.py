@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,23 @@ def test_the_jitter_buffer_beats_neteq_and_fixed_delays(monkeypatch: pytest.Monk
 def test_latency_and_reports_reach_their_goals() -> None:
     figures = [figure.judge() for module in (g13_latency, g17_quality) for figure in module.measure(Plan(1))]
     assert [figure.name for figure in figures if figure.met is False] == []
+
+
+def test_what_comes_at_the_edge_of_its_turn_is_judged_by_the_clock_of_the_receiver(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After each stall a packet comes right before or after its turn: the receiver's clock decides, wrong or not."""
+
+    def edges(_network: object, _seed: int, _count: int, **_options: Any) -> list[Sent]:
+        sent = [Sent(index * FRAME_NS + LEAST_NS, index) for index in range(1_500)]
+        for begin in range(200, 1_400, 100):
+            end_ns = (begin + 28) * FRAME_NS + 120_000_000 + (begin - 800) * 150
+            for index in range(begin, begin + 40):
+                sent[index] = Sent(max(sent[index].arrival_ns, end_ns), index)
+        return sorted(sent)
+
+    monkeypatch.setattr(g17_quality, "arrivals", edges)
+    assert [figure.value for figure in g17_quality.measure(Plan(1)) if figure.unit == ""] == [0]
 
 
 def test_a_wrong_output_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
