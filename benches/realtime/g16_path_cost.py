@@ -23,10 +23,14 @@ _PARTS: Final = ("session", "buffer", "reports", "controller")
 """Of a listener: what a real receiver has, too."""
 
 
+_Call = tuple[str, str, tuple[Any, ...], dict[str, Any]]
+"""Part, method, arguments."""
+
+
 class _Taped:
     """Something whose calls are written down."""
 
-    def __init__(self, inner: Any, part: str, calls: list[tuple[str, str, tuple[Any, ...]]]) -> None:
+    def __init__(self, inner: Any, part: str, calls: list[_Call]) -> None:
         self._inner = inner
         self._part = part
         self._calls = calls
@@ -36,15 +40,15 @@ class _Taped:
         if not callable(found):
             return found
 
-        def call(*arguments: Any) -> Any:
-            self._calls.append((self._part, name, arguments))
-            return found(*arguments)
+        def call(*arguments: Any, **named: Any) -> Any:
+            self._calls.append((self._part, name, arguments, named))
+            return found(*arguments, **named)
 
         return call
 
 
 def measure(plan: Plan) -> Iterator[Figure]:
-    calls: list[tuple[str, str, tuple[Any, ...]]] = []
+    calls: list[_Call] = []
     listener = _listener()
     for part in _PARTS:
         setattr(listener, part, _Taped(getattr(listener, part), part, calls))
@@ -68,12 +72,12 @@ def _listener() -> Listener:
     return Listener("0", path, frames, frame_ns=_FRAME_NS, latency_ns=150_000_000)
 
 
-def _replayed(calls: list[tuple[str, str, tuple[Any, ...]]]) -> int:
+def _replayed(calls: list[_Call]) -> int:
     """Make the same calls on what is new; return nanoseconds of processor time."""
     fresh = _listener()
-    bound: list[tuple[Callable[..., Any], tuple[Any, ...]]]
-    bound = [(getattr(getattr(fresh, part), name), arguments) for part, name, arguments in calls]
+    bound: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]
+    bound = [(getattr(getattr(fresh, part), name), arguments, named) for part, name, arguments, named in calls]
     begun = time.process_time_ns()
-    for call, arguments in bound:
-        call(*arguments)
+    for call, arguments, named in bound:
+        call(*arguments, **named)
     return time.process_time_ns() - begun

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from benches.realtime import __main__ as command
-from benches.realtime import page, table
+from benches.realtime import g16_path_cost, page, table
 from benches.realtime.anchors import ANCHORS
 from benches.realtime.clocks import LocalClock, Sample, World
 from benches.realtime.delays import PATHS, QUANTILES
@@ -118,6 +118,15 @@ def test_every_anchor_finds_a_steady_offset(name: str) -> None:
     for sample in samples:
         anchor.add(sample)
     assert anchor.offset_ns(clock.read(world.now)) == pytest.approx(10**12, abs=100_000)
+
+
+def test_the_cost_of_the_whole_receiving_side_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its calls are taped and played back as they were made, named arguments and all."""
+    monkeypatch.setattr(g16_path_cost, "_SECONDS", 1)
+    per_packet, share = g16_path_cost.measure(Plan(1))
+    assert per_packet.value
+    assert share.value
+    assert per_packet.details["calls_per_packet"] > 4
 
 
 def test_the_line_of_a_figure_that_was_not_run_says_why() -> None:
