@@ -7,12 +7,13 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from echostream.audio.codec import Encoder, make_encoder
 from echostream.audio.delay import GroupDelay
+from echostream.audio.feed import Feed
 from echostream.audio.jobs import in_thread, until_first
 from echostream.audio.messages import CAST_SERVICE, CAST_STREAM, CastFormat, CastStatus, PlayReport
 from echostream.audio.samples import Samples, faded, ns_of
 from echostream.audio.settings import (
+    AUDIO_BUFFER_SAMPLES,
     AUDIO_FRAME_NS,
     AUDIO_READ_AHEAD_FRAMES,
     AUDIO_SILENCE,
@@ -39,7 +40,7 @@ class _Receiver:
     """One who listens."""
 
     sender: StreamSender[bytes]
-    codec: str
+    feed: Feed
     report: PlayReport | None = None
     reported_ns: int = 0
 
@@ -82,7 +83,8 @@ class Caster:
         self._wait_for = wait_for
         self._receivers: list[_Receiver] = []
         self._joined = asyncio.Event()
-        self._encoders: dict[str, Encoder] = {}
+        self._feeds: dict[str, Feed] = {}
+        self._recent: deque[tuple[int, Samples]] = deque(maxlen=self._latency_ns // AUDIO_FRAME_NS)
         self._frames: deque[Samples] = deque()
         self._reading = asyncio.Lock()
         self._read_all = False
@@ -165,27 +167,45 @@ class Caster:
         """Send to one more receiver until it leaves."""
         if self._over:
             raise RpcError(Status.FAILED_PRECONDITION, "the cast is over")
-        codec = str(receiver.metadata.get("codec", "opus"))
-        if len(self._receivers) >= MAX_CAST_RECEIVERS:
+        if sum(feed.receiver_count for feed in self._feeds.values()) >= MAX_CAST_RECEIVERS:
             raise RpcError(Status.RESOURCE_EXHAUSTED, f"{MAX_CAST_RECEIVERS} receivers are listening already")
+        codec = str(receiver.metadata.get("codec", "opus"))
         try:
-            if codec not in self._encoders:
-                self._encoders[codec] = make_encoder(codec)
+            if codec not in self._feeds:
+                self._feeds[codec] = Feed(codec, self._recent, self._recent.maxlen or 0)
         except ConfigurationError as error:
             raise RpcError(Status.INVALID_ARGUMENT, error.reason) from None
-        # Whatever the receiver has opened: who is slow loses packets, and holds up nobody else.
-        receiver.sender.set_policy("drop_oldest", max_age=self._latency_ns / 1e9)
-        joined = _Receiver(receiver.sender, codec)
-        self._receivers.append(joined)
-        self._joined.set()
+        joined = _Receiver(receiver.sender, self._feeds[codec])
+        joined.feed.receiver_count += 1
         try:
+            await self._catch_up(joined)
+            self._receivers.append(joined)
+            self._joined.set()
+            if self._over:  # it ended meanwhile
+                receiver.sender.end()
             async for report in receiver:
                 self._delay.consider(joined.report, report, clock.monotonic_ns())
                 joined.report, joined.reported_ns = report, clock.monotonic_ns()
         finally:
-            self._receivers.remove(joined)
-            if not any(other.codec == codec for other in self._receivers):
-                del self._encoders[codec]  # the next one to join begins with a fresh state
+            if joined in self._receivers:
+                self._receivers.remove(joined)
+            joined.feed.receiver_count -= 1
+            if not joined.feed.receiver_count:
+                del self._feeds[codec]  # the next one to join begins with a fresh state
+
+    async def _catch_up(self, joined: _Receiver) -> None:
+        """Send what others have been sent and is not heard yet: who joins is heard at once, whatever the latency is."""
+        ahead_ns = min(ns_of(AUDIO_BUFFER_SAMPLES), self._latency_ns / 2)  # what is in the sink by then is too late
+        last_ns = clock.monotonic_ns() - self._latency_ns + round(ahead_ns)
+        # Once, as fast as it takes them. From then on, whatever it has opened: who is slow loses packets, and holds up
+        # nobody else.
+        for policy in ("block", "drop_oldest"):
+            joined.sender.set_policy(policy, max_age=self._latency_ns / 1e9)
+            while packets := joined.feed.after(last_ns):
+                for last_ns, packet in packets:
+                    await self._send_to(joined, last_ns, packet)
+                if policy == "block":
+                    break
 
     # Sending
 
@@ -238,17 +258,15 @@ class Caster:
         self._gain = after
         frame = faded(frame, before, after)
         stamp_ns += self._delay.more_ns
-        packets = {
-            codec: (encoder.encode(frame), stamp_ns - round(ns_of(encoder.delay_samples)))
-            for codec, encoder in self._encoders.items()
-        }
+        self._recent.append((stamp_ns, frame))
+        packets = {feed: feed.encode(stamp_ns, frame) for feed in self._feeds.values()}
         for receiver in tuple(self._receivers):
-            await self._send_to(receiver, *packets[receiver.codec])
+            await self._send_to(receiver, *packets[receiver.feed])
 
     def _is_silent_next(self) -> bool:
         return bool(self._frames) and float(abs(self._frames[0]).max()) < AUDIO_SILENCE
 
-    async def _send_to(self, receiver: _Receiver, packet: bytes, stamp_ns: int) -> None:
+    async def _send_to(self, receiver: _Receiver, stamp_ns: int, packet: bytes) -> None:
         try:
             await receiver.sender.send_with_timestamp(packet, at_ns=stamp_ns)
         except LocalProtocolError as error:  # it has opened the stream without time_sync

@@ -27,6 +27,7 @@ class Intake:
         self._latency_ns = latency_ns
         # A whole frame of patience: each is asked for while the one before it is played.
         self._buffer = JitterBuffer(AUDIO_FRAME_NS, latency_ns=latency_ns, late_ns=AUDIO_FRAME_NS)
+        self._joined_ns: int | None = None
         self.end_ns: int | None = None
         """Stamp of the end of what has arrived."""
         self.damaged_count = 0
@@ -36,6 +37,10 @@ class Intake:
 
     def push(self, sequence: int, stamp_ns: int, arrival_ns: int, packet: bytes) -> None:
         """Take a packet; stamp and arrival are in session time."""
+        if self._joined_ns is None:
+            self._joined_ns = arrival_ns
+        if stamp_ns < self._joined_ns:  # others had it before: how late it comes says nothing of the network
+            arrival_ns = stamp_ns
         self._buffer.push(sequence, stamp_ns, arrival_ns, packet)
         if self.end_ns is None or stamp_ns + AUDIO_FRAME_NS > self.end_ns:
             self.end_ns = stamp_ns + AUDIO_FRAME_NS
@@ -52,7 +57,7 @@ class Intake:
             elif found.timestamp_ns + AUDIO_FRAME_NS > head_ns + _HALF_SAMPLE_NS:
                 return found.timestamp_ns, frame
             else:  # its turn is over; that it was decoded keeps the decoder's state
-                self.passed_count += 1
+                self.passed_count += found.timestamp_ns >= (self._joined_ns or 0)
         return None
 
     def ahead_ns(self, head_ns: int) -> int:

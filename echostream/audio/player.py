@@ -71,7 +71,7 @@ class Player:
             release()
 
     async def _join(self) -> None:
-        """Get to know what is cast, open its stream, and play it; opening waits for the clock."""
+        """Get to know what is cast and what time it is, then open the stream and play it."""
         told = await self._client.proxy(Caster).format()
         check_format(told)
         playback = Playback(
@@ -83,6 +83,7 @@ class Player:
             device_latency=self._device_latency,
             volume=self._volume,
         )
+        await self._client.clock.wait_locked()  # what comes first is to be heard soonest
         async with self._client.open_stream(
             CAST_STREAM,
             mode="datagram",
