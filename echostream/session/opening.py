@@ -62,6 +62,8 @@ def checked_sending(
     checked_count(max_items)
     if max_age is not None:
         checked_seconds("max_age", max_age, ", or None for the default")
+    if rate is not None and not _is_a(rate, int, float):
+        raise ConfigurationError("rate", f"{rate!r} is no number of bytes a second")
     if rate is not None and not 0 < rate < math.inf:
         raise ConfigurationError("rate", f"{rate!r} must be above 0 bytes a second, or None for no limit")
     return SendOptions(policy, max_items, max_age, None if rate is None else min(rate, _MAX_RATE))
@@ -73,9 +75,18 @@ def checked_policy(policy: Overflow | None) -> None:
         raise ConfigurationError("policy", f"{policy!r} is none of {', '.join(get_args(Overflow))}")
 
 
+def _is_a(value: object, *kinds: type) -> bool:
+    """Whether a user gave a number of these kinds; a truth is none."""
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
 def checked_count(max_items: int | None) -> None:
     """Raise ConfigurationError unless a queue can have so many items."""
-    if max_items is not None and not max_items >= 1:
+    if max_items is None:
+        return
+    if not _is_a(max_items, int):
+        raise ConfigurationError("max_items", f"{max_items!r} is no whole number")
+    if max_items < 1:
         raise ConfigurationError("max_items", f"{max_items!r} must be at least 1, or None for max_queued_items")
 
 

@@ -449,6 +449,9 @@ async def test_nothing_holds_up_who_sends_in_datagrams(studio: Studio) -> None:
     [
         ({"mode": "quick"}, "mode: 'quick' is neither 'reliable' nor 'datagram'"),
         ({"policy": "drop"}, "policy: 'drop' is none of block, drop_oldest, drop_newest, disconnect"),
+        ({"max_items": 2.5}, "max_items: 2.5 is no whole number"),
+        ({"max_items": True}, "max_items: True is no whole number"),
+        ({"rate": "1kB"}, "rate: '1kB' is no number of bytes a second"),
         ({"max_items": 0}, "max_items: 0 must be at least 1"),
         ({"max_age": 0.0}, "max_age: 0.0 must be above 0 seconds"),
         ({"rate": math.nan}, "rate: nan must be above 0 bytes a second"),
