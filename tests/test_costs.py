@@ -19,7 +19,9 @@ from echostream.middleware import Middleware, Request, RequestNext
 from echostream.protocol.payload import PayloadCodec
 from echostream.session.tasks import start_eagerly
 from echostream.testing import connect_in_memory
+from echostream.transport.tls import ServerTls
 from tests.serving import QUIC, joined, linked, served, session_of
+from tests.transport.lab import CLIENT, Lab
 
 
 @service("echo")
@@ -205,3 +207,38 @@ async def test_every_further_layer_costs_the_same() -> None:
     one, two, ten = [await calls_of_python(server=[Layer()] * count) for count in (1, 2, 10)]
     assert ten - one == 9 * (two - one)
     assert two - one <= 5  # the layer, the step to the next one, and both again for each wait
+
+
+@pytest.mark.parametrize(("engine", "limit"), [("aioquic", 12), ("qh3", 1)])
+def test_a_packet_of_a_bulk_transfer_takes_no_more_steps_than_it_did(engine: str, limit: int) -> None:
+    """Functions that Python enters for one, in the engine of the sender and in that of the receiver."""
+    pytest.importorskip(engine)
+    lab = Lab(ServerTls.load(), (engine, engine))
+    lab.run()
+    stream = lab.client.open_stream(unidirectional=True)
+    for _ in range(12):  # until the window is wide
+        lab.client.send(stream, bytes(100_000), fin=False)
+        lab.run(6)
+    entered = 0
+
+    def count(_frame: FrameType, event: str, _arg: Any) -> None:
+        nonlocal entered
+        entered += event == "call"
+
+    def steps(work: Callable[[], object]) -> int:
+        nonlocal entered
+        entered = 0
+        sys.setprofile(count)
+        try:
+            work()
+        finally:
+            sys.setprofile(None)
+        return entered
+
+    lab.client.send(stream, bytes(63_000), fin=False)
+    sent: list[tuple[bytes, object]] = []
+    sending = steps(lambda: sent.extend(lab.client.transmit(lab.now)))
+    packets = [data for data, _ in sent]
+    receiving = steps(lambda: (lab.server.receive(packets, CLIENT, lab.now), lab.server.deliver(lab.at_server)))
+    assert len(packets) == 44
+    assert max(sending, receiving) / 44 <= limit
