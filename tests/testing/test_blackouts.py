@@ -54,7 +54,7 @@ def test_everything_arrives_in_spite_of_blackouts(seed: int, engine: str) -> Non
 
 @pytest.mark.slow
 @either_engine
-@pytest.mark.parametrize("seed", range(5, 50))
+@pytest.mark.parametrize("seed", [*range(5, 47), 228, 234, 254])  # the last took two minutes with pauses that stay long
 def test_everything_arrives_in_spite_of_blackouts_for_many_seeds(seed: int, engine: str) -> None:
     run_storm(seed, engine)
 
@@ -83,10 +83,13 @@ def test_a_patient_client_waits_for_a_link_that_comes_back(engine: str, patience
     SimNetwork(seed=1).run(scenario)
 
 
-def test_canary_cap_probe_backoff() -> None:
+def test_canary_begin_probes_again() -> None:
     quic = QuicConnection(configuration=QuicConfiguration(is_client=True))
     assert quic._loss._pto_count == 0
-    for count, capped in ((2, 2), (3, 3), (30, 3)):
-        quic._loss._pto_count = count
-        engine_aioquic_connection._cap_probe_backoff(quic)
-        assert quic._loss._pto_count == capped
+    assert not quic._loss.handshake_confirmed
+    for confirmed, counts in ((False, ((2, 2), (3, 3), (4, 3))), (True, ((3, 3), (4, 0)))):
+        quic._loss.handshake_confirmed = confirmed
+        for count, after in counts:
+            quic._loss._pto_count = count
+            engine_aioquic_connection._begin_probes_again(quic)
+            assert quic._loss._pto_count == after

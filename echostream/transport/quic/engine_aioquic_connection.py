@@ -145,7 +145,7 @@ class AioquicEngine(CommonEngine):
 
     def handle_timer(self, now: float) -> None:
         self._quic.handle_timer(now)
-        _cap_probe_backoff(self._quic)
+        _begin_probes_again(self._quic)
 
     def send(self, stream_id: int, data: bytes, *, fin: bool) -> int:
         try:
@@ -354,8 +354,11 @@ def _is_draining(quic: QuicConnection) -> bool:
     return quic._state is QuicConnectionState.DRAINING
 
 
-def _cap_probe_backoff(quic: QuicConnection) -> None:
-    quic._loss._pto_count = min(quic._loss._pto_count, MAX_PROBE_DOUBLINGS)
+def _begin_probes_again(quic: QuicConnection) -> None:
+    """Let the wait before the next probe grow no further: it begins again, or stays as it is during the handshake."""
+    loss = quic._loss
+    if loss._pto_count > MAX_PROBE_DOUBLINGS:
+        loss._pto_count = 0 if loss.handshake_confirmed else MAX_PROBE_DOUBLINGS
 
 
 def _congestion(quic: QuicConnection) -> Congestion:
