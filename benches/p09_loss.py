@@ -2,7 +2,8 @@
 
 16 calls of 64 bytes in flight at a round trip of 20 ms. Second copies of packets are counted: beside each peer
 EchoStream may put at most 1.3 times that peer's bytes on the wire, headers of IP included. So beside TCP, which gathers
-as much in a packet, copies take a quarter; beside grpc.aio every small flight leaves twice. `LOSS` shows all shares.
+as much in a packet, copies take a quarter, the default; beside grpc.aio every small flight leaves twice. `LOSS` shows
+all shares.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def _over_road(road: Road, plan: Plan) -> Iterator[Row]:
     tcp, grpc = peers(road)
     weathers, names = (WEATHERS[-1:], engines()[-1:]) if plan.is_quick else (WEATHERS, engines())
     plan = replace(plan, seconds=max(plan.seconds, LEAST_SECONDS))
-    ours = [(echo(road, engine, copy_share=0.25), echo(road, engine, copy_share=1)) for engine in names]
+    ours = [(echo(road, engine), echo(road, engine, copy_share=1)) for engine in names]
     with arena((tcp, grpc, *(contender for pair in ours for contender in pair)), plan) as contest:
         for weather in map(Weather, weathers):
             results = contest(**weather.load())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
@@ -32,12 +33,16 @@ class Engine:
         self.rtt: float | None = RTT
         self.waiting: list[int] = []
         self.room = 100_000
+        self.unsent = False
 
     def unacknowledged(self) -> list[int]:
         return self.waiting
 
     def window_room(self) -> int:
         return self.room
+
+    def has_unsent(self) -> bool:
+        return self.unsent
 
 
 class Wire:
@@ -110,12 +115,21 @@ def test_what_was_acknowledged_leaves_no_more(wire: Wire) -> None:
         pytest.param((b"\xc0" + bytes(99),), {}, id="of the handshake"),
         pytest.param((SMALL,), {"room": 127}, id="the window limits"),
         pytest.param((SMALL,), {"more": True}, id="more waits"),
+        pytest.param((SMALL,), {"unsent": True}, id="more waits for the window or its time"),
         pytest.param((SMALL,), {"rtt": None}, id="no round trip is known"),
     ],
 )
 def test_other_flights_leave_once(wire: Wire, packets: tuple[bytes, ...], changed: dict[str, Any]) -> None:
     vars(wire.engine).update(changed)
     wire.send(*packets)
+    assert wire.copies.timer() is None
+
+
+def test_what_has_followers_meanwhile_leaves_once(wire: Wire) -> None:
+    """The end of one piece of a transfer, behind which comes the next."""
+    wire.send(SMALL)
+    wire.engine.unsent = True
+    assert wire.again(RTT / 8) == []
     assert wire.copies.timer() is None
 
 
@@ -235,6 +249,14 @@ class Echo:
         return data
 
 
+@service("pieces")
+class Pieces:
+    @handler
+    async def give(self, count: int) -> AsyncIterator[bytes]:
+        for _ in range(count):
+            yield bytes(1 << 16)
+
+
 @dataclasses.dataclass
 class Figures:
     p99: float
@@ -282,8 +304,7 @@ def measure(engine: str, link: Link, share: float, *, seconds: float = 5.0) -> F
 @both_engines
 def test_with_losses_the_slowest_calls_are_faster_for_no_more_than_their_share(engines: Pair) -> None:
     link = WIRE.with_(loss=0.03)
-    assert Limits().copy_share == 0.0
-    without, some, all_of_them = (measure(engines[0], link, share) for share in (0.0, 0.25, 1.0))
+    without, some, all_of_them = (measure(engines[0], link, share) for share in (0.0, Limits().copy_share, 1.0))
     assert without.copies == 0
     assert without.p99 > 3 * RTT
     assert some.p99 < 0.75 * without.p99
@@ -295,3 +316,31 @@ def test_with_losses_the_slowest_calls_are_faster_for_no_more_than_their_share(e
 @both_engines
 def test_without_losses_nothing_leaves_twice(engines: Pair) -> None:
     assert measure(engines[0], WIRE, 1.0, seconds=1.0).copies == 0
+
+
+@pytest.mark.slow
+@both_engines
+def test_a_transfer_that_loses_packets_sends_next_to_nothing_twice(engines: Pair) -> None:
+    """It overflows a queue of 25 packets, again and again; only the last packets of all have nothing behind them."""
+    link = WIRE.with_(bandwidth=10e6 / 8, queue_bytes=25 * 1500)
+    sent: list[bytes] = []
+
+    async def scenario(network: SimNetwork) -> None:
+        with network.host("server"):
+            server = RpcServer("quic://server:4433", engine=engines[1])
+            server.register(Pieces())
+            await server.start()
+        with network.host("client"):
+            async with RpcClient.connect(
+                "quic://server:4433", fingerprint=server.fingerprint, engine=engines[0]
+            ) as client:
+                network.join("client", "server", link)
+                network.record_packets()
+                pieces = client.proxy(Pieces, timeout=30.0)
+                assert sum([len(piece) async for piece in pieces.give(16)]) == 16 << 16
+                sent.extend(packet.data for packet in network.packets if packet.sender == "server")
+        await server.stop()
+        assert network.link_state("server", "client").lost > 10
+
+    SimNetwork(seed=1, link=WIRE).run(scenario)
+    assert len(sent) - len(set(sent)) < 5

@@ -384,8 +384,8 @@ def test_packets_stay_within_what_aioquic_can_write(tls: ServerTls) -> None:
 
 
 def test_packets_stay_within_what_the_peer_takes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert adapter._peer_payload_limit(lab.client._quic) == 16_384  # it named none
-    monkeypatch.setattr(adapter, "_peer_payload_limit", lambda quic: 1300)
+    assert adapter_tls.peer_payload_limit(lab.client._quic) == 65_527  # it named none
+    monkeypatch.setattr(adapter, "peer_payload_limit", lambda quic: 1300)
     lab.client._widen()
     assert lab.client.max_datagram_payload_bytes == 1300 - 40
 
@@ -400,7 +400,7 @@ def test_the_limit_that_a_peer_names_is_read(tls: ServerTls) -> None:
         patch.setattr(engine_qh3, "ClientOfOneHello", QuicConnection)
         lab = Lab(tls, ("qh3", "aioquic"), max_datagram_bytes=8952)
     lab.run()
-    assert adapter._peer_payload_limit(lab.server._quic) == 1472
+    assert adapter_tls.peer_payload_limit(lab.server._quic) == 1472
     assert lab.server.max_datagram_payload_bytes == 1472 - 40
 
 

@@ -15,17 +15,30 @@ from echostream.types import clock
 class Engine:
     paced = more = False
     lost_count = 0
+    rtt = 0.02
     due: float | None = None
 
     def timer(self) -> float | None:
         return self.due
 
     def transmit(self, now: float) -> list[Any]:
-        return []
+        return [] if self.lost_count < 2 else [(b"\x40" + bytes(99), ("192.0.2.1", 1))]
+
+    def unacknowledged(self) -> list[int]:
+        return [self.lost_count]
+
+    def window_room(self) -> int:
+        return 100_000
+
+    def has_unsent(self) -> bool:
+        return False
 
 
 class Outlet:
     blocked = False
+
+    def send(self, datagrams: list[Any], source: bytes | None) -> None:
+        """Goes nowhere."""
 
 
 class Handle:
@@ -51,10 +64,10 @@ class Loop:
 
 
 class Scene:
-    def __init__(self) -> None:
+    def __init__(self, host: str = "::1") -> None:
         self.engine, self.loop, self.woken = Engine(), Loop(), 0
         made: Any = EnginePump
-        self.pump = made(self.engine, Outlet(), address=("::1", 1), settings=QuicSettings(), wake=self.wake)
+        self.pump = made(self.engine, Outlet(), address=(host, 1), settings=QuicSettings(), wake=self.wake)
         self.pump._loop = self.loop
         self.pump.transmit()  # clean from now on
 
@@ -124,3 +137,16 @@ async def test_nobody_is_woken_when_all_was_sent_in_the_same_turn(scene: Scene) 
     [call] = scene.loop.soon
     call()
     assert scene.woken == 0
+
+
+@pytest.mark.parametrize(("host", "copied"), [("192.0.2.1", True), ("127.0.0.1", False), ("::1", False)])
+async def test_on_one_machine_nothing_leaves_twice(host: str, copied: bool) -> None:
+    """A probe timeout there says that a program had to wait for a processor."""
+    scene = Scene(host)
+    scene.engine.lost_count = 1
+    scene.pump.allow_copies(1.0)
+    scene.engine.lost_count = 2
+    scene.pump.dirty = True
+    scene.pump.transmit()
+    scene.pump.arm(None)
+    assert bool(scene.loop.later) is copied

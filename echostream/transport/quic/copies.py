@@ -94,6 +94,8 @@ class Copies:
             return
         if size < _LEAST_BYTES + _UDP_IP_BYTES or datagrams[0][0][0] & 0x80:  # or one of the handshake
             return
+        if engine.has_unsent():  # more follows, and shows what was lost
+            return
         numbers = [number for number in engine.unacknowledged() if number > self._newest]
         if numbers and engine.window_room() >= size:
             self._newest = max(numbers)
@@ -123,6 +125,8 @@ class Copies:
                 continue  # arrived, or given up by the engine, which sends it again by itself
             if flight.late >= 0:
                 self._left = self._memory  # as good as a loss
+            elif self._engine.has_unsent():
+                continue  # has followers now: it was the end of a piece of a transfer that goes on
             # Early copies leave the late ones, which are worth more, half of the budget.
             if self._tokens >= flight.size + (self._burst / 2 if flight.late < 0 else 0):
                 self._tokens -= flight.size

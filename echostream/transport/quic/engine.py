@@ -123,6 +123,10 @@ class QuicEngine(ABC):
         """Return the bytes that were queued and not sent for the first time; 0 for a stream that is gone."""
 
     @abstractmethod
+    def has_unsent(self) -> bool:
+        """Return whether stream data waits to be sent for the first time."""
+
+    @abstractmethod
     def has_undelivered(self) -> bool:
         """Return whether stream data waits to be sent or acknowledged."""
 

@@ -15,12 +15,11 @@ from types import ModuleType
 from typing import ClassVar, cast
 
 from aioquic import tls as aioquic_tls
-from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic import connection, events
 from aioquic.quic.connection import QuicConnection, QuicConnectionState
 from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.logger import QuicLoggerTrace
-from aioquic.quic.packet import QuicFrameType, pull_quic_transport_parameters
+from aioquic.quic.packet import QuicFrameType
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
@@ -28,6 +27,7 @@ from echostream.config import QuicSettings
 from echostream.transport.quic.diagnostics import QlogFile
 from echostream.transport.quic.engine_aioquic_congestion import BatchPacer, Congestion
 from echostream.transport.quic.engine_aioquic_runs import bulk_stream, has_more, receive_run, send_run
+from echostream.transport.quic.engine_aioquic_tls import peer_payload_limit
 from echostream.transport.quic.engine_common import MAX_PROBE_DOUBLINGS, CommonEngine, EndOfConnection
 from echostream.transport.quic.paths import BASE_DATAGRAM_BYTES, MAX_LARGE_LOSSES, datagram_bytes
 from echostream.transport.sockets import SocketAddress
@@ -158,6 +158,9 @@ class AioquicEngine(CommonEngine):
     def unsent_bytes(self, stream_id: int) -> int:
         return _unsent_bytes(self._quic, stream_id)
 
+    def has_unsent(self) -> bool:
+        return _has_unsent(self._quic)
+
     def has_undelivered(self) -> bool:
         return _has_undelivered(self._quic)
 
@@ -221,7 +224,7 @@ class AioquicEngine(CommonEngine):
     def _widen(self) -> None:
         self._widen_at = math.inf
         wanted = datagram_bytes(self._settings, self.peer_address)
-        _set_datagram_bytes(self._quic, min(wanted, _MAX_DATAGRAM_BYTES, _peer_payload_limit(self._quic)))
+        _set_datagram_bytes(self._quic, min(wanted, _MAX_DATAGRAM_BYTES, peer_payload_limit(self._quic)))
 
     def _narrow(self, now: float) -> None:
         """Send packets that every path carries for a while."""
@@ -244,14 +247,6 @@ class AioquicEngine(CommonEngine):
     def _end(self) -> EndOfConnection | None:
         event = _close_event(self._quic)
         return None if event is None else (event, _is_draining(self._quic))
-
-
-def _peer_payload_limit(quic: QuicConnection) -> int:
-    """Return what the peer takes in a packet (RFC 9000 section 18.2), which aioquic reads and forgets."""
-    for kind, data in quic.tls.received_extensions or ():
-        if kind == aioquic_tls.ExtensionType.QUIC_TRANSPORT_PARAMETERS:
-            return pull_quic_transport_parameters(Buffer(data=data)).max_udp_payload_size or _MAX_DATAGRAM_BYTES
-    return BASE_DATAGRAM_BYTES
 
 
 # The private attributes of aioquic, one function each.
@@ -320,6 +315,10 @@ def _unsent_bytes(quic: QuicConnection, stream_id: int) -> int:
     if stream is None or stream.sender._reset_error_code is not None:
         return 0
     return stream.sender._buffer_stop - stream.sender.highest_offset
+
+
+def _has_unsent(quic: QuicConnection) -> bool:
+    return any(_unsent_bytes(quic, stream_id) for stream_id in quic._streams)
 
 
 def _has_undelivered(quic: QuicConnection) -> bool:

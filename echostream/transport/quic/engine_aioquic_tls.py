@@ -6,15 +6,25 @@ from typing import Final
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.connection import QuicConnection
-from aioquic.tls import Context, Epoch, Group
+from aioquic.quic.packet import pull_quic_transport_parameters
+from aioquic.tls import Context, Epoch, ExtensionType, Group
 
 from echostream.transport.quic.engine import MarkId, ResetToken
+from echostream.transport.quic.paths import BASE_DATAGRAM_BYTES
 
-__all__ = ("ClientOfOneHello", "ServerWithoutEarlyData", "derive_reset_tokens", "mark_connection_ids")
+__all__ = (
+    "ClientOfOneHello",
+    "ServerWithoutEarlyData",
+    "derive_reset_tokens",
+    "mark_connection_ids",
+    "peer_payload_limit",
+)
 
 _GROUPS: Final = (Group.SECP256R1, Group.X25519)
 """Whose keys a client makes: every server has one of them (RFC 8446 section 9.1 demands the first). aioquic would make
 four; P-384 and X448 take 0.25 ms each, a sixth of all that a handshake costs a client."""
+_NO_LIMIT: Final = 65_527
+"""Bytes of a UDP payload that a peer takes who says nothing (RFC 9000 section 18.2)."""
 
 
 class ClientOfOneHello(QuicConnection):
@@ -41,6 +51,14 @@ class ServerWithoutEarlyData(QuicConnection):
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
         _withhold_early_data(self)
+
+
+def peer_payload_limit(quic: QuicConnection) -> int:
+    """Return what the peer takes in a packet, which aioquic reads and forgets."""
+    for kind, data in quic.tls.received_extensions or ():
+        if kind == ExtensionType.QUIC_TRANSPORT_PARAMETERS:
+            return pull_quic_transport_parameters(Buffer(data=data)).max_udp_payload_size or _NO_LIMIT
+    return BASE_DATAGRAM_BYTES
 
 
 # The private attributes of aioquic, one function each.

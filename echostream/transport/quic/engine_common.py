@@ -20,9 +20,9 @@ from echostream.transport.quic.tickets import Resumption, ServerTickets
 __all__ = ("MAX_PROBE_DOUBLINGS", "CommonEngine", "CommonEngines", "EndOfConnection")
 
 MAX_PROBE_DOUBLINGS = 3
-"""Times that the wait before the next probe of a silent path doubles before it begins again: to about 3 s at a round trip
-of 100 ms. The engines have no end, and so sleep through the moments in which a bad link is up, until the idle timeout
-ends the connection; a wait that stays at its longest halves what a link carries that is gone most of the time."""
+"""Times that the wait before the next probe of a silent path doubles before it begins again: up to about 3 s at a round
+trip of 100 ms. The engines have no end, and so sleep through the moments in which a bad link is up, until the idle
+timeout ends the connection; a wait that stays at its longest lets a link that is gone most of the time carry half."""
 
 EndOfConnection = tuple[Any, bool]
 """The engine's `ConnectionTerminated`, and whether the peer closed."""

@@ -206,6 +206,9 @@ class Qh3Engine(CommonEngine):
     def unsent_bytes(self, stream_id: int) -> int:
         return self._quic.get_send_buffer_size(stream_id)
 
+    def has_unsent(self) -> bool:
+        return self._quic.get_send_buffer_size() > 0
+
     def has_undelivered(self) -> bool:
         # Of an end without bytes only the packet that carries it can be seen, hence `_fresh`.
         return self._fresh or self._quic.get_send_buffer_size() > 0 or bytes_in_flight(self._quic) > 0

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from echostream.config import QuicSettings
 from echostream.transport.sockets import SocketAddress
 
-__all__ = ("BASE_DATAGRAM_BYTES", "MAX_LARGE_LOSSES", "LargePackets", "PathNames", "datagram_bytes")
+__all__ = ("BASE_DATAGRAM_BYTES", "MAX_LARGE_LOSSES", "LargePackets", "PathNames", "datagram_bytes", "is_local")
 
 BASE_DATAGRAM_BYTES = 1200
 """UDP payload that every path of QUIC carries (RFC 9000 section 14)."""
@@ -46,9 +46,14 @@ class _Trial:
     """When the first of them came."""
 
 
+def is_local(address: SocketAddress) -> bool:
+    """Return whether packets to an address stay on this machine."""
+    return address[0].startswith(_LOCAL_HOSTS)
+
+
 def datagram_bytes(settings: QuicSettings, address: SocketAddress | None) -> int:
     """Return the UDP payload to send to an address, until the path shows that it carries less."""
-    if address is not None and address[0].startswith(_LOCAL_HOSTS):
+    if address is not None and is_local(address):
         return max(settings.max_datagram_bytes, settings.local_datagram_bytes)
     return settings.max_datagram_bytes
 
