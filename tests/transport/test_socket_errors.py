@@ -99,7 +99,8 @@ async def test_an_error_in_sending_costs_packets_and_no_connection(
         await carry(receiver, sender)
         await carry(bystander[1], bystander[0])
     assert failing.left == 0
-    assert caplog.records == []
+    # aioquic tells of what it sent again, which it does on a machine that has other work to do.
+    assert [record for record in caplog.records if record.name != "quic"] == []
     for recorder in (client, server, *bystander):
         assert recorder.reasons == []
 
