@@ -75,7 +75,7 @@ class RpcClient(Conversation):
         """Connect to an address: ``async with RpcClient.connect("quic://host:4433", ca="dev") as client``.
 
         Args:
-            url: ``quic://host:port`` or ``memory://name``.
+            url: ``quic://host:port``, ``memory://name`` or ``pipe://name``.
             ca: who to trust: ``"dev"`` for this user's development authority, else PEM file or bytes; left out, the
                 system's store.
             fingerprint: one or several hexadecimal SHA-256 of the server's certificate, instead of `ca`.

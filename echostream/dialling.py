@@ -58,7 +58,7 @@ def client_tls(
     insecure: bool = False,
 ) -> ClientTls | None:
     """Return the trust decision of a connection; None where the transport needs none. Reads files."""
-    if address.scheme == "memory":
+    if address.is_in_process:
         return None
     from echostream.transport.tls import ClientTls
 

@@ -108,7 +108,7 @@ class Doors:
         Raises:
             ConnectError: it cannot be bound.
         """
-        tls = None if address.scheme == "memory" else await asyncio.to_thread(self.tls)
+        tls = None if address.is_in_process else await asyncio.to_thread(self.tls)
         return await self.transport(address.scheme).listen(address, accept=accept, tls=tls)
 
 

@@ -36,7 +36,7 @@ def make_transport(
     """Return the transport of a URL's scheme; imported when it is first needed.
 
     Args:
-        scheme: ``"quic"`` or ``"memory"``.
+        scheme: ``"quic"``, ``"memory"`` or ``"pipe"``.
         engine: of QUIC.
         limits: watermarks.
         early_data: whether data may travel before a handshake is done, where there is one.
@@ -49,8 +49,8 @@ def make_transport(
         from echostream.transport.quic import QuicTransport
 
         return QuicTransport(engine=engine, limits=limits, early_data=early_data, patience=patience)
-    if scheme == "memory":
-        from echostream.transport.memory import MemoryTransport
+    if scheme in ("memory", "pipe"):
+        from echostream.transport.memory import MemoryTransport, PipeTransport
 
-        return MemoryTransport(limits=limits)
+        return (MemoryTransport if scheme == "memory" else PipeTransport)(limits=limits)
     raise ConfigurationError("url", f"unknown scheme {scheme!r}, expected quic:// or memory://")

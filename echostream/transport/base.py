@@ -35,7 +35,7 @@ ServerTlsT = TypeVar("ServerTlsT")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to dial or listen: ``quic://host:port``, ``memory://name``."""
+    """Where to dial or listen: ``quic://host:port``, ``memory://name``, ``pipe://name``."""
 
     scheme: str
     host: str
@@ -65,10 +65,15 @@ class Address:
         return cls(parts.scheme, host, port)
 
     @property
+    def is_in_process(self) -> bool:
+        """Whether only programs of this event loop can reach it, so that nothing needs to be encrypted."""
+        return self.scheme in ("memory", "pipe")
+
+    @property
     def is_local(self) -> bool:
         """Whether only programs of this machine can reach it."""
         try:
-            return self.scheme == "memory" or ipaddress.ip_address(self.host).is_loopback
+            return self.is_in_process or ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
 
@@ -82,7 +87,7 @@ class TransportInfo:
     """What a transport can do."""
 
     scheme: str
-    """``"quic"``, ``"memory"``."""
+    """``"quic"``, ``"memory"``, ``"pipe"``."""
     multiplexed: bool
     """Whether its streams are independent of one another (no head-of-line blocking between them)."""
     datagrams: bool

@@ -1,7 +1,8 @@
-"""``memory://``: connections between two parties on one event loop, for tests and for programs in one process.
+"""``memory://``, ``pipe://``: connections between two parties on one event loop, for tests and programs in one process.
 
 Behaves as QUIC does where a receiver can tell: same stream ids, order per stream, half-close, reset, stop, watermarks,
-datagrams, close codes. What is sent arrives in the next turn of the loop; nothing is copied, lost or encrypted.
+datagrams, close codes. What is sent arrives in the next turn of the loop; nothing is copied, lost or encrypted. A
+``pipe://`` is the same without datagrams: all that is sent arrives in one order, as over TCP.
 """
 
 from __future__ import annotations
@@ -29,11 +30,14 @@ from echostream.transport.base import (
 )
 from echostream.types import clock
 
-__all__ = ("MemoryListener", "MemoryTransport")
+__all__ = ("MemoryListener", "MemoryTransport", "PipeTransport")
 
 logger = logging.getLogger("echostream.transport")
 
-_INFO = TransportInfo(scheme="memory", multiplexed=True, datagrams=True, secure=False)
+_INFO = {
+    "memory": TransportInfo(scheme="memory", multiplexed=True, datagrams=True, secure=False),
+    "pipe": TransportInfo(scheme="pipe", multiplexed=False, datagrams=False, secure=False),
+}
 _MAX_DATAGRAM_PAYLOAD_BYTES = 1160
 """What QUIC surely carries, so that a test in memory does not pass with more."""
 _MAX_QUEUED_DATAGRAMS = 256
@@ -58,9 +62,9 @@ class MemoryTransport(Transport[object, object]):
     async def dial(self, address: Address, *, accept: Accept, tls: object = None) -> Connection:
         """Connect; see `Transport.dial`."""
         doors = _doors()
-        listener = doors.get(address.host)
+        listener = doors.get(str(address))
         if listener is None:
-            raise ConnectError(f"nobody listens on {address}{_hint(address.host, doors)}")
+            raise ConnectError(f"nobody listens on {address}{_hint(str(address), doors)}")
         return listener.connect(accept, self._limits)
 
     async def listen(self, address: Address, *, accept: Accept, tls: object = None) -> MemoryListener:
@@ -68,11 +72,17 @@ class MemoryTransport(Transport[object, object]):
         if address.port is not None:
             raise ConfigurationError("url", f"{str(address)!r} has a port, expected like {address.scheme}://name")
         doors = _doors()
-        if address.host in doors:
+        if str(address) in doors:
             raise ConnectError(f"{address} is in use by another listener; close it or choose another name")
         listener = MemoryListener(address, accept=accept, limits=self._limits, doors=doors)
-        doors[address.host] = listener
+        doors[str(address)] = listener
         return listener
+
+
+class PipeTransport(MemoryTransport):
+    """The same without datagrams."""
+
+    scheme = "pipe"
 
 
 class MemoryListener(Listener):
@@ -80,7 +90,7 @@ class MemoryListener(Listener):
 
     def __init__(self, address: Address, *, accept: Accept, limits: Limits, doors: dict[str, MemoryListener]) -> None:
         self.url = str(address)
-        self._address = address
+        self._scheme = address.scheme
         self._accept = accept
         self._limits = limits
         self._doors = doors
@@ -100,12 +110,12 @@ class MemoryListener(Listener):
         if not self._is_accepting:
             raise ConnectError(f"{self.url} takes no new connections: shutting down")
         context = contextvars.copy_context()
-        client = MemoryConnection(self.url, limits, is_client=True, forget=lambda _: None, context=context)
-        name = f"memory://client-{next(_numbers)}"
-        server = MemoryConnection(name, self._limits, is_client=False, forget=self._forget, context=self._context)
+        info = _INFO[self._scheme]
+        client = MemoryConnection(self.url, limits, info, is_client=True, forget=lambda _: None, context=context)
+        name = f"{self._scheme}://client-{next(_numbers)}"
+        server = MemoryConnection(name, self._limits, info, is_client=False, forget=self._forget, context=self._context)
         self._connections[server] = None
-        client.link(server)
-        server.link(client)
+        client.peer, server.peer = server, client
         try:
             server.admit(self._accept)
         except Exception as error:
@@ -126,8 +136,8 @@ class MemoryListener(Listener):
 
     async def close(self) -> None:
         self._is_accepting = False
-        if self._doors.get(self._address.host) is self:
-            del self._doors[self._address.host]
+        if self._doors.get(self.url) is self:
+            del self._doors[self.url]
         for connection in tuple(self._connections):
             connection.abort()
 
@@ -151,17 +161,17 @@ class _SendingSide:
 class MemoryConnection(Connection):
     """One end of a pair."""
 
-    info = _INFO
-
     def __init__(
         self,
         peer_address: str,
         limits: Limits,
+        info: TransportInfo,
         *,
         is_client: bool,
         forget: Callable[[MemoryConnection], None],
         context: contextvars.Context,
     ) -> None:
+        self.info = info
         self.peer_address = peer_address
         self.peer_certificate = None
         self._limits = limits
@@ -171,7 +181,7 @@ class MemoryConnection(Connection):
         own = 0 if is_client else 1
         self._next_id = [own, own | 2]
         self._next_peer_id = [own ^ 1, own ^ 1 | 2]
-        self._peer: MemoryConnection | None = None
+        self.peer: MemoryConnection | None = None
         self._receiver: Receiver | None = None
         self._is_open = True
         self._reason: CloseReason | None = None
@@ -187,10 +197,6 @@ class MemoryConnection(Connection):
     def has_ended(self) -> bool:
         """Whether the receiver was told, or will be as soon as there is one."""
         return self._reason is not None
-
-    def link(self, peer: MemoryConnection) -> None:
-        """Join the two ends."""
-        self._peer = peer
 
     def admit(self, accept: Accept) -> None:
         """Ask for the receiver."""
@@ -250,8 +256,8 @@ class MemoryConnection(Connection):
             self._post(lambda peer: peer._take_stop(stream_id, code))
 
     def send_datagram(self, data: bytes) -> bool:
-        is_full = self._queued_datagrams >= _MAX_QUEUED_DATAGRAMS
-        if not self._is_open or is_full or len(data) > _MAX_DATAGRAM_PAYLOAD_BYTES:
+        most = self.max_datagram_payload_bytes
+        if not most or len(data) > most or self._queued_datagrams >= _MAX_QUEUED_DATAGRAMS:
             return False
         self._queued_datagrams += 1
         self._post(lambda peer: self._carry_datagram(peer, data))
@@ -259,12 +265,12 @@ class MemoryConnection(Connection):
 
     @property
     def max_datagram_payload_bytes(self) -> int:
-        return _MAX_DATAGRAM_PAYLOAD_BYTES if self._is_open else 0
+        return _MAX_DATAGRAM_PAYLOAD_BYTES if self._is_open and self.info.datagrams else 0
 
     @property
     def datagram_room_bytes(self) -> int:
         room = _MAX_QUEUED_DATAGRAMS - self._queued_datagrams
-        return room * _MAX_DATAGRAM_PAYLOAD_BYTES if self._is_open else 0
+        return room * self.max_datagram_payload_bytes
 
     @property
     def rtt(self) -> float | None:
@@ -276,16 +282,16 @@ class MemoryConnection(Connection):
             self._post(lambda peer: self._carry_close(peer, code, reason))
 
     def abort(self) -> None:
-        if self._reason is None and self._peer is not None:
-            self._loop.call_soon(self._peer._end, CloseReason(None, "aborted by the peer", by_peer=True))
+        if self._reason is None and self.peer is not None:
+            self._loop.call_soon(self.peer._end, CloseReason(None, "aborted by the peer", by_peer=True))
         self._end(CloseReason(None, "aborted", by_peer=False))
 
     # On the way to the peer
 
     def _post(self, item: Callable[[MemoryConnection], None]) -> None:
         self._outbox.append(item)
-        if self._carrier is None and self._peer is not None:
-            self._schedule(self._peer)
+        if self._carrier is None and self.peer is not None:
+            self._schedule(self.peer)
 
     def _schedule(self, peer: MemoryConnection) -> None:
         # In the receiver's context: a network carries no context variables of whoever happened to write.
@@ -294,7 +300,7 @@ class MemoryConnection(Connection):
     def _carry(self) -> None:
         """Hand over what was written until now; what is written meanwhile leaves in the next turn."""
         self._carrier = None
-        peer = self._peer
+        peer = self.peer
         for _ in range(len(self._outbox)):
             if peer is None or not self._outbox:
                 return
@@ -372,7 +378,7 @@ class MemoryConnection(Connection):
             if self._carrier is not None:
                 self._carrier.cancel()
                 self._carrier = None
-            self._peer = None
+            self.peer = None
             self._forget(self)
         self._report()
 
@@ -389,8 +395,6 @@ def _doors() -> dict[str, MemoryListener]:
     return _listeners.setdefault(asyncio.get_running_loop(), {})
 
 
-def _hint(name: str, doors: dict[str, MemoryListener]) -> str:
-    near = difflib.get_close_matches(name, doors, n=3)
-    if near:
-        return f", did you mean {' or '.join(f'memory://{item}' for item in near)}?"
-    return ": listen on it first, in the same event loop"
+def _hint(url: str, doors: dict[str, MemoryListener]) -> str:
+    near = difflib.get_close_matches(url, doors, n=3, cutoff=0.8)  # much is alike by the scheme alone
+    return f", did you mean {' or '.join(near)}?" if near else ": listen on it first, in the same event loop"

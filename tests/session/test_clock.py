@@ -30,7 +30,6 @@ from echostream.protocol.peer import _OF_ALL, PeerProtocol
 from echostream.session import timesync
 from echostream.session.clock_quality import ClockQuality, ClockStep, Queues
 from echostream.testing import Link, SimNetwork
-from echostream.transport import memory
 from echostream.types import clock
 from tests.session.world import duo
 from tests.transport.conformance import eventually
@@ -146,13 +145,9 @@ async def test_the_servers_time_is_its_own_and_handlers_read_it() -> None:
 
 
 @pytest.mark.parametrize("road", ["datagrams", "lane"])
-async def test_it_works_over_the_lane_where_there_are_no_datagrams_and_says_so(
-    road: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_it_works_over_the_lane_where_there_are_no_datagrams_and_says_so(road: str) -> None:
     """As on transports that are one pipe; the other reason, a peer without the feature, is in test_timesync.py."""
-    if road == "lane":
-        monkeypatch.setattr(memory, "_MAX_DATAGRAM_PAYLOAD_BYTES", 0)
-    async with duo() as ends:
+    async with duo(scheme="memory" if road == "datagrams" else "pipe") as ends:
         assert repr(ends.here.clock) == "<EstimatedClock not locked +0.000 ms +0.00 ppm ±inf us>"
         await ends.here.clock.wait_locked()
         assert abs(ends.here.clock.now_ns() - clock.monotonic_ns()) < ends.here.clock.error_bound_ns + 1_000_000

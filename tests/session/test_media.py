@@ -30,8 +30,8 @@ from echostream import (
     stream,
 )
 from echostream.errors import LocalProtocolError, ResourceError, Status
+from echostream.protocol import hello
 from echostream.protocol.frames import DatagramItemFrame
-from echostream.protocol.hello import FEATURES
 from echostream.session.chains import ItemNext
 from echostream.testing import Link, SimNetwork
 from echostream.types import clock
@@ -231,31 +231,18 @@ async def test_only_the_newest_are_kept_of_what_nobody_reads_and_the_rest_is_cou
 # Where datagrams cannot be had
 
 
-@pytest.fixture
-def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    def make(what: str) -> None:
-        if what == "feature":
-            from echostream.protocol import hello
-
-            monkeypatch.setattr(hello.Hello.__init__, "__kwdefaults__", _defaults(hello.Hello))
-        else:
-            from echostream.transport.memory import MemoryConnection
-
-            monkeypatch.setattr(MemoryConnection, "max_datagram_payload_bytes", property(lambda self: 0))
-
-    return make
-
-
 def _defaults(kind: Any) -> dict[str, Any]:
-    return {**kind.__init__.__kwdefaults__, "features": FEATURES - {"datagram-items"}}
+    return {**kind.__init__.__kwdefaults__, "features": hello.FEATURES - {"datagram-items"}}
 
 
 @pytest.mark.parametrize("what", ["feature", "transport"])
 async def test_without_datagrams_items_travel_reliably_and_old_ones_are_dropped(
-    without: Callable[[str], None], what: str, studio: Studio
+    what: str, studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without(what)
-    async with duo(studio, limits=SMALL, there_limits=Limits(stream_window_bytes=1024)) as ends:
+    if what == "feature":
+        monkeypatch.setattr(hello.Hello.__init__, "__kwdefaults__", _defaults(hello.Hello))
+    scheme = "pipe" if what == "transport" else "memory"
+    async with duo(studio, scheme=scheme, limits=SMALL, there_limits=Limits(stream_window_bytes=1024)) as ends:
         async with ends.here.open_stream("slow", mode="datagram", time_sync=True) as sender:
             for number in range(20):
                 await sender.send(bytes([number]) * 500)

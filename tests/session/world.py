@@ -50,7 +50,7 @@ async def duo(
 
     Args:
         targets: what the far end serves.
-        scheme: ``memory`` or ``quic``.
+        scheme: ``memory``, ``pipe`` or ``quic``.
         way: ``up``, the client calls, or ``down``, the server does.
         limits: of the end that calls.
         there_limits: of the end that serves.
@@ -62,7 +62,7 @@ async def duo(
         async with (
             served(
                 *(targets if up else ()),
-                url=QUIC if scheme == "quic" else None,
+                url={"quic": QUIC, "pipe": "pipe://world"}.get(scheme),
                 limits=there_limits if up else limits,
                 **options,
             ) as server,

@@ -428,56 +428,6 @@ class TransportConformance:
         client.connection.abort()
         assert client.connection.sent(stream)
 
-    async def test_datagrams_travel_both_ways_up_to_the_limit(self, world: World) -> None:
-        client, server = await world.pair()
-        limit = client.connection.max_datagram_payload_bytes
-        assert limit >= 1160
-        assert client.connection.send_datagram(b"a" * limit)
-        assert not client.connection.send_datagram(b"a" * (limit + 1))
-        client.connection.flush()
-        await server.until(lambda: server.datagrams)
-        assert server.datagrams == [b"a" * limit]
-        assert server.connection.send_datagram(b"")
-        server.connection.flush()
-        await client.until(lambda: client.datagrams)
-        assert client.datagrams == [b""]
-
-    async def test_a_datagram_is_told_with_the_time_of_its_arrival(self, world: World) -> None:
-        """The stamps of one that is sent at once enclose its way, whoever makes them."""
-        client, server = await world.pair()
-        for count, stamps in enumerate((False, True, True, False), 1):
-            server.connection.stamp_arrivals(stamps)
-            left_ns = client.connection.send_datagram_now(b"now")
-            await server.until(partial(server.has_datagrams, count))
-            assert left_ns is not None
-            assert left_ns <= server.arrivals_ns[-1] <= clock.monotonic_ns()
-        assert client.connection.send_datagram_now(bytes(1 << 16)) is None
-        client.connection.abort()
-        assert client.connection.send_datagram_now(b"late") is None
-
-    async def test_the_room_for_datagrams_is_what_is_left_beyond_those_that_wait(self, world: World) -> None:
-        client, server = await world.pair()
-        room = client.connection.datagram_room_bytes
-        assert room >= 2000
-        sent = 0
-        while client.connection.datagram_room_bytes >= 1000 and client.connection.send_datagram(bytes(1000)):
-            sent += 1
-        assert sent >= 2
-        assert client.connection.datagram_room_bytes <= room - 1000 * sent
-        client.connection.flush()
-        await server.until(lambda: len(server.datagrams) == sent)
-        await client.until(lambda: client.connection.datagram_room_bytes >= room)  # all of it again
-        client.connection.abort()
-        assert client.connection.datagram_room_bytes == 0
-
-    async def test_the_datagram_queue_is_bounded(self, world: World) -> None:
-        client, _ = await world.pair()
-        taken = 0
-        while client.connection.send_datagram(bytes(1000)):
-            taken += 1
-            assert taken < 10_000
-        assert taken >= 64
-
     @pytest.mark.parametrize("by_client", [True, False])
     async def test_a_close_tells_both_sides_code_and_reason(self, world: World, by_client: bool) -> None:
         client, server = await world.pair()
@@ -668,7 +618,8 @@ class TransportConformance:
         client, server = await world.pair()
         assert client.connection.info == server.connection.info
         assert client.connection.info.scheme == world.transport.scheme
-        assert client.connection.info.multiplexed
+        assert client.connection.info.multiplexed == client.connection.info.datagrams
+        assert client.connection.info.datagrams == isinstance(self, DatagramConformance)
         assert client.connection.peer_address in world.url
         assert server.connection.peer_address
         assert server.connection.peer_certificate is None
@@ -676,3 +627,57 @@ class TransportConformance:
         client.connection.abort()
         assert "CLOSED" in repr(client.connection)
         assert world.url in repr(world.listener)
+
+
+class DatagramConformance(TransportConformance):
+    """What holds, besides, of transports with datagrams and independent streams."""
+
+    async def test_datagrams_travel_both_ways_up_to_the_limit(self, world: World) -> None:
+        client, server = await world.pair()
+        limit = client.connection.max_datagram_payload_bytes
+        assert limit >= 1160
+        assert client.connection.send_datagram(b"a" * limit)
+        assert not client.connection.send_datagram(b"a" * (limit + 1))
+        client.connection.flush()
+        await server.until(lambda: server.datagrams)
+        assert server.datagrams == [b"a" * limit]
+        assert server.connection.send_datagram(b"")
+        server.connection.flush()
+        await client.until(lambda: client.datagrams)
+        assert client.datagrams == [b""]
+
+    async def test_a_datagram_is_told_with_the_time_of_its_arrival(self, world: World) -> None:
+        """The stamps of one that is sent at once enclose its way, whoever makes them."""
+        client, server = await world.pair()
+        for count, stamps in enumerate((False, True, True, False), 1):
+            server.connection.stamp_arrivals(stamps)
+            left_ns = client.connection.send_datagram_now(b"now")
+            await server.until(partial(server.has_datagrams, count))
+            assert left_ns is not None
+            assert left_ns <= server.arrivals_ns[-1] <= clock.monotonic_ns()
+        assert client.connection.send_datagram_now(bytes(1 << 16)) is None
+        client.connection.abort()
+        assert client.connection.send_datagram_now(b"late") is None
+
+    async def test_the_room_for_datagrams_is_what_is_left_beyond_those_that_wait(self, world: World) -> None:
+        client, server = await world.pair()
+        room = client.connection.datagram_room_bytes
+        assert room >= 2000
+        sent = 0
+        while client.connection.datagram_room_bytes >= 1000 and client.connection.send_datagram(bytes(1000)):
+            sent += 1
+        assert sent >= 2
+        assert client.connection.datagram_room_bytes <= room - 1000 * sent
+        client.connection.flush()
+        await server.until(lambda: len(server.datagrams) == sent)
+        await client.until(lambda: client.connection.datagram_room_bytes >= room)  # all of it again
+        client.connection.abort()
+        assert client.connection.datagram_room_bytes == 0
+
+    async def test_the_datagram_queue_is_bounded(self, world: World) -> None:
+        client, _ = await world.pair()
+        taken = 0
+        while client.connection.send_datagram(bytes(1000)):
+            taken += 1
+            assert taken < 10_000
+        assert taken >= 64

@@ -9,11 +9,11 @@ import pytest
 
 from echostream.errors import ConfigurationError, ConnectError
 from echostream.transport.base import Address
-from echostream.transport.memory import MemoryTransport
-from tests.transport.conformance import Recorder, TransportConformance, World
+from echostream.transport.memory import MemoryTransport, PipeTransport
+from tests.transport.conformance import DatagramConformance, Recorder, TransportConformance, World
 
 
-class TestMemory(TransportConformance):
+class TestMemory(DatagramConformance):
     @pytest.fixture
     async def world(self) -> AsyncIterator[World]:
         world = World(MemoryTransport(), "memory://orders")
@@ -71,3 +71,28 @@ class TestMemory(TransportConformance):
         await client.until(lambda: client.stops)
         await server.until(lambda: len(server.resets) == 2)
         assert client.stops == [(second, 6)]
+
+
+class TestPipe(TransportConformance):
+    """One ordered pipe, as TCP will be."""
+
+    @pytest.fixture
+    async def world(self) -> AsyncIterator[World]:
+        world = World(PipeTransport(), "pipe://orders")
+        await world.open()
+        yield world
+        await world.close()
+
+    async def test_it_has_no_datagrams(self, world: World) -> None:
+        client, server = await world.pair()
+        for connection in (client.connection, server.connection):
+            assert not connection.info.datagrams
+            assert not connection.info.multiplexed
+            assert connection.max_datagram_payload_bytes == connection.datagram_room_bytes == 0
+            assert not connection.send_datagram(b"")
+            assert connection.send_datagram_now(b"") is None
+
+    async def test_its_names_are_not_those_of_the_other_kind(self, world: World) -> None:
+        with pytest.raises(ConnectError) as caught:
+            await MemoryTransport().dial(Address.parse("memory://orders"), accept=Recorder)
+        assert caught.value.message.startswith("nobody listens on memory://orders")

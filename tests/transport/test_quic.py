@@ -19,7 +19,7 @@ from echostream.transport.base import CloseReason
 from echostream.transport.quic import QuicTransport, transport
 from echostream.transport.quic.connection import QuicConnection
 from echostream.transport.tls import ClientTls, ServerTls
-from tests.transport.conformance import PATIENCE, Recorder, TransportConformance, World, assert_nothing_left, eventually
+from tests.transport.conformance import PATIENCE, DatagramConformance, Recorder, World, assert_nothing_left, eventually
 from tests.transport.lab import (
     HAS_QH3,
     PAIRS,
@@ -45,14 +45,14 @@ def engines() -> Pair:
 
 
 @every_pair
-class TestQuic(TransportConformance):
+class TestQuic(DatagramConformance):
     @pytest.fixture
     async def world(self, opened: Open) -> World:
         return await opened()
 
 
 @both_engines
-class TestQuicWithoutKernelBatching(TransportConformance):
+class TestQuicWithoutKernelBatching(DatagramConformance):
     """The same with one packet per system call, as on kernels without UDP_GRO and UDP_SEGMENT."""
 
     @pytest.fixture
@@ -62,7 +62,7 @@ class TestQuicWithoutKernelBatching(TransportConformance):
 
 
 @both_engines
-class TestQuicOnALoopWithoutReaders(TransportConformance):
+class TestQuicOnALoopWithoutReaders(DatagramConformance):
     """The same over asyncio's datagram transport, as on Windows."""
 
     @pytest.fixture
