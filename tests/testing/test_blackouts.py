@@ -12,11 +12,8 @@ from echostream import ConnectError, RpcClient, RpcServer
 from echostream.testing import SimNetwork
 from echostream.transport.quic import engine_aioquic_connection
 from echostream.types import random_source
-from tests.testing.storm import STORM, Load, storm
+from tests.testing.storm import STORM, storm
 from tests.transport.lab import HAS_QH3
-
-LOAD = Load(patience=240.0)
-"""Its 256 KiB take over two minutes with one seed of 70, and with another one whenever packets have other sizes."""
 
 
 async def blackouts(network: SimNetwork) -> None:
@@ -34,7 +31,7 @@ def run_storm(seed: int, engine: str) -> None:
     async def scenario(network: SimNetwork) -> None:
         weather = asyncio.create_task(blackouts(network))
         try:
-            await storm(network, (engine, engine), load=LOAD)
+            await storm(network, (engine, engine))
         finally:
             weather.cancel()
 
@@ -54,7 +51,7 @@ def test_everything_arrives_in_spite_of_blackouts(seed: int, engine: str) -> Non
 
 @pytest.mark.slow
 @either_engine
-@pytest.mark.parametrize("seed", [*range(5, 47), 228, 234, 254])  # the last took two minutes with pauses that stay long
+@pytest.mark.parametrize("seed", [*range(5, 50), 228, 234, 254])  # the last took two minutes with pauses that stay long
 def test_everything_arrives_in_spite_of_blackouts_for_many_seeds(seed: int, engine: str) -> None:
     run_storm(seed, engine)
 
