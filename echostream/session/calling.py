@@ -121,6 +121,8 @@ async def _call(
         pending.duration = duration
     if peer.lost is not None:
         raise peer.lost.again(operation=request.method, session=request.session_id)
+    if duration == 0.0:  # none of the handler's time is left: nobody is asked
+        raise deadline_error(request.method, duration)
     try:
         large = (size := len(payload)) > runtime.limits.large_payload_bytes
         lane = LANE if large or size < peer.lanes.from_bytes else peer.lanes.take()
