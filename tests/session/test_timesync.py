@@ -142,14 +142,12 @@ async def test_an_answer_with_another_t1_than_was_asked_with_is_ignored() -> Non
 # In virtual time
 
 
-async def joined(
-    network: SimNetwork, client_limits: Limits | None = None, **options: object
-) -> tuple[RpcServer, RpcClient]:
+async def joined(network: SimNetwork, **options: object) -> tuple[RpcServer, RpcClient]:
     with network.host("server"):
         server = RpcServer(URL, **options)  # type: ignore[arg-type]
         await server.start()
     with network.host("phone"):
-        client = await RpcClient.connect(URL, fingerprint=server.fingerprint, limits=client_limits)
+        client = await RpcClient.connect(URL, fingerprint=server.fingerprint)
     return server, client
 
 
@@ -217,8 +215,7 @@ def test_the_kernels_stamps_are_wanted_while_a_client_probes_in_bursts_and_no_lo
 
 def test_probes_that_are_lost_are_counted_and_wait_no_longer_than_their_time() -> None:
     async def scenario(network: SimNetwork) -> None:
-        alone = Limits(copy_share=0.0)  # no second copy of what is lost
-        server, client = await joined(network, alone, limits=alone)
+        server, client = await joined(network)
         with network.host("phone"):
             await client.clock.wait_locked()
             release = client.clock.hold()

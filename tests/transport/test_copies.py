@@ -57,10 +57,12 @@ class Wire:
     def lose(self) -> None:
         self.engine.lost_count += 1
 
-    def send(self, *packets: bytes, number: int | None = None) -> list[tuple[bytes, SocketAddress]]:
+    def send(
+        self, *packets: bytes, number: int | None = None, is_reliable: bool = True
+    ) -> list[tuple[bytes, SocketAddress]]:
         datagrams: list[tuple[bytes, SocketAddress]] = [(data, SERVER) for data in packets]
         self.engine.waiting.append(number if number is not None else next(self.numbers))
-        self.copies.note(datagrams, self.now)
+        self.copies.note(datagrams, self.now, is_reliable=is_reliable)
         return datagrams
 
     def again(self, after: float) -> list[bytes]:
@@ -123,6 +125,14 @@ def test_other_flights_leave_once(wire: Wire, packets: tuple[bytes, ...], change
     vars(wire.engine).update(changed)
     wire.send(*packets)
     assert wire.copies.timer() is None
+
+
+def test_what_may_be_lost_leaves_once_and_does_not_make_others_leave(wire: Wire) -> None:
+    wire.send(b"media" * 100, is_reliable=False)
+    assert wire.copies.timer() is None
+    wire.send(SMALL)
+    wire.engine.waiting.pop()  # it arrived; the media did not
+    assert wire.again(RTT / 8) == []
 
 
 def test_what_has_followers_meanwhile_leaves_once(wire: Wire) -> None:

@@ -124,7 +124,7 @@ class QuicConnection(ConnectionLife):
     def send_datagram(self, data: bytes) -> bool:
         if self._state is not State.OPEN or not self._engine.send_datagram(data):
             return False
-        self._pump.dirty = True
+        self._pump.dirty = self._pump.has_datagram = True
         return True
 
     def send_datagram_now(self, data: bytes) -> int | None:

@@ -78,13 +78,16 @@ class Copies:
         self._flights: deque[_Flight] = deque()
         self._paused_until = 0.0
 
-    def note(self, datagrams: Datagrams, now: float) -> None:
-        """Look at a flight that has left right now."""
+    def note(self, datagrams: Datagrams, now: float, *, is_reliable: bool = True) -> None:
+        """Look at a flight that has left right now; what was sent to be lost rather than late leaves once."""
         engine = self._engine
         if engine.lost_count != self._lost:
             self._lost = engine.lost_count
             self._left = self._memory
         if self._left <= 0:
+            return
+        if not is_reliable:
+            self._newest = max(engine.unacknowledged(), default=self._newest)
             return
         self._left -= len(datagrams)
         size = sum(len(data) for data, _ in datagrams) + _UDP_IP_BYTES * len(datagrams)

@@ -52,8 +52,8 @@ class EnginePump:
 
     __slots__ = (
         "_also_at", "_copies", "_copy_share", "_loop", "_lost_before", "_outlet", "_postponed", "_settings",
-        "_soon", "_timer", "_timer_at", "_wake", "address", "dirty", "engine", "has_answered", "last_words", "left_ns",
-        "source",
+        "_soon", "_timer", "_timer_at", "_wake", "address", "dirty", "engine", "has_answered", "has_datagram",
+        "last_words", "left_ns", "source",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +79,8 @@ class EnginePump:
         self.left_ns = 0
         """When `transmit_stamped` gave something to the socket, in monotonic nanoseconds."""
         self._copies: Copies | None = None  # from the first loss on
+        self.has_datagram = False
+        """Whether a QUIC DATAGRAM was given to the engine since the last flight that was looked at."""
         self._copy_share = 0.0
         self._lost_before = 0
         self._settings = settings
@@ -228,7 +230,8 @@ class EnginePump:
             if not self._copy_share or self.engine.lost_count == self._lost_before:
                 return
             self._copies = Copies(self.engine, self._copy_share, self._settings)
-        self._copies.note(datagrams, now)
+        self._copies.note(datagrams, now, is_reliable=not self.has_datagram)
+        self.has_datagram = False
 
     def _due(self) -> float | None:
         """Return when something is to be done next."""
